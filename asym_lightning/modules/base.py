@@ -1,0 +1,282 @@
+"""The LightningModule that every task builds on."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from asym_lightning.adapters import (
+    AdapterConfig,
+    InjectionReport,
+    freeze_backbone,
+    inject_adapters,
+    load_trained_state_dict,
+    trainable_parameters,
+    trained_state_dict,
+    untrained_adapters,
+)
+from asym_lightning.adapters.targets import find_heads
+from asym_lightning.modules.schedule import WarmupSchedule
+
+Stage = Literal["train", "val", "test"]
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+class StepOutput(NamedTuple):
+    """What a task makes of one batch.
+
+    Attributes:
+        loss: Scalar to minimise.
+        predictions: What the metrics take as predictions, one a sample along the first dimension.
+        targets: What the metrics compare them with.
+    """
+
+    loss: Tensor
+    predictions: Tensor
+    targets: Tensor
+
+
+class AdapterModule(LightningModule, ABC):
+    """A backbone of which only an adapter, or only a head, or everything is trained.
+
+    Two switches choose the arm:
+
+    | `adapter`        | `train_backbone` | what trains                       |
+    |------------------|------------------|-----------------------------------|
+    | an AdapterConfig | False            | the adapter's factors and the head |
+    | None             | False            | the head alone                    |
+    | None             | True             | everything                        |
+
+    A task is a subclass with three methods: `build_backbone`, `build_metrics` and `step`. The rest is here: injection,
+    an optimizer that holds what trains and nothing else, a schedule that knows the number of steps, logging as
+    `train/loss`, `val/accuracy` and so on, and checkpoints that hold what was trained and nothing else.
+
+    A frozen backbone is in training mode while training, so its dropout stays on, as it is in full
+    fine-tuning: it regularises what the adapters see. Its batch normalisation is not: running statistics are a part
+    of the frozen function and must not drift.
+
+    Args:
+        backbone: Name or local path of a pretrained model, which `build_backbone` understands, or a ready module.
+        adapter: The adapter to inject; None trains the head alone, or everything if `train_backbone`.
+        train_backbone: Train every parameter of the backbone (full fine-tuning); needs `adapter` to be None.
+        optimizer: Makes the optimizer from parameter groups. Weight decay is switched off for biases and
+            normalisation layers, which are the parameters with one dimension.
+        scheduler: Learning-rate schedule: a `WarmupSchedule`, which moves each step and knows how many there
+            are, or a scheduler of `torch.optim.lr_scheduler`, which moves each epoch; None keeps the rate constant.
+
+    Raises:
+        ValueError: If there is an `adapter` and `train_backbone` as well.
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        adapter: AdapterConfig | None = None,
+        train_backbone: bool = False,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        if adapter is not None and train_backbone:
+            raise ValueError(
+                "`train_backbone: true` trains the whole backbone and cannot be combined with an `adapter`: "
+                "set `adapter: null` for full fine-tuning, or `train_backbone: false` for the adapter."
+            )
+        if isinstance(adapter, Mapping):  # as they come back from a checkpoint
+            adapter = AdapterConfig(**adapter)
+        if isinstance(scheduler, Mapping):
+            scheduler = WarmupSchedule(**scheduler)
+        self.save_hyperparameters(ignore=["backbone"] if isinstance(backbone, nn.Module) else None)
+        self.adapter = adapter
+        self.train_backbone = train_backbone
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.injection_report: InjectionReport | None = None
+        self._backbone_source = backbone
+        self._check_adapters_are_trained = False
+
+    # What a task defines
+
+    @abstractmethod
+    def build_backbone(self, source: str | nn.Module) -> nn.Module:
+        """Return the model for the constructor's `backbone`, with a new head where the task needs one.
+
+        Raises:
+            ValueError: If there is no such model.
+        """
+
+    @abstractmethod
+    def build_metrics(self) -> MetricCollection:
+        """Return the metrics by the name they are logged under, such as "accuracy"."""
+
+    @abstractmethod
+    def step(self, batch: Any) -> StepOutput:
+        """Run the backbone on a batch and return the loss, and what the metrics need."""
+
+    # Building
+
+    def configure_model(self) -> None:
+        """Build the backbone and inject the adapter; a second call does nothing.
+
+        Lightning calls this when it starts. Call it yourself to use the module without a Trainer.
+        """
+        if hasattr(self, "backbone"):
+            return
+        backbone = self.build_backbone(self._backbone_source)
+        if self.adapter is not None:
+            self.injection_report = inject_adapters(backbone, self.adapter)
+        elif not self.train_backbone:
+            freeze_backbone(backbone, find_heads(backbone, None))
+        metrics = self.build_metrics()
+        self.train_metrics = metrics.clone(prefix="train/")
+        self.val_metrics = metrics.clone(prefix="val/")
+        self.test_metrics = metrics.clone(prefix="test/")
+        self.backbone = backbone  # only now: a failure above leaves nothing half-built behind
+        self.train(self.training)  # Lightning keeps the mode it finds, and Hugging Face models start in eval mode
+
+    def train(self, mode: bool = True) -> AdapterModule:
+        """Switch to training (or evaluation) mode, but for frozen batch normalisation."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, BATCH_NORMS) and not any(p.requires_grad for p in module.parameters()):
+                module.eval()
+        return self
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the backbone."""
+        return self.backbone(*args, **kwargs)
+
+    # Training and evaluation
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the loss of a batch, logged as `train/loss` each logging step."""
+        return self._step_and_log("train", batch)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Log `val/loss` and the metrics over the epoch."""
+        self._step_and_log("val", batch)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Log `test/loss` and the metrics over the epoch."""
+        self._step_and_log("test", batch)
+
+    def _step_and_log(self, stage: Stage, batch: Any) -> Tensor:
+        output = self.step(batch)
+        metrics: MetricCollection = getattr(self, f"{stage}_metrics")
+        metrics.update(output.predictions, output.targets)
+        in_training = stage == "train"
+        size = len(output.targets)
+        self.log(f"{stage}/loss", output.loss, on_step=in_training, on_epoch=not in_training, batch_size=size)
+        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        return output.loss
+
+    def on_fit_start(self) -> None:
+        """Ask for the check that follows the first backward pass."""
+        self._check_adapters_are_trained = True
+
+    def on_after_backward(self) -> None:
+        """Refuse, after the first backward pass, an adapter that takes no part in the loss.
+
+        Raises:
+            RuntimeError: If an adapted layer got no gradient, because the host never calls it.
+        """
+        if not self._check_adapters_are_trained:
+            return
+        self._check_adapters_are_trained = False
+        if self.adapter is not None and (names := untrained_adapters(self.backbone)):
+            raise RuntimeError(
+                f"{len(names)} adapted layers got no gradient and would stay untrained, because the model reads their "
+                f"weight without calling them or does not use them at all; leave them out of `adapter.targets`: "
+                f"{_shortened(names)}."
+            )
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimizer of what trains, and its schedule.
+
+        Raises:
+            ValueError: If nothing trains.
+        """
+        optimizer = self.optimizer(self.parameter_groups())
+        if self.scheduler is None:
+            return optimizer
+        config: dict[str, Any]
+        if isinstance(self.scheduler, WarmupSchedule):
+            num_steps = int(self.trainer.estimated_stepping_batches)
+            config = {"scheduler": self.scheduler(optimizer, num_steps), "interval": "step"}
+        else:
+            config = {"scheduler": self.scheduler(optimizer), "interval": "epoch"}
+            if hasattr(config["scheduler"], "monitor"):  # Lightning's ReduceLROnPlateau
+                config["monitor"] = config["scheduler"].monitor
+        return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return what trains as optimizer groups, the second of which has no weight decay."""
+        parameters = [parameter for _, parameter in trainable_parameters(self)]
+        if not parameters:
+            raise ValueError("nothing trains: the backbone is frozen and has neither an adapter nor a head.")
+        matrices = [parameter for parameter in parameters if parameter.ndim > 1]
+        vectors = [parameter for parameter in parameters if parameter.ndim <= 1]
+        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        return [group for group in groups if group["params"]]
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what was trained, leave the frozen backbone out."""
+        checkpoint["state_dict"] = trained_state_dict(self)
+        if self.CHECKPOINT_HYPER_PARAMS_KEY in checkpoint:
+            plain = _plain(checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY])
+            checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = plain
+            checkpoint.pop(self.CHECKPOINT_HYPER_PARAMS_TYPE, None)  # a class, which `weights_only` refuses
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Load what was trained, after checking that it is all there and fits.
+
+        Raises:
+            ValueError: If a key is missing, unexpected or of another shape, but for the frozen backbone's.
+        """
+        load_trained_state_dict(self, checkpoint["state_dict"])
+        # Lightning loads strictly after this hook: hand it the whole state, which is in place already.
+        checkpoint["state_dict"] = self.state_dict()
+
+
+def _shortened(names: list[str], limit: int = 5) -> str:
+    """Join names, the first few in full.
+
+    >>> _shortened(["a", "b", "c"], limit=2)
+    'a, b and 1 more'
+    """
+    listed = ", ".join(names[:limit])
+    return listed if len(names) <= limit else f"{listed} and {len(names) - limit} more"
+
+
+def _plain(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep what a checkpoint read with `weights_only=True` may hold; callables and modules are given anew.
+
+    >>> _plain({"num_classes": 10, "schedule": WarmupSchedule(), "optimizer": torch.optim.AdamW})
+    {'num_classes': 10, 'schedule': {'warmup': 0.0, 'decay': 'cosine', 'final': 0.0}}
+    """
+    plain: dict[str, Any] = {}
+    for name, value in hyperparameters.items():
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            value = dataclasses.asdict(value)
+        if _is_plain(value):
+            plain[name] = value
+    return plain
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(_is_plain(item) for pair in value.items() for item in pair)
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (str, int, float, bool))

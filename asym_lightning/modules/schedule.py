@@ -1,0 +1,63 @@
+"""Learning-rate schedules that know how long the run is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+Decay = Literal["cosine", "linear", "constant"]
+
+
+@dataclass(frozen=True)
+class WarmupSchedule:
+    """Linear warm-up to the optimizer's learning rate, then decay until the last step.
+
+    It is told the number of steps when the optimizer is built, so that a config names fractions of the run and
+    stays right when the number of epochs, of images or of devices changes. Moves once an optimizer step.
+
+    Args:
+        warmup: Share of the run, in [0, 1), over which the rate rises from near 0; 0 starts at the full rate.
+        decay: Shape of the way down after the warm-up: `cosine`, `linear` or `constant` (no way down).
+        final: Share of the learning rate, in [0, 1], that is left at the end.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> schedule = WarmupSchedule(warmup=0.25, decay="linear")
+        >>> [round(schedule.factor(step, num_steps=8), 2) for step in range(8)]
+        [0.5, 1.0, 1.0, 0.83, 0.67, 0.5, 0.33, 0.17]
+    """
+
+    warmup: float = 0.0
+    decay: Decay = "cosine"
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.warmup < 1:
+            raise ValueError(f"`warmup` is a share of the run and must be in [0, 1), not {self.warmup}.")
+        if not 0 <= self.final <= 1:
+            raise ValueError(f"`final` is a share of the learning rate and must be in [0, 1], not {self.final}.")
+        if self.decay not in get_args(Decay):
+            raise ValueError(f"`decay` must be one of {', '.join(get_args(Decay))}, not {self.decay!r}.")
+
+    def factor(self, step: int, num_steps: int) -> float:
+        """Share of the learning rate that the step numbered `step`, from 0, uses."""
+        num_warmup_steps = round(self.warmup * num_steps)
+        if step < num_warmup_steps:
+            return (step + 1) / num_warmup_steps  # + 1: a first step at rate 0 would be wasted
+        progress = min(1.0, (step - num_warmup_steps) / max(1, num_steps - num_warmup_steps))
+        remaining = {
+            "cosine": (1 + math.cos(math.pi * progress)) / 2,
+            "linear": 1 - progress,
+            "constant": 1.0,
+        }[self.decay]
+        return self.final + (1 - self.final) * remaining
+
+    def __call__(self, optimizer: Optimizer, num_steps: int) -> LambdaLR:
+        """Return the scheduler of `optimizer` for a run of `num_steps` optimizer steps."""
+        return LambdaLR(optimizer, lambda step: self.factor(step, num_steps))

@@ -1,0 +1,92 @@
+"""timm models by name, from a local folder, or bundled with this package."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, cast
+
+import timm
+from torch import nn
+
+BUNDLED = Path(__file__).parents[1] / "pretrained"
+
+
+def create_timm_backbone(
+    source: str, num_classes: int, pretrained: bool = True, model_args: dict[str, Any] | None = None
+) -> nn.Module:
+    """Build a timm model with a new head of `num_classes` outputs.
+
+    Args:
+        source: One of: the bundled `vit_digits`; a model name of timm, such as `vit_small_patch16_224.augreg_in21k`;
+            a hub repository, `hf-hub:owner/name`; a local folder with timm's `config.json` and, if
+            `pretrained`, `model.safetensors`.
+        num_classes: Number of outputs of the head, which starts from random weights.
+        pretrained: Load the pretrained weights; False starts from random ones, and needs no network.
+        model_args: Arguments of the architecture that differ, such as `{"img_size": 96}`.
+
+    Raises:
+        ValueError: If there is no such model or folder; the message suggests the nearest name.
+        OSError: If the weights cannot be downloaded or read.
+
+    Example:
+        >>> model = create_timm_backbone("vit_digits", num_classes=3)
+        >>> model.num_classes, model.patch_embed.num_patches
+        (3, 16)
+    """
+    name = _timm_name(source)
+    try:
+        model = timm.create_model(name, pretrained=pretrained, **(model_args or {}))
+    except TypeError as error:  # how timm's constructors refuse an argument
+        raise ValueError(f"`model_args` {model_args} do not suit the backbone {source!r}: {error}.") from error
+    except RuntimeError as error:
+        if pretrained and "No pretrained weights exist" in str(error):
+            raise ValueError(
+                f"timm has no pretrained weights for the backbone {source!r}: set `pretrained: false`, "
+                f"or choose one of {', '.join(timm.list_pretrained(f'{source}*')[:5]) or 'timm.list_pretrained()'}."
+            ) from error
+        raise
+    # Always, because timm keeps the pretrained head where the number of classes happens to be the same.
+    cast(Any, model).reset_classifier(num_classes)
+    return model
+
+
+def bundled_backbones() -> list[str]:
+    """Names of the pretrained backbones that ship with the package.
+
+    >>> bundled_backbones()
+    ['vit_digits']
+    """
+    return sorted(folder.parent.name for folder in BUNDLED.glob("*/config.json"))
+
+
+def _timm_name(source: str) -> str:
+    """Return what `timm.create_model` calls the model, after checking that it exists."""
+    if source in bundled_backbones():
+        return f"local-dir:{BUNDLED / source}"
+    if source.startswith("hf-hub:"):
+        return source
+    folder = Path(source.removeprefix("local-dir:"))
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"the backbone folder {str(folder)!r} has no config.json in timm's format.")
+        return f"local-dir:{folder}"
+    if timm.is_model(source.split(".")[0]):
+        return _with_known_tag(source)
+    if source.startswith("local-dir:") or "/" in source:
+        raise ValueError(f"there is no backbone folder {str(folder)!r}; for a hub repository write hf-hub:owner/name.")
+    known = [*bundled_backbones(), *timm.list_models()]
+    raise ValueError(f"there is no backbone named {source!r}{_did_you_mean(source, known)}")
+
+
+def _with_known_tag(name: str) -> str:
+    architecture, _, tag = name.partition(".")
+    tagged = timm.list_pretrained(f"{architecture}.*")
+    if tag and name not in tagged:
+        raise ValueError(f"{architecture!r} has no pretrained weights tagged {tag!r}{_did_you_mean(name, tagged)}")
+    return name
+
+
+def _did_you_mean(name: str, known: list[str]) -> str:
+    nearest = difflib.get_close_matches(name, known, n=3)
+    return f": did you mean {' or '.join(nearest)}?" if nearest else "."
