@@ -1,0 +1,129 @@
+"""The one description of an adapter: :class:`AdapterConfig`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
+
+from asym_lightning.adapters.kernel import PATHS
+from asym_lightning.adapters.scheme import Scheme
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What to adapt and how: ``W`` becomes ``W + scaling * B A`` with ``scaling = alpha / rank``.
+
+    >>> config = AdapterConfig(rank=4, targets=["q", "v"])
+    >>> config.targets, config.resolved_scheme.B.is_trained
+    (('q', 'v'), True)
+
+    Args:
+        scheme: Which factor trains and how both start, e.g. ``hB_zero_A_rand``; ``h`` marks a trained factor.
+        rank: Rank r of every adapter, at most ``min(d_in, d_out)`` of each layer.
+        alpha: Numerator of the scaling.
+        dropout: Probability with which an entry of the adapter's input is dropped, in [0, 1).
+        targets: Roles (``q``, ``k``, ``v``, ``o``, ``mlp``), ``all-linear``, dotted suffixes (``attn.qkv``) or globs
+            (``blocks.*.fc1``) of layer names.
+        exclude: Dotted suffixes or globs of layers that are never adapted.
+        heads: Dotted suffixes or globs of modules of the host that are trained in full. ``None`` means the head of
+            the model's family (``classifier``, ``score``, timm's classifier); ``[]`` means none.
+        rank_pattern: Ranks that differ from ``rank``, by role, suffix or glob; the first match counts.
+        alpha_pattern: The same for ``alpha``.
+        rank_stabilized: Use ``scaling = alpha / sqrt(rank)`` (Kalajdzievski 2023).
+        share_a: Slices of one fused matrix (q, k, v) share one A.
+        max_rank: Number of rows of A and columns of B to allocate, for schedules that grow the rank; ``None``
+            allocates ``rank``.
+        seed: Seed of the random factors. Independent of every other seed; each layer draws from its own generator.
+        path: How a layer computes: ``auto``, or a forced one of ``plain``, ``two_gemm``, ``packed``, ``formed``.
+
+    Raises:
+        ValueError: A value is out of its range; the message names the field.
+        TypeError: A value is of the wrong kind.
+    """
+
+    scheme: str = "hB_zero_A_rand"
+    _: KW_ONLY
+    rank: int = 8
+    alpha: float = 16
+    dropout: float = 0.0
+    targets: Sequence[str] = ("q", "k", "v")
+    exclude: Sequence[str] = ()
+    heads: Sequence[str] | None = None
+    rank_pattern: Mapping[str, int] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    rank_stabilized: bool = False
+    share_a: bool = False
+    max_rank: int | None = None
+    seed: int = 0
+    path: str = "auto"
+
+    def __post_init__(self) -> None:
+        Scheme.parse(self.scheme)
+        for name in ("targets", "exclude", "heads"):
+            object.__setattr__(self, name, _names(name, getattr(self, name)))
+        if not self.targets:
+            raise ValueError("`targets` is empty: name at least one role, suffix or glob, or 'all-linear'.")
+        for name, rank in {"rank": self.rank, **_entries("rank_pattern", self.rank_pattern)}.items():
+            _check_rank(name, rank)
+        for name, alpha in {"alpha": self.alpha, **_entries("alpha_pattern", self.alpha_pattern)}.items():
+            _check_alpha(name, alpha)
+        if self.max_rank is not None:
+            _check_rank("max_rank", self.max_rank)
+            largest = max(self.rank, *self.rank_pattern.values()) if self.rank_pattern else self.rank
+            if self.max_rank < largest:
+                raise ValueError(f"`max_rank` is {self.max_rank}, smaller than the rank {largest} to start with.")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"`dropout` must be in [0, 1), got {self.dropout}.")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
+            raise TypeError(f"`seed` must be an integer, got {self.seed!r}.")
+        if self.path not in PATHS:
+            raise ValueError(f"`path` {self.path!r} is unknown; valid are {', '.join(PATHS)}.")
+
+    @property
+    def resolved_scheme(self) -> Scheme:
+        """The parsed :class:`Scheme`."""
+        return Scheme.parse(self.scheme)
+
+    def scaling(self, rank: int, alpha: float) -> float:
+        """The factor of B A: ``alpha / rank``, or ``alpha / sqrt(rank)`` where ``rank_stabilized``."""
+        return alpha / (math.sqrt(rank) if self.rank_stabilized else rank)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, dicts and numbers, fit for JSON and for ``AdapterConfig(**d)``."""
+        plain: dict[str, Any] = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            plain[f.name] = (
+                list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
+            )
+        return plain
+
+
+def _names(field_name: str, value: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    if value is None and field_name == "heads":
+        return None
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) and n for n in names):
+        raise TypeError(f"`{field_name}` must be a list of names, got {value!r}.")
+    return tuple(names)
+
+
+def _entries(field_name: str, pattern: Mapping[str, Any]) -> dict[str, Any]:
+    return {f"{field_name}[{key!r}]": value for key, value in pattern.items()}
+
+
+def _check_rank(name: str, rank: int) -> None:
+    if isinstance(rank, bool) or not isinstance(rank, int):
+        raise TypeError(f"`{name}` must be an integer, got {rank!r}.")
+    if rank < 1:
+        raise ValueError(f"`{name}` must be at least 1, got {rank}.")
+
+
+def _check_alpha(name: str, alpha: float) -> None:
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+        raise TypeError(f"`{name}` must be a number, got {alpha!r}.")
+    if not (alpha > 0 and math.isfinite(alpha)):
+        raise ValueError(f"`{name}` must be positive and finite, got {alpha}.")

@@ -1,0 +1,175 @@
+"""Put adapters into a model, and take them out again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import nn
+
+from asym_lightning.adapters.bypass import open_bypasses, refuse_bypasses
+from asym_lightning.adapters.config import AdapterConfig
+from asym_lightning.adapters.factors import LowRankAdapter
+from asym_lightning.adapters.layers import AdaptedLayer, SliceAdapters, adapt_host, restore_host
+from asym_lightning.adapters.merging import merged_layers, unmerge_adapters
+from asym_lightning.adapters.report import InjectionReport
+from asym_lightning.adapters.targets import Target, find_heads, find_targets, resolve_pattern
+
+
+def inject_adapters(model: nn.Module, config: AdapterConfig) -> InjectionReport:
+    """Adapt a model in place: add adapters to the layers that ``config`` names and freeze all else but the heads.
+
+    Calling it again with the same configuration changes nothing.
+
+    >>> model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
+    >>> report = inject_adapters(model, AdapterConfig(rank=2, targets=["0"], heads=["1"]))
+    >>> report.trainable, report.total
+    (34, 122)
+    >>> [name for name, p in model.named_parameters() if p.requires_grad]
+    ['0.adapters.all.factor_B', '1.weight', '1.bias']
+
+    Args:
+        model: The backbone, or any module that contains it. Layers go by their names in it.
+        config: What to adapt and how.
+
+    Returns:
+        What was done; ``str(report)`` is a table.
+
+    Raises:
+        ValueError: A target matches nothing or can't be adapted, or a rank is larger than a layer allows.
+        RuntimeError: The model is adapted by another configuration, or its adapters are merged.
+    """
+    present = adapter_layers(model)
+    if present:
+        _check_same_config(next(iter(present.values())).adapters.config, config)
+        return InjectionReport.of(model, present, find_heads(model, config.heads))
+    if any(True for _ in merged_layers(model)):
+        raise RuntimeError(
+            "The model's adapters are merged; call `unmerge_adapters` or `remove_adapters` before injecting."
+        )
+    heads = find_heads(model, config.heads)
+    targets = find_targets(model, config, heads)
+    refuse_bypasses(model, targets)
+    # All is built, hence checked, before the first layer is touched.
+    built = [_build(target, config) for target in targets]
+    _check_patterns_used(config, targets)
+    freeze_backbone(model, heads)
+    open_bypasses(model, targets)
+    for target, adapters in zip(targets, built, strict=True):
+        adapt_host(target.layer, target.adapted_class, adapters)
+    return InjectionReport.of(model, adapter_layers(model), heads)
+
+
+def adapter_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
+    """The adapted layers by name, in the model's order; empty while the adapters are merged."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, AdaptedLayer)}
+
+
+def adapters_by_name(model: nn.Module) -> dict[str, LowRankAdapter]:
+    """Every adapter by ``layer.slice``, e.g. ``blocks.0.attn.qkv.q``; ``layer.all`` for a whole layer."""
+    return {
+        f"{name}.{slice_name}": adapter
+        for name, layer in adapter_layers(model).items()
+        for slice_name, adapter in layer.adapters.items()
+    }
+
+
+def reset_adapters(model: nn.Module) -> None:
+    """Draw all factors anew, as after building on the meta device and loading the weights."""
+    for layer in adapter_layers(model).values():
+        layer.adapters.reset_parameters(layer.weight_matrix())
+
+
+def remove_adapters(model: nn.Module) -> None:
+    """Take the adapters out: every layer has its class, keys and weight (to the bit) back. Parameters stay frozen."""
+    unmerge_adapters(model)
+    for layer in adapter_layers(model).values():
+        restore_host(layer)
+
+
+def freeze_backbone(model: nn.Module, heads: Sequence[str] = ()) -> None:
+    """Freeze every parameter except those of the named modules, which are trained in full."""
+    model.requires_grad_(False)
+    for head in heads:
+        model.get_submodule(head).requires_grad_(True)
+
+
+def trainable_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Names and parameters of all that trains: adapters, heads, and whatever else requires a gradient."""
+    return ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+
+
+def untrained_adapters(model: nn.Module) -> list[str]:
+    """Adapters with a trainable factor that the last backward pass gave no gradient: their layer was never called.
+
+    Call it after ``backward()`` and before the gradients are set to ``None``.
+    """
+    return [
+        name
+        for name, adapter in adapters_by_name(model).items()
+        if any(p.requires_grad and p.grad is None for p in (adapter.factor_A, adapter.factor_B))
+    ]
+
+
+def _build(target: Target, config: AdapterConfig) -> SliceAdapters:
+    weight, d_in = target.weight, target.weight.shape[1]
+    # Low-precision weights get float32 factors: B starts at zero and its first steps would be lost in bfloat16.
+    dtype = torch.float32 if weight.dtype.itemsize < 4 else weight.dtype
+    shares_a = config.share_a and len(target.rows) > 1
+    adapters: dict[str, LowRankAdapter] = {}
+    for name, rows in target.rows.items():
+        key = f"{target.name}.{name}"
+        rank, source = resolve_pattern(config.rank_pattern, target, name, config.rank)
+        alpha, _ = resolve_pattern(config.alpha_pattern, target, name, config.alpha)
+        max_rank = max(rank, config.max_rank or rank)
+        largest = min(rows.count, d_in)
+        if max_rank > largest:
+            field = "rank" if rank > largest else "max_rank"
+            where = f"rank_pattern[{source!r}]" if source and field == "rank" else field
+            raise ValueError(
+                f"`{where}` is {max_rank if field == 'max_rank' else rank}, but `{target.name}` ({name}) is "
+                f"{rows.count} x {d_in} and allows at most {largest}."
+            )
+        adapters[name] = LowRankAdapter(
+            rows.count,
+            d_in,
+            rank=rank,
+            max_rank=max_rank,
+            scaling=config.scaling(rank, alpha),
+            scheme=config.resolved_scheme,
+            key=key,
+            A_key=f"{target.name}.shared" if shares_a else key,
+            seed=config.seed,
+            device=weight.device,
+            dtype=dtype,
+        )
+    if shares_a:
+        first, *others = adapters.values()
+        if any(other.rank != first.rank for other in others):
+            raise ValueError(f"`share_a` needs one rank for all slices of `{target.name}`, got different ones.")
+        for other in others:
+            other.factor_A = first.factor_A
+    slices = SliceAdapters(adapters, target.rows, config)
+    if not weight.is_meta:
+        slices.reset_parameters(weight)
+    return slices
+
+
+def _check_same_config(old: AdapterConfig, new: AdapterConfig) -> None:
+    if old != new:
+        changed = [k for k, v in new.to_dict().items() if old.to_dict()[k] != v]
+        raise RuntimeError(
+            "The model is already adapted by another configuration (different: "
+            f"{', '.join(f'`{name}`' for name in changed)}); call `remove_adapters` first."
+        )
+
+
+def _check_patterns_used(config: AdapterConfig, targets: list[Target]) -> None:
+    for field in ("rank_pattern", "alpha_pattern"):
+        pattern = getattr(config, field)
+        used = {resolve_pattern(pattern, target, name, None)[1] for target in targets for name in target.rows}
+        unused = [key for key in pattern if key not in used]
+        if unused:
+            raise ValueError(
+                f"`{field}` key {unused[0]!r} matches no adapted layer, or an earlier key comes before it."
+            )

@@ -1,0 +1,198 @@
+"""Adapted layers: the host's own layer with one more submodule, ``adapters``.
+
+An adapted layer keeps its identity: it is the same object, still an ``nn.Linear`` (``nn.Conv2d``, ``Conv1D``) with the
+same parameter names, and its class is swapped for a subclass whose ``forward`` adds the update. So checkpoints load
+with no key surgery, hooks and references survive, and taking the adapter off gives back exactly what was there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Mapping, Sequence, ValuesView
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from asym_lightning.adapters.config import AdapterConfig
+from asym_lightning.adapters.factors import LowRankAdapter
+from asym_lightning.adapters.kernel import Plan, adapted_linear
+from asym_lightning.adapters.rows import Rows
+
+
+class SliceAdapters(nn.ModuleDict):
+    """The adapters of one layer, keyed by slice: ``q``, ``k``, ``v``, or ``all`` for a whole layer.
+
+    Args:
+        adapters: One :class:`LowRankAdapter` a slice; those that share A hold the same parameter.
+        rows: Which rows of the weight each slice is.
+        config: The configuration that the model was adapted with.
+    """
+
+    def __init__(self, adapters: Mapping[str, LowRankAdapter], rows: Mapping[str, Rows], config: AdapterConfig) -> None:
+        super().__init__(adapters)
+        self.rows = dict(rows)
+        self.config = config
+        self._packed: Tensor | None = None
+
+    # nn.ModuleDict types its values as Module.
+    def items(self) -> ItemsView[str, LowRankAdapter]:
+        """Slice names and adapters."""
+        return super().items()  # type: ignore[return-value]
+
+    def values(self) -> ValuesView[LowRankAdapter]:
+        """The adapters."""
+        return super().values()  # type: ignore[return-value]
+
+    @property
+    def shares_a(self) -> bool:
+        """Whether several slices read one A."""
+        return self.config.share_a and len(self) > 1
+
+    @property
+    def As(self) -> Sequence[Tensor]:
+        """(max_rank, d_in) each: one a slice, or the shared one."""
+        factors = [adapter.factor_A for adapter in self.values()]
+        return factors[:1] if self.shares_a else factors
+
+    @property
+    def Bs(self) -> Sequence[Tensor]:
+        """(rows, max_rank) each."""
+        return [adapter.factor_B for adapter in self.values()]
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """``x (W + s B A)^T + b`` for a (d_out, d_in) weight."""
+        return adapted_linear(x, weight, bias, self.As, self.Bs, self.plan(), self.packed_with(weight))
+
+    def plan(self) -> Plan:
+        """What the kernel has to know, for the current mode (dropout in training only)."""
+        return Plan(
+            rows=tuple(self.rows.values()),
+            scalings=tuple(adapter.scaling for adapter in self.values()),
+            shares_a=self.shares_a,
+            dropout=self.config.dropout if self.training else 0.0,
+            path=self.config.path,
+        )
+
+    def packed_with(self, weight: Tensor) -> Tensor | None:
+        """``[W; A]`` (d_out + sum of ranks, d_in) where the path is ``packed``, else ``None``.
+
+        The weight and the A's become views of it, so nothing is held twice. It is laid out anew when a move to another
+        device or dtype has taken them apart.
+
+        Raises:
+            ValueError: W and A differ in dtype or device, or A is trained.
+        """
+        if self.config.path != "packed":
+            return None
+        # Where the memory lies can't be asked while compiling; the eager call before it has laid it out.
+        if torch.compiler.is_compiling() or (self._packed is not None and self._packed.data_ptr() == weight.data_ptr()):
+            return self._packed
+        As = self.As
+        if any(A.requires_grad for A in As):
+            raise ValueError("Path 'packed' needs a frozen A; use 'two_gemm' or 'auto' for schemes that train A.")
+        if any((A.dtype, A.device) != (weight.dtype, weight.device) for A in As):
+            raise ValueError(
+                f"Path 'packed' needs W and A in one dtype on one device, got {weight.dtype} on {weight.device} and "
+                f"{As[0].dtype} on {As[0].device}; use 'two_gemm' or 'auto'."
+            )
+        with torch.no_grad():
+            self._packed = torch.cat([weight, *As])
+            for tensor, part in zip([weight, *As], self._packed.split([len(weight), *map(len, As)]), strict=True):
+                tensor.data = part
+        return self._packed
+
+    def A_weight(self, name: str, weight: Tensor) -> Tensor:
+        """The rows of the (d_out, d_in) weight that slice ``name``'s A is for: all slices' rows where A is shared."""
+        names = list(self) if self.shares_a else [name]
+        return torch.cat([self.rows[n].take(weight, 0) for n in names])
+
+    def reset_parameters(self, weight: Tensor) -> None:
+        """Draw all factors, given the (d_out, d_in) pretrained weight."""
+        weight = weight.detach()
+        for name, adapter in self.items():
+            adapter.reset_parameters(self.rows[name].take(weight, 0), self.A_weight(name, weight))
+
+    def delta_weight(self, weight: Tensor) -> Tensor:
+        """The update of the whole (d_out, d_in) weight, zero in rows that no slice covers."""
+        delta = torch.zeros(weight.shape, dtype=self.Bs[0].dtype, device=self.Bs[0].device)
+        for name, adapter in self.items():
+            self.rows[name].view(delta, 0).copy_(self.rows[name].split(adapter.delta_weight(), 0))
+        return delta
+
+
+class AdaptedLayer(nn.Module):
+    """What every adapted layer has beside its host class: ``adapters`` and :meth:`delta_weight`.
+
+    The weight is seen as a (d_out, d_in) matrix through :meth:`weight_matrix`, whatever shape the host keeps it in.
+    """
+
+    adapters: SliceAdapters
+    host_class: type[nn.Module]
+    weight: Tensor
+
+    def weight_matrix(self) -> Tensor:
+        """(d_out, d_in) view of the weight."""
+        raise NotImplementedError
+
+    def delta_weight(self) -> Tensor:
+        """``s B A`` in the base weight's shape; zero in rows that are not adapted."""
+        raise NotImplementedError
+
+
+class AdaptedLinear(AdaptedLayer, nn.Linear):
+    """``y = x (W + s B A)^T + b``; see :mod:`asym_lightning.adapters.kernel`."""
+
+    host_class = nn.Linear
+
+    def weight_matrix(self) -> Tensor:
+        """(d_out, d_in): the weight itself."""
+        return self.weight
+
+    def delta_weight(self) -> Tensor:
+        """(d_out, d_in)."""
+        return self.adapters.delta_weight(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., d_in) to (..., d_out)."""
+        return self.adapters.linear(x, self.weight, self.bias)
+
+
+class AdaptedConv2d(AdaptedLayer, nn.Conv2d):
+    """A convolution whose kernel, seen as (d_out, channels * height * width), gets a low-rank update.
+
+    A is a convolution with ``rank`` output channels and the host's window, B one of size 1x1. Autograd's own
+    convolution keeps its input for the host's sake, so there is nothing for a special kernel to save.
+    """
+
+    host_class = nn.Conv2d
+
+    def weight_matrix(self) -> Tensor:
+        """(d_out, channels * height * width) view of the kernel."""
+        return self.weight.flatten(1)
+
+    def delta_weight(self) -> Tensor:
+        """(d_out, channels, height, width)."""
+        return self.adapters.delta_weight(self.weight_matrix()).view_as(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, height, width) to (batch, d_out, height', width')."""
+        out = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+        (adapter,) = self.adapters.values()
+        dropped = F.dropout(x, self.adapters.config.dropout, self.training)
+        A = adapter.factor_A.view(-1, *self.weight.shape[1:])
+        h = F.conv2d(dropped, A.to(x.dtype), None, self.stride, self.padding, self.dilation)
+        return out + adapter.scaling * F.conv2d(h, adapter.factor_B[..., None, None].to(h.dtype))
+
+
+def adapt_host(layer: nn.Module, adapted_class: type[AdaptedLayer], adapters: SliceAdapters) -> AdaptedLayer:
+    """Turn a host's layer, in place, into an adapted one; returns the same object under its new type."""
+    layer.__class__ = adapted_class  # type: ignore[assignment]
+    assert isinstance(layer, AdaptedLayer)
+    layer.adapters = adapters.train(layer.training)
+    return layer
+
+
+def restore_host(layer: AdaptedLayer) -> None:
+    """Undo :func:`adapt_host`: the layer has its class and keys back."""
+    del layer.adapters
+    layer.__class__ = layer.host_class  # type: ignore[assignment]

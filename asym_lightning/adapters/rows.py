@@ -1,0 +1,50 @@
+"""Where the rows of one slice lie in a fused weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a (d_out, d_in) weight that are one slice: ``groups`` equal blocks, in each ``size`` rows from ``start``.
+
+    One group is a contiguous range (timm ``qkv``, GPT-2 ``c_attn``, Phi-3); several are the per-head interleaved
+    layouts (GPT-NeoX, BLOOM, Falcon), where block = head and its q, k and v follow one another.
+
+    >>> import torch
+    >>> Rows(start=2, size=2).view(torch.arange(6)).tolist()
+    [2, 3]
+    >>> Rows(start=1, size=1, groups=3).view(torch.arange(6)).tolist()
+    [[1], [3], [5]]
+    """
+
+    start: int
+    size: int
+    groups: int = 1
+
+    @property
+    def count(self) -> int:
+        """Number of rows, the slice's d_out."""
+        return self.groups * self.size
+
+    def view(self, tensor: Tensor, dim: int = -1) -> Tensor:
+        """The slice as a view: ``dim`` becomes (size) for one group, else (groups, size)."""
+        if self.groups == 1:
+            return tensor.narrow(dim, self.start, self.size)
+        dim = dim % tensor.dim()
+        return tensor.unflatten(dim, (self.groups, -1)).narrow(dim + 1, self.start, self.size)
+
+    def take(self, tensor: Tensor, dim: int = -1) -> Tensor:
+        """The slice with ``dim`` of length :attr:`count`; a copy where the rows are interleaved."""
+        view = self.view(tensor, dim)
+        if self.groups == 1:
+            return view
+        dim = dim % tensor.dim()
+        return view.flatten(dim, dim + 1)
+
+    def split(self, update: Tensor, dim: int = -1) -> Tensor:
+        """Shape an update whose ``dim`` has length :attr:`count` so that it adds to :meth:`view`."""
+        return update if self.groups == 1 else update.unflatten(dim, (self.groups, self.size))
