@@ -1,5 +1,13 @@
 """Asymmetric low-rank adapters in pure torch."""
 
+from asym_lightning.adapters.checkpoints import (
+    adapter_description,
+    adapter_state_dict,
+    check_adapter_description,
+    check_trained_state_dict,
+    load_trained_state_dict,
+    trained_state_dict,
+)
 from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.factors import LowRankAdapter
 from asym_lightning.adapters.injection import (
@@ -13,8 +21,10 @@ from asym_lightning.adapters.injection import (
     untrained_adapters,
 )
 from asym_lightning.adapters.layers import AdaptedLayer
+from asym_lightning.adapters.loading import load_adapters
 from asym_lightning.adapters.merging import merge_adapters, unmerge_adapters
 from asym_lightning.adapters.report import InjectionReport
+from asym_lightning.adapters.saving import save_adapters
 from asym_lightning.adapters.scheme import Factor, Scheme
 
 __all__ = [
@@ -24,14 +34,22 @@ __all__ = [
     "InjectionReport",
     "LowRankAdapter",
     "Scheme",
+    "adapter_description",
     "adapter_layers",
+    "adapter_state_dict",
     "adapters_by_name",
+    "check_adapter_description",
+    "check_trained_state_dict",
     "freeze_backbone",
     "inject_adapters",
+    "load_adapters",
+    "load_trained_state_dict",
     "merge_adapters",
     "remove_adapters",
     "reset_adapters",
+    "save_adapters",
     "trainable_parameters",
+    "trained_state_dict",
     "unmerge_adapters",
     "untrained_adapters",
 ]

@@ -35,6 +35,9 @@ class SliceAdapters(nn.ModuleDict):
         self._packed: Tensor | None = None
 
     # nn.ModuleDict types its values as Module.
+    def __getitem__(self, key: str) -> LowRankAdapter:
+        return super().__getitem__(key)  # type: ignore[return-value]
+
     def items(self) -> ItemsView[str, LowRankAdapter]:
         """Slice names and adapters."""
         return super().items()  # type: ignore[return-value]
