@@ -39,6 +39,11 @@ def create_timm_backbone(
         model = timm.create_model(name, pretrained=pretrained, **(model_args or {}))
     except TypeError as error:  # how timm's constructors refuse an argument
         raise ValueError(f"`model_args` {model_args} do not suit the backbone {source!r}: {error}.") from error
+    except OSError as error:  # no network, no such repository, an unreadable file
+        raise OSError(
+            f"the weights of the backbone {source!r} could not be loaded ({' '.join(str(error).split())}): "
+            f"name a local folder, or set `pretrained: false` for random weights."
+        ) from error
     except RuntimeError as error:
         if pretrained and "No pretrained weights exist" in str(error):
             raise ValueError(
