@@ -1,0 +1,41 @@
+"""The command line: `lightning` and `asym-lightning` are one and the same program."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    What goes wrong is reported in one sentence on stderr; `--debug` shows the traceback as well.
+
+    Args:
+        args: The command and its options; None takes them from the command line.
+
+    Returns:
+        0 if all went well, 1 if the command failed, 2 if it was not understood, 130 if it was interrupted.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        # Only now: torch and Lightning take seconds to import, during which Ctrl-C must be as quiet as later.
+        from asym_lightning.cli.training import TrainingCLI
+
+        TrainingCLI(arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        from asym_lightning.cli.errors import one_sentence
+
+        print(f"error: {one_sentence(error)}", file=sys.stderr)
+        return EXIT_USAGE if isinstance(error, argparse.ArgumentError) else EXIT_FAILURE
+    return 0

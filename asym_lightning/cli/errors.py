@@ -1,0 +1,184 @@
+"""One sentence for what went wrong, in place of jsonargparse's nested report or a traceback."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import inspect
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import is_zipfile
+
+KEY = re.compile(r'Parser key "(?P<key>[^"]+)":\s*(?P<rest>.*)')
+CLASS = re.compile(r"Problem with given class_path '(?P<class>[^']+)':\s*(?P<rest>.*)")
+CLASS_IN_VALUE = re.compile(r"class_path='(?P<class>[^']+)'")
+UNKNOWN_OPTION = re.compile(
+    r"(?:(?:[Oo]ption|Key) ['\"]|unrecognized arguments: --)(?P<name>[\w.]+)(?:['\"] is not|['\"]$|\b)"
+)
+UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (?P<name>\S+)")
+WRONG_TYPE = re.compile(r"Expected an? (?P<type><class '\w+'>|typing\.\S.*?)(?:\. Got value: (?P<value>.*))?$")
+GIVEN = re.compile(r"Given value: (?P<value>.*)")
+HEADINGS = ("Does not validate against", "Subtypes:", "Errors:", "Given value type:", "Given value:")
+# Branches of a union that were tried in vain and say nothing about what was meant.
+UNTRIED = ("Expected a <class 'NoneType'>", "Expected a path but", "Cannot instantiate typing.")
+PLAIN_TYPES = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+
+
+def one_sentence(error: BaseException) -> str:
+    """Return the sentence to show for an error, with the offender's name and the nearest valid one.
+
+    >>> one_sentence(ValueError("`rank` must be at least 1, got 0."))
+    '`rank` must be at least 1, got 0.'
+    >>> one_sentence(argparse.ArgumentError(None, "unrecognized arguments: --trainer.max_epocs 3"))
+    "the command has no option 'trainer.max_epocs': did you mean trainer.max_epochs or trainer.max_steps?"
+    """
+    text = str(error).strip()
+    if not text:
+        return f"{type(error).__name__}, which says no more; `--debug` shows where."
+    is_report = isinstance(error, argparse.ArgumentError) or any(heading in text for heading in HEADINGS)
+    return _explain(text) if is_report else " ".join(text.split())
+
+
+def check_checkpoint(path: str | None) -> None:
+    """Check that a checkpoint path leads to a checkpoint, before anything is built.
+
+    Args:
+        path: A file, or None or one of Lightning's words, which are not checked.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a checkpoint.
+    """
+    if path is None or path in ("best", "last", "hpc") or "://" in path or path.startswith("registry"):
+        return
+    file = Path(path)
+    if not file.exists():
+        known = [str(found) for found in Path("runs").glob("**/*.ckpt")]
+        raise FileNotFoundError(f"there is no checkpoint {path!r}{did_you_mean(path, known)}")
+    if file.is_file() and not is_zipfile(file):
+        raise ValueError(f"{path!r} is not a checkpoint, or it is truncated.")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence that suggests the nearest known names.
+
+    >>> did_you_mean("rnak", ["rank", "alpha"])
+    ': did you mean rank?'
+    >>> did_you_mean("zzz", ["rank", "alpha"])
+    '.'
+    """
+    nearest = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
+    return f": did you mean {' or '.join(nearest)}?" if nearest else "."
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """A line of the report that says something, with the keys and the class above it."""
+
+    text: str
+    depth: int
+    keys: tuple[str, ...]
+    class_path: str | None
+
+    @property
+    def place(self) -> str:
+        return f"`{'.'.join(self.keys)}`" if self.keys else "the command"
+
+
+def _explain(report: str) -> str:
+    """Turn jsonargparse's report, a tree with a branch for each type that was tried, into a sentence.
+
+    The deepest line says most: the branches that fit less well end earlier.
+    """
+    if report.startswith("Problems parsing config"):  # the YAML parser's own words, over several lines
+        return " ".join(report.split())
+    findings = list(_findings(report))
+    telling = [finding for finding in findings if not finding.text.startswith(UNTRIED)]
+    if not telling:
+        return " ".join(report.split())
+    deepest = max(telling, key=lambda finding: finding.depth)
+    match = WRONG_TYPE.match(deepest.text)
+    if not match:
+        return _sentence(deepest)
+    siblings = [WRONG_TYPE.match(finding.text) for finding in findings if finding.depth == deepest.depth]
+    types = " or ".join(dict.fromkeys(_type_name(sibling["type"]) for sibling in siblings if sibling))
+    given = match["value"] or (found["value"] if (found := GIVEN.search(report)) else "what was given")
+    return f"{deepest.place} must be {types}, not {given!r}."
+
+
+def _findings(report: str) -> Iterator[_Finding]:
+    above: list[tuple[int, str, str]] = []  # (indent, "key" or "class", value), outermost first
+    for line in filter(str.strip, report.splitlines()):
+        text = line.strip().removeprefix("- ")
+        indent = len(line) - len(text)
+        above = [entry for entry in above if entry[0] < indent]
+        for kind, pattern in (("key", KEY), ("class", CLASS)):
+            if match := pattern.match(text):
+                above.append((indent, kind, match[kind]))
+                text = match["rest"]
+        if text and not text.startswith(HEADINGS):
+            keys = tuple(value for _, kind, value in above if kind == "key")
+            classes = [value for _, kind, value in above if kind == "class"]
+            yield _Finding(text, indent, keys, classes[-1] if classes else None)
+
+
+def _sentence(finding: _Finding) -> str:
+    if match := UNKNOWN_CLASS.search(finding.text):
+        known = _classes(finding.keys)
+        hint = did_you_mean(match["name"], known)
+        if hint == "." and len(known) < 10:
+            hint = f"; those of this package are {', '.join(known)}."
+        return f"{finding.place} names no class {match['name']!r}{hint}"
+    if match := UNKNOWN_OPTION.search(finding.text):
+        in_value = CLASS_IN_VALUE.search(finding.text)
+        class_path = in_value["class"] if in_value else finding.class_path
+        known = _arguments(class_path) if class_path else _top_level_options()
+        hint = did_you_mean(match["name"], known)
+        if hint == ".":  # of an unknown section, its first word tells
+            hint = did_you_mean(match["name"].split(".")[0], known)
+        return f"{finding.place} has no option {match['name']!r}{hint}"
+    return f"{finding.place}: {finding.text}" if finding.keys else finding.text
+
+
+def _type_name(annotation: str) -> str:
+    if annotation.startswith("typing.Literal["):
+        return "one of " + annotation.removeprefix("typing.Literal[").removesuffix("]").replace("'", "")
+    name = annotation.removeprefix("<class '").removesuffix("'>")
+    return PLAIN_TYPES.get(name, name)
+
+
+def _arguments(class_path: str) -> list[str]:
+    module, _, name = class_path.rpartition(".")
+    return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+
+
+def _top_level_options() -> list[str]:
+    from lightning.pytorch import Trainer
+
+    trainer = [f"trainer.{name}" for name in inspect.signature(Trainer).parameters]
+    return ["config", "seed_everything", "trainer", "model", "data", "ckpt_path", "test_after_fit", "debug", *trainer]
+
+
+def _is_task(thing: object) -> bool:
+    from lightning.pytorch import LightningModule
+
+    return inspect.isclass(thing) and issubclass(thing, LightningModule) and not inspect.isabstract(thing)
+
+
+def _classes(keys: tuple[str, ...]) -> list[str]:
+    """Names of the classes that suit a key, those that go by their bare name."""
+    import torch
+
+    import asym_lightning.data
+    import asym_lightning.modules
+
+    modules = [name for name in asym_lightning.modules.__all__ if _is_task(getattr(asym_lightning.modules, name))]
+    return {
+        "model": modules,
+        "data": asym_lightning.data.__all__,
+        "optimizer": [name for name in dir(torch.optim) if name[0].isupper()],
+        "scheduler": [name for name in dir(torch.optim.lr_scheduler) if name[0].isupper()],
+    }.get(keys[-1] if keys else "", [])

@@ -1,0 +1,163 @@
+"""The commands fit, validate, test and predict: Lightning's CLI with this package's defaults."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.trainer.states import TrainerStatus
+from lightning.pytorch.utilities import rank_zero_only
+
+import asym_lightning
+import asym_lightning.data
+import asym_lightning.modules
+from asym_lightning.adapters import adapter_layers, save_adapters, trainable_parameters
+from asym_lightning.cli.errors import check_checkpoint
+from asym_lightning.cli.short_config import SHORT_CONFIG
+
+DESCRIPTION = """Fine-tune timm and Hugging Face backbones with low-rank adapters whose A is random and frozen.
+Example: lightning fit --config configs/quickstart.yaml --config configs/adapters/lora_r8.yaml"""
+
+
+class TrainingCLI(LightningCLI):
+    """Lightning's CLI for any module and data module, with runs in `runs/<name>/version_N`.
+
+    Args:
+        args: A subcommand and its options.
+    """
+
+    def __init__(self, args: Sequence[str]) -> None:
+        super().__init__(
+            args=list(args),
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            trainer_defaults={
+                "logger": {
+                    "class_path": "lightning.pytorch.loggers.CSVLogger",
+                    "init_args": {"save_dir": "runs", "name": "default"},
+                }
+            },
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make a parser that raises what is wrong instead of exiting, and reads the short form of a config."""
+        kwargs = {"description": DESCRIPTION, **kwargs, "exit_on_error": False, "parser_mode": SHORT_CONFIG}
+        kwargs["dump_header"] = [f"asym-lightning {asym_lightning.__version__}"]
+        return super().init_parser(**kwargs)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what Lightning's CLI has not; every subcommand takes all of it, so that one config suits them all."""
+        parser.add_argument(
+            "--test_after_fit",
+            type=bool,
+            default=False,
+            help="Test the best checkpoint when fit ends (other commands ignore it).",
+        )
+        parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the arguments that were handed over, whatever `sys.argv` holds."""
+        self.config = parser.parse_args(args)
+        if self.config.get("subcommand"):
+            options = self.config[self.config.subcommand]
+            check_checkpoint(options.get("ckpt_path"))
+
+    def fit(self, model: LightningModule, **kwargs: Any) -> None:
+        """Train, test the best checkpoint if asked to, save its adapter and say what came out."""
+        started = time.monotonic()
+        with started_runs_only(self.trainer):
+            self.trainer.fit(model, **kwargs)
+        seconds = time.monotonic() - started
+        metrics = dict(self.trainer.callback_metrics)
+
+        best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+        if best:
+            checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+            model.on_load_checkpoint(checkpoint)
+            model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading)
+        if self._get(self.config_init, "test_after_fit"):
+            self.trainer.test(model, datamodule=kwargs.get("datamodule"), verbose=False)
+            metrics = dict(self.trainer.callback_metrics)
+        print_summary(model, metrics, seconds, best, saved_adapter(self.trainer, model))
+
+    def validate(self, **kwargs: Any) -> None:
+        """Evaluate on the validation data."""
+        with started_runs_only(self.trainer):
+            self.trainer.validate(**kwargs)
+
+    def test(self, **kwargs: Any) -> None:
+        """Evaluate on the test data."""
+        with started_runs_only(self.trainer):
+            self.trainer.test(**kwargs)
+
+    def predict(self, **kwargs: Any) -> None:
+        """Predict, and save the predictions as `predictions.pt` in the run directory."""
+        with started_runs_only(self.trainer):
+            predictions = self.trainer.predict(**kwargs)
+        if self.trainer.log_dir and self.trainer.is_global_zero:
+            path = Path(self.trainer.log_dir) / "predictions.pt"
+            torch.save(predictions, path)
+            print(f"predictions    {path}")
+
+
+@contextmanager
+def started_runs_only(trainer: Trainer) -> Iterator[None]:
+    """Let a run leave a directory behind only if it got as far as to do something.
+
+    A wrong config may show as late as in the first backward pass; the directory of such a run, which
+    Lightning makes early, is removed with the parents that were made for it.
+
+    Raises:
+        KeyboardInterrupt: If the run was interrupted, which Lightning turns into a silent exit.
+    """
+    run = Path(trainer.log_dir or ".")
+    new = [path for path in (run, *run.parents) if not path.exists()]
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as error:
+        if trainer.state.status == TrainerStatus.INTERRUPTED:
+            raise KeyboardInterrupt from error
+        raise
+    except Exception:
+        if trainer.global_step == 0 and trainer.is_global_zero and new:
+            shutil.rmtree(new[-1], ignore_errors=True)
+        raise
+    finally:
+        signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves it ignored
+
+
+def saved_adapter(trainer: Trainer, model: LightningModule) -> Path | None:
+    """Save the adapter to the run directory and return where, or None if there is no adapter or no directory."""
+    backbone = getattr(model, "backbone", model)
+    if not trainer.log_dir or not trainer.is_global_zero or not adapter_layers(backbone):
+        return None
+    directory = Path(trainer.log_dir) / "adapter"
+    save_adapters(backbone, directory)
+    return directory
+
+
+@rank_zero_only
+def print_summary(
+    model: LightningModule, metrics: dict[str, torch.Tensor], seconds: float, checkpoint: str, adapter: Path | None
+) -> None:
+    """Print the last lines of a fit: metrics, time, what trained, and where it is."""
+    total = sum(parameter.numel() for parameter in model.parameters())
+    trained = sum(parameter.numel() for _, parameter in trainable_parameters(model))
+    lines = {name: f"{float(value):.4f}" for name, value in sorted(metrics.items())}
+    lines["time"] = f"{seconds:.1f} s"
+    lines["trained"] = f"{trained:,} of {total:,} parameters ({trained / total:.2%})"
+    if checkpoint:
+        lines["checkpoint"] = checkpoint
+    if adapter:
+        lines["adapter"] = str(adapter)
+    width = max(map(len, lines))
+    print("\n".join(f"{name:<{width}}  {value}" for name, value in lines.items()))
