@@ -14,8 +14,6 @@ from asym_lightning.adapters.layers import AdaptedLayer
 class AdaptedConv1D(AdaptedLayer, Conv1D):  # type: ignore[misc]
     """``y = x (W + s B A)^T + b`` with W stored transposed."""
 
-    host_class = Conv1D
-
     def weight_matrix(self) -> Tensor:
         """(d_out, d_in) view of the weight."""
         return self.weight.T

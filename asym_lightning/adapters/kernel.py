@@ -84,7 +84,11 @@ def adapted_linear(
     seed = draw_seed() if plan.dropout else None
     plan = plan._replace(path=path)
     with torch.autocast(device_type, enabled=False):
-        return _AdaptedLinear.apply(x, weight, bias, packed, seed, torch.is_grad_enabled(), plan, len(As), *As, *Bs)
+        # Reshaped out here: hosts write into a layer's output (`qkv += bias`), which autograd forbids for a view that a
+        # function returns.
+        tokens = x.reshape(-1, x.shape[-1])
+        out = _AdaptedLinear.apply(tokens, weight, bias, packed, seed, torch.is_grad_enabled(), plan, len(As), *As, *Bs)
+    return out.view(*x.shape[:-1], weight.shape[0])
 
 
 def choose_path(path: str, x: Tensor, weight: Tensor, plan: Plan, *, is_packed: bool) -> str:
@@ -132,7 +136,7 @@ class _AdaptedLinear(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any,
-        x: Tensor,
+        tokens: Tensor,
         weight: Tensor,
         bias: Tensor | None,
         packed: Tensor | None,
@@ -143,43 +147,41 @@ class _AdaptedLinear(torch.autograd.Function):
         *factors: Tensor,
     ) -> Tensor:
         As, Bs = factors[:num_As], factors[num_As:]
-        tokens = x.reshape(-1, x.shape[-1])
         needs_B = needs_grad and any(B.requires_grad for B in Bs)
         h = None
         if plan.path == "formed":
-            out = F.linear(tokens, _form(weight, As, Bs, plan), _cast(bias, x.dtype))
+            out = F.linear(tokens, _form(weight, As, Bs, plan), _cast(bias, tokens.dtype))
             if needs_B:
-                h = tokens @ _stack(As, x.dtype).T
+                h = tokens @ _stack(As, tokens.dtype).T
         else:
             if plan.path == "packed":
                 assert packed is not None
                 d_out = weight.shape[0]
-                both = F.linear(tokens, packed.to(x.dtype))
+                both = F.linear(tokens, packed.to(tokens.dtype))
                 out, h = both[:, :d_out], both[:, d_out:]
                 if bias is not None:
-                    out.add_(bias.to(x.dtype))
+                    out.add_(bias.to(tokens.dtype))
                 h = h.clone()  # else the backward pass would keep all of `both` alive
             else:
-                out = F.linear(tokens, weight.to(x.dtype), _cast(bias, x.dtype))
+                out = F.linear(tokens, weight.to(tokens.dtype), _cast(bias, tokens.dtype))
                 kept = tokens if seed is None else drop(tokens.contiguous(), seed, plan.dropout)
-                h = kept @ _stack(As, x.dtype).T
+                h = kept @ _stack(As, tokens.dtype).T
             for rows, scaling, B, h_slice in zip(plan.rows, _scales(plan), Bs, _slices(h, As, plan), strict=True):
-                _accumulate(rows, out, h_slice, B.to(x.dtype).T, scaling)
+                _accumulate(rows, out, h_slice, B.to(tokens.dtype).T, scaling)
         if needs_grad:
             keeps_x = any(A.requires_grad for A in As)
             ctx.save_for_backward(weight, tokens if keeps_x else None, h if needs_B else None, seed, *factors)
-            ctx.plan, ctx.num_As, ctx.x_shape = plan, num_As, x.shape
-        return out.view(*x.shape[:-1], weight.shape[0])
+            ctx.plan, ctx.num_As = plan, num_As
+        return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         weight, tokens, h, seed, *factors = ctx.saved_tensors
         plan: Plan = ctx.plan
         As, Bs = factors[: ctx.num_As], factors[ctx.num_As :]
         needs_x, needs_factors = ctx.needs_input_grad[0], ctx.needs_input_grad[8:]
         needs_A, needs_B = any(needs_factors[: ctx.num_As]), any(needs_factors[ctx.num_As :])
-        g = grad.reshape(-1, grad.shape[-1])
         grads = [rows.take(g) for rows in plan.rows]
         scales = _scales(plan)
 
@@ -216,7 +218,6 @@ class _AdaptedLinear(torch.autograd.Function):
                     grad_x.addmm_(grad_h, A)
                 else:
                     add_low_rank_where_kept_(grad_x, grad_h, A, seed, plan.dropout)
-            grad_x = grad_x.view(ctx.x_shape)
         return (grad_x, *[None] * 7, *grad_As, *grad_Bs)
 
 

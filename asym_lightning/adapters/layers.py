@@ -32,6 +32,7 @@ class SliceAdapters(nn.ModuleDict):
         super().__init__(adapters)
         self.rows = dict(rows)
         self.config = config
+        self.host_class: type[nn.Module] = nn.Module
         self._packed: Tensor | None = None
 
     # nn.ModuleDict types its values as Module.
@@ -130,7 +131,6 @@ class AdaptedLayer(nn.Module):
     """
 
     adapters: SliceAdapters
-    host_class: type[nn.Module]
     weight: Tensor
 
     def weight_matrix(self) -> Tensor:
@@ -144,8 +144,6 @@ class AdaptedLayer(nn.Module):
 
 class AdaptedLinear(AdaptedLayer, nn.Linear):
     """``y = x (W + s B A)^T + b``; see :mod:`asym_lightning.adapters.kernel`."""
-
-    host_class = nn.Linear
 
     def weight_matrix(self) -> Tensor:
         """(d_out, d_in): the weight itself."""
@@ -167,8 +165,6 @@ class AdaptedConv2d(AdaptedLayer, nn.Conv2d):
     convolution keeps its input for the host's sake, so there is nothing for a special kernel to save.
     """
 
-    host_class = nn.Conv2d
-
     def weight_matrix(self) -> Tensor:
         """(d_out, channels * height * width) view of the kernel."""
         return self.weight.flatten(1)
@@ -189,6 +185,7 @@ class AdaptedConv2d(AdaptedLayer, nn.Conv2d):
 
 def adapt_host(layer: nn.Module, adapted_class: type[AdaptedLayer], adapters: SliceAdapters) -> AdaptedLayer:
     """Turn a host's layer, in place, into an adapted one; returns the same object under its new type."""
+    adapters.host_class = type(layer)
     layer.__class__ = adapted_class  # type: ignore[assignment]
     assert isinstance(layer, AdaptedLayer)
     layer.adapters = adapters.train(layer.training)
@@ -197,5 +194,6 @@ def adapt_host(layer: nn.Module, adapted_class: type[AdaptedLayer], adapters: Sl
 
 def restore_host(layer: AdaptedLayer) -> None:
     """Undo :func:`adapt_host`: the layer has its class and keys back."""
+    host_class = layer.adapters.host_class
     del layer.adapters
-    layer.__class__ = layer.host_class  # type: ignore[assignment]
+    layer.__class__ = host_class  # type: ignore[assignment]

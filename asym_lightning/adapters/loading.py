@@ -123,7 +123,8 @@ def _foreign(peft_config: dict[str, Any], path: Path, factors: dict[str, Tensor]
         raise ValueError(
             f"`{path}` uses {', '.join(f'`{u}`' for u in used)}, which plain low-rank adapters don't have."
         )
-    layers = sorted({name.rpartition(".")[0] for name in factors})
+    # Longest first: a name may be the suffix of another, and the first match in a pattern counts.
+    layers = sorted({name.rpartition(".")[0] for name in factors}, key=len, reverse=True)
     ranks = {layer: len(factors[f"{layer}.lora_A"]) for layer in layers if f"{layer}.lora_A" in factors}
     scalings = {layer: _peft_scaling(peft_config, layer, rank) for layer, rank in ranks.items()}
     config = AdapterConfig(

@@ -17,6 +17,8 @@ from asym_lightning.adapters.rows import Rows
 
 ALL_LINEAR = "all-linear"
 WHOLE = "all"
+# transformers' Falcon writes out `x @ W.T + b` to round like its first implementation.
+_PLAIN_LINEAR_SUBCLASSES = ("FalconLinear",)
 
 
 @dataclass
@@ -49,12 +51,19 @@ def matches(name: str, pattern: str) -> bool:
     return len(found) == len(wanted) and all(map(fnmatchcase, found, wanted))
 
 
+def matching(pattern: str, names: Iterable[str]) -> list[str]:
+    """The names that ``pattern`` matches; a full name means that one alone, though it be the suffix of others."""
+    names = list(names)
+    return [pattern] if pattern in names else [name for name in names if matches(name, pattern)]
+
+
 def adapted_class_of(layer: nn.Module) -> type[AdaptedLayer] | None:
     """The adapted class for exactly this kind of layer, or ``None``.
 
-    Subclasses may compute their output in ways of their own, so only the three classes themselves count.
+    Subclasses may compute their output in ways of their own, so only the three classes themselves count, and the few
+    that are known to compute the same.
     """
-    if type(layer) is nn.Linear:
+    if type(layer) is nn.Linear or type(layer).__name__ in _PLAIN_LINEAR_SUBCLASSES:
         return AdaptedLinear
     if type(layer) is nn.Conv2d:
         return AdaptedConv2d
@@ -77,7 +86,7 @@ def find_heads(model: nn.Module, config_heads: Sequence[str] | None) -> list[str
         return [name for name in names if name in heads]
     found: list[str] = []
     for pattern in config_heads:
-        hits = [name for name in names if matches(name, pattern)]
+        hits = matching(pattern, names)
         if not hits:
             raise ValueError(f"`heads` entry {pattern!r} matches no module{_nearest(pattern, _suffixes(names))}.")
         found += hits
@@ -93,20 +102,18 @@ def find_targets(model: nn.Module, config: AdapterConfig, heads: Iterable[str] =
     """
     heads = tuple(heads)
     layers = {name: layer for name, layer in model.named_modules() if _has_matrix(layer)}
-    _check_excluded(config.exclude, layers)
-    candidates = {
-        name: layer
-        for name, layer in layers.items()
-        if not _is_within(name, heads) and not any(matches(name, pattern) for pattern in config.exclude)
-    }
+    excluded = _excluded(config.exclude, layers)
+    candidates = {n: layer for n, layer in layers.items() if not _is_within(n, heads) and n not in excluded}
     families = _families(model, candidates)
     outputs = _output_layers(model)
     found: dict[str, dict[str, tuple[Rows, str]]] = {}
     for token in config.targets:
+        is_pattern = token not in (*ROLES, ALL_LINEAR)
+        names = matching(token, candidates) if is_pattern else candidates
         hits = {
             name: slices
-            for name, layer in candidates.items()
-            if (slices := _slices(token, name, layer, *families[name], is_output=name in outputs))
+            for name in names
+            if (slices := _slices(token, name, candidates[name], *families[name], is_output=name in outputs))
         }
         if not hits:
             raise ValueError(_no_match(token, model, layers, candidates, families))
@@ -143,7 +150,7 @@ def _slices(
         if fused is not None:
             return {s: (rows, s) for s, rows in fused(whole.size, model_config).items()}
         return {WHOLE: (whole, role)}
-    return {WHOLE: (whole, role)} if matches(name, token) else {}
+    return {WHOLE: (whole, role)}
 
 
 def _target(name: str, layer: nn.Module, slices: dict[str, tuple[Rows, str]]) -> Target:
@@ -238,10 +245,14 @@ def _output_layers(model: nn.Module) -> set[str]:
 # --- messages -----------------------------------------------------------------------------------------------------
 
 
-def _check_excluded(patterns: Sequence[str], layers: Mapping[str, nn.Module]) -> None:
+def _excluded(patterns: Sequence[str], layers: Mapping[str, nn.Module]) -> set[str]:
+    found: set[str] = set()
     for pattern in patterns:
-        if not any(matches(name, pattern) for name in layers):
+        hits = matching(pattern, layers)
+        if not hits:
             raise ValueError(f"`exclude` entry {pattern!r} matches no layer{_nearest(pattern, _suffixes(layers))}.")
+        found.update(hits)
+    return found
 
 
 def _no_match(
