@@ -133,7 +133,7 @@ def _foreign(peft_config: dict[str, Any], path: Path, factors: dict[str, Tensor]
         alpha=peft_config["lora_alpha"],
         dropout=peft_config.get("lora_dropout", 0.0),
         targets=layers,
-        heads=peft_config.get("modules_to_save") or (),
+        heads=[h for h in peft_config.get("modules_to_save") or () if any(f".{h}." in f".{name}" for name in others)],
         rank_pattern=ranks,
         alpha_pattern={layer: scaling * ranks[layer] for layer, scaling in scalings.items()},
     )

@@ -155,7 +155,7 @@ def test_injection_is_idempotent_and_refuses_another_configuration():
     assert (second.trainable, second.total, len(second.layers)) == (first.trainable, first.total, len(first.layers))
     assert all(torch.equal(t, state[n]) for n, t in model.state_dict().items())
     with pytest.raises(
-        RuntimeError, match="already adapted by another configuration .*`rank`, `seed`.*remove_adapters"
+        RuntimeError, match=r"already adapted by another configuration .*`rank`, `seed`.*remove_adapters"
     ):
         inject_adapters(model, AdapterConfig(rank=3, seed=1))
     merge_adapters(model)
@@ -198,7 +198,7 @@ def test_rank_and_alpha_patterns_take_roles_suffixes_and_globs():
     assert found["blocks.0.attn.qkv.q"] == (2, 8)
     assert found["blocks.0.mlp.fc1.all"] == (3, 2)
     assert found["blocks.1.mlp.fc1.all"] == (5, 6 / 5)
-    with pytest.raises(ValueError, match="`rank_pattern` key 'attn.proj' matches no adapted layer"):
+    with pytest.raises(ValueError, match=r"`rank_pattern` key 'attn.proj' matches no adapted layer"):
         inject_adapters(tiny_vit(), AdapterConfig(rank=2, rank_pattern={"attn.proj": 4}))
 
 
