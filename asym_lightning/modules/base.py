@@ -17,6 +17,8 @@ from torchmetrics import MetricCollection
 from asym_lightning.adapters import (
     AdapterConfig,
     InjectionReport,
+    adapter_description,
+    check_adapter_description,
     freeze_backbone,
     inject_adapters,
     load_trained_state_dict,
@@ -28,6 +30,7 @@ from asym_lightning.adapters.targets import find_heads
 from asym_lightning.modules.schedule import WarmupSchedule
 
 Stage = Literal["train", "val", "test"]
+DESCRIPTION_KEY = "adapter_description"  # in a checkpoint
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -194,24 +197,27 @@ class AdapterModule(LightningModule, ABC):
         self._check_adapters_are_trained = False
         if self.adapter is not None and (names := untrained_adapters(self.backbone)):
             raise RuntimeError(
-                f"{len(names)} adapted layers got no gradient and would stay untrained, because the model reads their "
-                f"weight without calling them or does not use them at all; leave them out of `adapter.targets`: "
-                f"{_shortened(names)}."
+                f"{len(names)} adapters got no gradient and would stay untrained, because the model never calls their "
+                f"layers; leave these out of `adapter.targets`: {_shortened(names)}."
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer of what trains, and its schedule.
 
         Raises:
-            ValueError: If nothing trains.
+            ValueError: If nothing trains, or a `WarmupSchedule` is asked for in a run without an end.
         """
         optimizer = self.optimizer(self.parameter_groups())
         if self.scheduler is None:
             return optimizer
         config: dict[str, Any]
         if isinstance(self.scheduler, WarmupSchedule):
-            num_steps = int(self.trainer.estimated_stepping_batches)
-            config = {"scheduler": self.scheduler(optimizer, num_steps), "interval": "step"}
+            num_steps = self.trainer.estimated_stepping_batches
+            if num_steps == float("inf"):
+                raise ValueError(
+                    "a `WarmupSchedule` needs to know where the run ends: set `max_epochs` or `max_steps`."
+                )
+            config = {"scheduler": self.scheduler(optimizer, int(num_steps)), "interval": "step"}
         else:
             config = {"scheduler": self.scheduler(optimizer), "interval": "epoch"}
             if hasattr(config["scheduler"], "monitor"):  # Lightning's ReduceLROnPlateau
@@ -231,8 +237,9 @@ class AdapterModule(LightningModule, ABC):
     # Checkpoints
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what was trained, leave the frozen backbone out."""
-        checkpoint["state_dict"] = trained_state_dict(self)
+        """Keep what was trained and a description of the adapter, leave the frozen backbone out."""
+        checkpoint["state_dict"] = trained_state_dict(self, checkpoint["state_dict"])
+        checkpoint[DESCRIPTION_KEY] = adapter_description(self)
         if self.CHECKPOINT_HYPER_PARAMS_KEY in checkpoint:
             plain = _plain(checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY])
             checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = plain
@@ -242,8 +249,11 @@ class AdapterModule(LightningModule, ABC):
         """Load what was trained, after checking that it is all there and fits.
 
         Raises:
-            ValueError: If a key is missing, unexpected or of another shape, but for the frozen backbone's.
+            ValueError: If a key is missing, unexpected or of another shape, but for the frozen backbone's, or if the
+                checkpoint was written with another adapter configuration or backbone.
         """
+        if DESCRIPTION_KEY in checkpoint:
+            check_adapter_description(self, checkpoint[DESCRIPTION_KEY])
         load_trained_state_dict(self, checkpoint["state_dict"])
         # Lightning loads strictly after this hook: hand it the whole state, which is in place already.
         checkpoint["state_dict"] = self.state_dict()

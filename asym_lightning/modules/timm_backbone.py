@@ -39,18 +39,13 @@ def create_timm_backbone(
         model = timm.create_model(name, pretrained=pretrained, **(model_args or {}))
     except TypeError as error:  # how timm's constructors refuse an argument
         raise ValueError(f"`model_args` {model_args} do not suit the backbone {source!r}: {error}.") from error
-    except OSError as error:  # no network, no such repository, an unreadable file
+    except (OSError, RuntimeError) as error:  # none exist, no network, no such repository, an unreadable file
+        if not pretrained:
+            raise
         raise OSError(
             f"the weights of the backbone {source!r} could not be loaded ({' '.join(str(error).split())}): "
-            f"name a local folder, or set `pretrained: false` for random weights."
+            "name a local folder that holds them, or set `pretrained: false` for random ones."
         ) from error
-    except RuntimeError as error:
-        if pretrained and "No pretrained weights exist" in str(error):
-            raise ValueError(
-                f"timm has no pretrained weights for the backbone {source!r}: set `pretrained: false`, "
-                f"or choose one of {', '.join(timm.list_pretrained(f'{source}*')[:5]) or 'timm.list_pretrained()'}."
-            ) from error
-        raise
     # Always, because timm keeps the pretrained head where the number of classes happens to be the same.
     cast(Any, model).reset_classifier(num_classes)
     return model
