@@ -1,0 +1,1 @@
+"""Speed, memory and file size of the adapters beside their peers; ``python -m benchmarks --help``."""

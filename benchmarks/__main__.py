@@ -1,0 +1,121 @@
+"""``python -m benchmarks``: adapters beside their peers, all arms interleaved in one process."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from benchmarks.arms import ARMS, GROUPS, select_arms
+from benchmarks.cells import MODES, PRECISIONS, SUITES, TARGETS, Cell, cells_of
+from benchmarks.measure import Settings, measure_cell
+from benchmarks.models import SHAPES
+from benchmarks.results import Row, read_csv, write_csv
+from benchmarks.table import markdown, write_markdown
+
+RESULTS = Path("benchmarks/results")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    return options.command(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    cells, settings = _cells(options), _settings(options)
+    arms = select_arms(options.arms)
+    directory, name = Path(options.out), options.name or options.suite
+    rows: list[Row] = []
+    for i, cell in enumerate(cells, 1):
+        print(f"[{i}/{len(cells)}] {cell}", flush=True)
+        measured = measure_cell(cell, arms, settings)
+        print(markdown(measured).split("\n\n", 1)[1], flush=True)
+        rows += measured
+        # After every cell, so that a run that is stopped leaves what it has measured.
+        write_csv(rows, directory / f"{name}.csv")
+        write_markdown(rows, directory / f"{name}.md")
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    for path in map(Path, options.csv):
+        rows = read_csv(path)
+        write_markdown(rows, path.with_suffix(".md"))
+        print(markdown(rows))
+    return 0
+
+
+def _cells(options: argparse.Namespace) -> list[Cell]:
+    axes = ("model", "depth", "width", "batch", "length", "targets", "rank", "mode")
+    return cells_of(options.suite, {axis: getattr(options, axis) for axis in axes})
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    torch.set_num_threads(options.threads)
+    return Settings(
+        device=torch.device(options.device),
+        precision=options.precision or ("bf16-true" if options.device == "cuda" else "32"),
+        threads=options.threads,
+        dropout=options.dropout,
+        rounds=options.rounds,
+        warmup=options.warmup,
+        fused=not options.unfused,
+        seed=options.seed,
+        memory_limit=None if options.memory_gb is None else int(options.memory_gb * 1e9),
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    run = commands.add_parser("run", help="measure, and write a csv, a table and plots")
+    run.set_defaults(command=_run)
+    _add_options(run)
+    run.add_argument("--arms", nargs="+", default=["default"], help=f"groups {', '.join(GROUPS)}; {', '.join(ARMS)}")
+    run.add_argument("--rounds", type=int, default=11, help="timed steps of each arm")
+    run.add_argument("--warmup", type=int, default=2, help="steps before them, at least 1")
+    run.add_argument("--out", default=RESULTS, help="directory of the results")
+    run.add_argument("--name", help="of the files; the suite's by default")
+
+    report = commands.add_parser("report", help="write table and plots of a csv anew")
+    report.set_defaults(command=_report)
+    report.add_argument("csv", nargs="+")
+    return parser
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--suite", choices=SUITES, default="quick", help="sizes that the other options override")
+    parser.add_argument("--model", nargs="+", choices=SHAPES)
+    parser.add_argument("--depth", nargs="+", type=int, help="blocks")
+    parser.add_argument("--width", nargs="+", type=int, help="hidden size")
+    parser.add_argument("--batch", nargs="+", type=int)
+    parser.add_argument("--length", nargs="+", type=int, help="tokens an example; a ViT's patches, a square")
+    parser.add_argument("--targets", nargs="+", choices=TARGETS)
+    parser.add_argument("--rank", nargs="+", type=int)
+    parser.add_argument("--mode", nargs="+", choices=MODES)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", choices=PRECISIONS, help="32 on a CPU and bf16-true on a GPU by default")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--dropout", type=float, default=0.05, help="of the arms with dropout")
+    parser.add_argument("--unfused", action="store_true", help="AdamW as a loop instead of the fused one")
+    parser.add_argument(
+        "--memory-gb", type=float, help="memory that may be taken; the machine's free memory by default"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+
+
+if __name__ == "__main__":
+    # Sixteen copies of one class are compiled: the default limit would send the last ones back to eager.
+    torch._dynamo.config.recompile_limit = 64
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""What is compared: one :class:`Cell` is one model at one size, and all arms are run in it side by side."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+TARGETS = {"qkv": ("q", "k", "v"), "all-linear": ("all-linear",)}
+MODES = ("eager", "compiled")
+PRECISIONS = ("32", "bf16-true", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One comparison.
+
+    Attributes:
+        model: A name in :data:`benchmarks.models.SHAPES`.
+        depth: Number of blocks.
+        width: Hidden size; ``None`` is the model's own.
+        batch: Examples a step.
+        length: Tokens an example; for a ViT the number of patches, a square.
+        targets: A key of :data:`TARGETS`.
+        rank: Rank of every adapter.
+        mode: ``eager`` or ``compiled``.
+    """
+
+    model: str
+    depth: int
+    width: int | None
+    batch: int
+    length: int
+    targets: str
+    rank: int
+    mode: str
+
+    def __str__(self) -> str:
+        width = f" width {self.width}" if self.width else ""
+        return (
+            f"{self.model} depth {self.depth}{width}, {self.batch} x {self.length}, {self.targets}, "
+            f"rank {self.rank}, {self.mode}"
+        )
+
+
+_VIT = {"model": "vit-s", "depth": 4, "batch": 8, "length": 196}
+_ROBERTA = {"model": "roberta-base", "depth": 6, "batch": 16, "length": 128}
+_RANKS = (1, 4, 8, 16, 32, 64, 128, 256)
+
+# Each entry is a grid: every combination of its values is a cell. The sizes are cut so that two cores take minutes.
+SUITES: Mapping[str, Sequence[Mapping[str, Any]]] = {
+    "quick": [_VIT, _ROBERTA],
+    "compiled": [{**_VIT, "mode": "compiled"}, {**_ROBERTA, "mode": "compiled"}],
+    "rank": [
+        {**_VIT, "targets": "all-linear", "rank": _RANKS},
+        {**_ROBERTA, "depth": 2, "targets": "all-linear", "rank": _RANKS},
+    ],
+    "depth": [
+        {**_VIT, "targets": "all-linear", "depth": (2, 4, 8, 12)},
+        {**_ROBERTA, "targets": "all-linear", "depth": (1, 2, 4, 8)},
+    ],
+    "length": [
+        {**_VIT, "targets": "all-linear", "length": (64, 196, 400, 576)},
+        {**_ROBERTA, "depth": 2, "targets": "all-linear", "length": (32, 128, 256, 512)},
+    ],
+    "models": [
+        {"model": "vit-b", "depth": 3, "batch": 4, "length": 196},
+        {"model": "roberta-large", "depth": 2, "batch": 8, "length": 128},
+        {"model": "llama-s", "depth": 4, "batch": 4, "length": 256},
+    ],
+    "cuda": [
+        {"model": "roberta-large", "depth": 24, "batch": 32, "length": 128, "targets": "all-linear", "rank": 16},
+        {"model": "vit-l", "depth": 24, "batch": 64, "length": 196, "targets": "all-linear", "rank": 16},
+        {"model": "llama-7b", "depth": 32, "batch": 4, "length": 512, "targets": "all-linear", "rank": 16},
+    ],
+}
+_DEFAULTS = {"width": None, "targets": tuple(TARGETS), "rank": 8, "mode": "eager"}
+
+
+def cells_of(suite: str, overrides: Mapping[str, Sequence[Any] | None]) -> list[Cell]:
+    """The cells of a suite, in which every given override replaces the suite's own values.
+
+    >>> [str(cell) for cell in cells_of("quick", {"model": ["vit-b"], "targets": ["qkv"], "rank": [4]})]
+    ['vit-b depth 4, 8 x 196, qkv, rank 4, eager', 'vit-b depth 6, 16 x 128, qkv, rank 4, eager']
+    """
+    given = {name: values for name, values in overrides.items() if values is not None}
+    cells = [cell for grid in SUITES[suite] for cell in _grid({**_DEFAULTS, **grid, **given})]
+    return list(dict.fromkeys(cells))
+
+
+def _grid(values: Mapping[str, Any]) -> Iterator[Cell]:
+    axes = [value if isinstance(value, (tuple, list)) else (value,) for value in values.values()]
+    for point in itertools.product(*axes):
+        yield Cell(**dict(zip(values, point, strict=True)))

@@ -1,0 +1,218 @@
+"""Run all arms of a cell interleaved in this process and measure them."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from benchmarks.arms import Arm, Contender, file_bytes, make_optimizer, missing_peer, prepare
+from benchmarks.cells import Cell
+from benchmarks.machine import describe
+from benchmarks.memory import TEMPORARIES, Budget, parameter_bytes, saved_bytes, tensor_bytes
+from benchmarks.models import Loss, build_model, make_loss
+from benchmarks.results import Row
+
+# Gradient and AdamW's two moments, for every trained number.
+COPIES_TO_TRAIN = 3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is the same for all cells of a run.
+
+    Attributes:
+        device: Where to run.
+        precision: ``32``, ``bf16-true`` or ``bf16-mixed``.
+        threads: Cores to use.
+        dropout: Probability for the arms that have dropout.
+        rounds: Timed steps of each arm.
+        warmup: Steps before them.
+        fused: Use the fused AdamW.
+        seed: Of weights, inputs and the order of the arms.
+        memory_limit: Bytes that a run may take; ``None`` asks the machine.
+    """
+
+    device: torch.device = torch.device("cpu")
+    precision: str = "32"
+    threads: int = 2
+    dropout: float = 0.05
+    rounds: int = 11
+    warmup: int = 2
+    fused: bool = True
+    seed: int = 0
+    memory_limit: int | None = None
+
+
+def measure_cell(cell: Cell, arms: Sequence[Arm], settings: Settings, log: Callable[[str], None] = print) -> list[Row]:
+    """One row an arm; an arm that can't be run has its reason in the row and in one line of the log."""
+    rows = {arm.name: _empty_row(cell, arm, settings) for arm in arms}
+
+    def skip(arm: Arm, reason: str) -> None:
+        rows[arm.name].skipped = reason
+        log(f"skipped {arm.name} in [{cell}]: {reason}")
+
+    budget = Budget(settings.device, settings.memory_limit)
+    shortage = budget.shortage(_weight_bytes(cell, settings))
+    if shortage:
+        for arm in arms:
+            skip(arm, shortage)
+        return list(rows.values())
+    with _defaults(settings):
+        base = build_model(cell, settings.seed)
+    budget.promised = 0  # the weights exist now
+    base.requires_grad_(False)
+    loss = make_loss(cell, settings.device, seed=settings.seed)
+    torch.compiler.reset()
+    racers: list[_Racer] = []
+    for arm in arms:
+        contender = _try_to_prepare(arm, base, cell, settings, budget, skip)
+        if contender is not None:
+            racers.append(_Racer(contender, cell, loss, settings))
+    _race(racers, rows, settings)
+    return list(rows.values())
+
+
+class _Racer:
+    """A contender with its optimizer and its step."""
+
+    def __init__(self, contender: Contender, cell: Cell, loss: Loss, settings: Settings) -> None:
+        self.contender, self.loss, self.settings = contender, loss, settings
+        self.optimizer = contender.optimizer = make_optimizer(contender, cell, fused=settings.fused)
+        self.forward = torch.compile(contender.model) if cell.mode == "compiled" else contender.model
+
+    def compute_loss(self) -> torch.Tensor:
+        with autocast(self.settings):
+            return self.loss(self.forward)
+
+    def step(self) -> None:
+        """What every training step does; the floor has nothing to update."""
+        (self.optimizer or self.contender.model).zero_grad()
+        self.compute_loss().backward()
+        if self.optimizer:
+            self.optimizer.step()
+
+    def timed_step(self) -> float:
+        self._wait()
+        start = time.perf_counter()
+        self.step()
+        self._wait()
+        return time.perf_counter() - start
+
+    def peak_bytes(self) -> int | None:
+        """Of one step, with the adapter and the optimizer's state, without frozen weights and other arms."""
+        device = self.settings.device
+        if device.type != "cuda":
+            return None
+        self.contender.model.zero_grad()
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        self.step()
+        own = tensor_bytes(dict(self.optimizer.state)) if self.optimizer else 0
+        added = [p for name, p in self.contender.model.named_parameters() if "factor_" in name or "lora_" in name]
+        peak = torch.cuda.max_memory_allocated(device) - before + own + sum(p.nbytes for p in added)
+        self.contender.model.zero_grad()
+        return peak
+
+    def _wait(self) -> None:
+        if self.settings.device.type == "cuda":
+            torch.cuda.synchronize(self.settings.device)
+
+
+def autocast(settings: Settings) -> torch.autocast:
+    """The context that the precision asks for."""
+    return torch.autocast(settings.device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed")
+
+
+def _race(racers: Sequence[_Racer], rows: dict[str, Row], settings: Settings) -> None:
+    for racer in racers:
+        row = rows[racer.contender.arm.name]
+        row.first_step_seconds = racer.timed_step()
+        for _ in range(settings.warmup - 1):
+            racer.step()
+    gc.collect()
+    order, generator = list(racers), random.Random(settings.seed)
+    steps: dict[str, list[float]] = {racer.contender.arm.name: [] for racer in racers}
+    for _ in range(settings.rounds):
+        generator.shuffle(order)
+        for racer in order:
+            steps[racer.contender.arm.name].append(racer.timed_step())
+    for racer in racers:
+        contender = racer.contender
+        row = rows[contender.arm.name]
+        row.step_seconds = tuple(steps[contender.arm.name])
+        row.trainable = sum(p.numel() for p in contender.trainable)
+        row.saved_bytes = saved_bytes(racer.compute_loss, contender.model.parameters())
+        row.peak_bytes = racer.peak_bytes()
+        row.optimizer_bytes = tensor_bytes(dict(racer.optimizer.state)) if racer.optimizer else 0
+        row.file_bytes = file_bytes(contender)
+        row.compact_bytes = file_bytes(contender, compact=contender.arm.freezes_A)
+        row.inject_seconds = contender.inject_seconds
+
+
+def _try_to_prepare(
+    arm: Arm, base: nn.Module, cell: Cell, settings: Settings, budget: Budget, skip: Callable[[Arm, str], None]
+) -> Contender | None:
+    reason = missing_peer(arm)
+    if reason is None and arm.kind == "full":
+        # Its own weights, and all of them to train.
+        weights = parameter_bytes(base)
+        reason = Budget(budget.device, budget.limit).shortage((1 + COPIES_TO_TRAIN) * weights + budget.promised)
+    if reason:
+        return skip(arm, reason)
+    try:
+        contender = prepare(arm, base, cell, settings.dropout, compiles=cell.mode == "compiled")
+        kept = _predict_saved_bytes(contender, cell, settings)
+    except ValueError as error:
+        if arm.kind != "ours":
+            raise
+        # A rank that a layer doesn't allow, or a forced path that shape, dtype or dropout doesn't.
+        return skip(arm, str(error))
+    to_train = COPIES_TO_TRAIN * sum(p.nbytes for p in contender.trainable)
+    reason = budget.shortage(to_train, TEMPORARIES * kept)
+    return skip(arm, reason) if reason else contender
+
+
+def _predict_saved_bytes(contender: Contender, cell: Cell, settings: Settings) -> int:
+    """What a step will keep, from one example: everything that is kept grows with the batch."""
+    one = make_loss(cell, settings.device, batch=1, seed=settings.seed)
+
+    def run() -> torch.Tensor:
+        with autocast(settings):
+            return one(contender.model)
+
+    return cell.batch * saved_bytes(run, contender.model.parameters())
+
+
+def _weight_bytes(cell: Cell, settings: Settings) -> int:
+    with _defaults(settings, torch.device("meta")):
+        return parameter_bytes(build_model(cell))
+
+
+@contextlib.contextmanager
+def _defaults(settings: Settings, device: torch.device | None = None) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16 if settings.precision == "bf16-true" else torch.float32)
+    try:
+        with device or settings.device:
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _empty_row(cell: Cell, arm: Arm, settings: Settings) -> Row:
+    return Row(
+        **vars(cell),
+        device=settings.device.type,
+        precision=settings.precision,
+        threads=settings.threads,
+        arm=arm.name,
+        dropout=settings.dropout if arm.has_dropout else 0.0,
+        machine=describe(settings.device, settings.threads),
+    )
