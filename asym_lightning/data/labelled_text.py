@@ -1,0 +1,122 @@
+"""Texts or pairs of texts with a label or a score each: what `TextClassifier` learns from."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from asym_lightning.data.text_table import TextTable
+from asym_lightning.data.tokenized_rows import TokenizedRows
+from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_texts
+
+UNLABELLED = -1
+"""Label of a row that has none, as in the test sets of GLUE; scores are NaN there."""
+
+
+@dataclass(frozen=True)
+class LabelledColumns:
+    """Which columns hold what.
+
+    Args:
+        texts: One column of texts, or two for pairs.
+        label: Column of labels or scores; None where there are none.
+        identifier: Column that names each row; None numbers the rows from 0.
+        is_label_required: Whether a row without a label is an error.
+    """
+
+    texts: tuple[str, ...]
+    label: str | None
+    identifier: str | None = None
+    is_label_required: bool = True
+
+
+class LabelledTextDataModule(TokenizedTextDataModule):
+    """Texts with labels: the part that GLUE and the user's own files have in common.
+
+    Batches hold `input_ids`, `attention_mask`, `token_type_ids` if the tokenizer's model has them, `labels` (class
+    numbers, or scores in regression), `ids` (a list of texts) and `row`.
+
+    A subclass defines `sources` and `columns_of`, and sets the two attributes.
+
+    Attributes:
+        label_names: Names of the classes, by number; None in regression.
+        score_range: Least and largest score in regression; None where any number will do.
+    """
+
+    label_names: Sequence[str] | None
+    score_range: tuple[float, float] | None = None
+
+    @abstractmethod
+    def columns_of(self, split: str) -> LabelledColumns:
+        """Return which columns of a split hold what."""
+
+    def encoding(self, split: str) -> str:
+        """Return the columns and the labels."""
+        return repr((self.columns_of(split), self.label_names and list(self.label_names), self.score_range))
+
+    def encode(self, split: str, table: TextTable) -> TokenizedRows:
+        """Tokenise the texts and turn the labels into numbers."""
+        columns = self.columns_of(split)
+        texts = [as_texts(table.column(name), table) for name in columns.texts]
+        sequences, num_truncated = self.encode_texts(*texts)
+        labels = self._labels(table, columns)
+        identifiers = table.column(columns.identifier) if columns.identifier else range(len(table))
+        return TokenizedRows(
+            sequences,
+            numbers={"labels": labels},
+            texts={"ids": np.array([str(identifier) for identifier in identifiers])},
+            facts={"num_truncated": num_truncated},
+        )
+
+    def _labels(self, table: TextTable, columns: LabelledColumns) -> np.ndarray:
+        is_regression = self.label_names is None
+        nothing = math.nan if is_regression else UNLABELLED
+        dtype = np.float32 if is_regression else np.int64
+        if columns.label is None or (columns.label not in table.columns and not columns.is_label_required):
+            return np.full(len(table), nothing, dtype)
+        values = table.column(columns.label)
+        read = self._score if is_regression else self._class_reader()
+        labels = np.empty(len(table), dtype)
+        for row, value in enumerate(values):
+            if value in (None, "", UNLABELLED, str(UNLABELLED)) and not columns.is_label_required:
+                labels[row] = nothing
+                continue
+            try:
+                labels[row] = read(value)
+            except ValueError as error:
+                raise ValueError(f"{table.where(row)}: {error}") from None
+        return labels
+
+    def _score(self, value: Any) -> float:
+        try:
+            score = float(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"the score {value!r} is not a number.") from None
+        low, high = self.score_range or (-math.inf, math.inf)
+        if not (low <= score <= high and math.isfinite(score)):
+            raise ValueError(f"the score {score} is not in [{low}, {high}].")
+        return score
+
+    def _class_reader(self) -> Callable[[Any], int]:
+        assert self.label_names is not None
+        names = list(self.label_names)
+        numbers = {name: i for i, name in enumerate(names)}
+        if not any(name.isdigit() for name in names):  # else "1" might be meant as a name and taken for a number
+            numbers |= {str(i): i for i in range(len(names))}
+
+        def read(value: Any) -> int:
+            number = numbers.get(str(value))
+            if number is None:
+                nearest = difflib.get_close_matches(str(value), names, n=1)
+                hint = f": did you mean {nearest[0]!r}?" if nearest else "."
+                known = names if len(numbers) == len(names) else [*names, f"0 to {len(names) - 1}"]
+                raise ValueError(f"the label {value!r} is none of {', '.join(known)}{hint}")
+            return number
+
+        return read

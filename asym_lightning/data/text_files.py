@@ -1,0 +1,109 @@
+"""Text classification and regression on the user's own files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from asym_lightning.data.labelled_text import LabelledColumns, LabelledTextDataModule
+from asym_lightning.data.text_source import LocalFile, TextSource
+
+
+class TextFilesDataModule(LabelledTextDataModule):
+    """Texts, or pairs of texts, with a class or a score, from csv, tsv, jsonl or parquet files.
+
+    In tsv files quotes are a part of the text; csv files may put quotes around cells.
+
+    Args:
+        train: Training file; None where there is no training.
+        val: Validation file; None trains without validation.
+        test: Test file.
+        predict: File to predict, with or without labels; None means the test file.
+        text_columns: Column of the texts, or the two columns of the pairs.
+        label_column: Column of the classes or scores.
+        id_column: Column that names each row in the file of predictions; None numbers the rows from 0.
+        label_names: Names of the classes in the order of their numbers. Files hold names or numbers. None takes
+            the distinct labels of the training file, sorted.
+        regression: The label is a score, not a class.
+        skip_bad_rows: Leave out rows that cannot be read, with a warning that counts them, instead of an error.
+        tokenizer: Name on the hub or local folder of the tokenizer; None takes that of the module's backbone.
+        max_length: Longest sequence, in tokens; longer ones are truncated, with one warning that counts them. None
+            means what the tokenizer's model allows.
+        batch_size: Rows in a training batch.
+        eval_batch_size: Rows in a batch of validation, test and prediction.
+        num_workers: Processes that prepare batches; 0 is right for most.
+        cache_dir: Folder of the tokenised rows; None means `asym-lightning` in the user's cache folder.
+        seed: Seed of the order of training rows.
+
+    Raises:
+        ValueError: If no file is given, there are not one or two text columns, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        train: str | Path | None = None,
+        val: str | Path | None = None,
+        test: str | Path | None = None,
+        predict: str | Path | None = None,
+        text_columns: Sequence[str] = ("text",),
+        label_column: str = "label",
+        id_column: str | None = None,
+        label_names: Sequence[str] | None = None,
+        regression: bool = False,
+        skip_bad_rows: bool = False,
+        tokenizer: str | PreTrainedTokenizerBase | None = None,
+        max_length: int | None = None,
+        batch_size: int = 32,
+        eval_batch_size: int = 64,
+        num_workers: int = 0,
+        cache_dir: str | Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(tokenizer, max_length, batch_size, eval_batch_size, num_workers, cache_dir, seed)
+        files = {"train": train, "val": val, "test": test, "predict": predict if predict is not None else test}
+        self.files = {split: Path(file).expanduser() for split, file in files.items() if file is not None}
+        if not self.files:
+            raise ValueError("none of the files `train`, `val`, `test` and `predict` is given.")
+        columns = (text_columns,) if isinstance(text_columns, str) else tuple(text_columns)
+        if len(columns) not in (1, 2):
+            raise ValueError(f"`text_columns` must name one column, or two for pairs, not {list(columns)}.")
+        if regression and label_names is not None:
+            raise ValueError("`label_names` are for classes: leave them out where `regression` is true.")
+        self.text_columns = columns
+        self.label_column = label_column
+        self.id_column = id_column
+        self.regression = regression
+        self.skip_bad_rows = skip_bad_rows
+        self._given_label_names = None if label_names is None else tuple(map(str, label_names))
+
+    def sources(self) -> Mapping[str, TextSource]:
+        """Return the files."""
+        return {split: LocalFile(file, skip_bad_rows=self.skip_bad_rows) for split, file in self.files.items()}
+
+    def columns_of(self, split: str) -> LabelledColumns:
+        """Return which columns of a split hold what."""
+        return LabelledColumns(
+            self.text_columns, self.label_column, self.id_column, is_label_required=split != "predict"
+        )
+
+    @property
+    def label_names(self) -> Sequence[str] | None:  # type: ignore[override]
+        """Names of the classes, by number; None in regression.
+
+        Raises:
+            ValueError: If they are neither given nor to be found in a training file.
+        """
+        if self.regression:
+            return None
+        if self._given_label_names is None:
+            self._given_label_names = self._labels_of_training_file()
+        return self._given_label_names
+
+    def _labels_of_training_file(self) -> tuple[str, ...]:
+        if "train" not in self.files:
+            raise ValueError("`label_names` must be given where there is no training file to take them from.")
+        labels = {str(label) for label in self.sources()["train"].read().column(self.label_column)} - {"", "None"}
+        is_numbered = all(label.isdigit() for label in labels)
+        return tuple(sorted(labels, key=int) if is_numbered else sorted(labels))

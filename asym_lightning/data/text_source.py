@@ -1,0 +1,82 @@
+"""Where a split of texts comes from: a local file or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from asym_lightning.data.text_table import TextTable, read_text_table
+
+
+class TextSource(Protocol):
+    """Something that can be read into a table, and tells cheaply whether it is still the same."""
+
+    def fingerprint(self) -> str:
+        """Return a text that changes when the content, or how it is read, changes."""
+
+    def read(self) -> TextTable:
+        """Read everything."""
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A csv, tsv, jsonl or parquet file; see `read_text_table` for the arguments."""
+
+    path: Path
+    header: tuple[str, ...] | None = None
+    skip_bad_rows: bool = False
+
+    def fingerprint(self) -> str:
+        """Hash the bytes, so that a file that was copied or touched is still the same.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+        """
+        if not self.path.is_file():
+            raise FileNotFoundError(f"there is no file {str(self.path)!r}.")
+        with self.path.open("rb") as file:
+            digest = hashlib.sha256()
+            while block := file.read(1 << 20):
+                digest.update(block)
+        return f"{digest.hexdigest()} {self.path.suffix} {self.header} {self.skip_bad_rows}"
+
+    def read(self) -> TextTable:
+        """Read the file."""
+        return read_text_table(self.path, self.header, self.skip_bad_rows)
+
+
+@dataclass(frozen=True)
+class HubSplit:
+    """A split of a data set of the hub.
+
+    Args:
+        repository: Data set, such as `nyu-mll/glue`.
+        name: Configuration of the data set, such as `rte`; None where there is but one.
+        split: Split, such as `train`.
+    """
+
+    repository: str
+    name: str | None
+    split: str
+
+    def fingerprint(self) -> str:
+        """Return the fingerprint that `datasets` keeps."""
+        return self._load()._fingerprint
+
+    def read(self) -> TextTable:
+        """Download the split, or take it from the cache of `datasets`."""
+        data = self._load()
+        return TextTable(f"{self.repository} ({self.name or 'default'}, {self.split})", data.to_dict())
+
+    def _load(self):  # type: ignore[no-untyped-def]  # `datasets` takes a second to import
+        import datasets
+
+        return datasets.load_dataset(self.repository, self.name, split=self.split)
+
+
+def local_file(folder: Path, names: Sequence[str]) -> Path | None:
+    """Return the first of the named files that the folder holds, or None."""
+    return next((folder / name for name in names if (folder / name).is_file()), None)

@@ -1,0 +1,168 @@
+"""Tables of text from csv, tsv, jsonl and parquet files, each row with the place it came from."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_warn
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Columns of equal length, and where each row came from.
+
+    Args:
+        source: What to call the table in messages: a file, or a data set of the hub.
+        columns: Values by column name.
+        lines: Number of the file's line on which each row ends; None where rows have no lines (parquet, hub).
+
+    Example:
+        >>> table = TextTable("a.tsv", {"sentence": ["Hello.", "Bye."]}, lines=[2, 3])
+        >>> len(table), table.where(1)
+        (2, 'a.tsv, line 3')
+    """
+
+    source: str
+    columns: dict[str, list[Any]]
+    lines: Sequence[int] | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), []))
+
+    def column(self, name: str) -> list[Any]:
+        """Return a column.
+
+        Raises:
+            ValueError: If there is none of this name; the message names those that there are.
+        """
+        if name not in self.columns:
+            nearest = difflib.get_close_matches(name, self.columns, n=1)
+            raise ValueError(
+                f"{self.source} has no column {name!r}; its columns are {', '.join(self.columns) or 'none'}"
+                f"{f': did you mean {nearest[0]!r}?' if nearest else '.'}"
+            )
+        return self.columns[name]
+
+    def where(self, row: int) -> str:
+        """Return the place of a row, for a message."""
+        return f"{self.source}, line {self.lines[row]}" if self.lines else f"{self.source}, row {row}"
+
+
+def read_text_table(path: str | Path, header: Sequence[str] | None = None, skip_bad_rows: bool = False) -> TextTable:
+    """Read a file into a table; its suffix says how.
+
+    - `.tsv`: one row a line, cells apart by tabs, quotes are a part of the text, as in the files of GLUE.
+    - `.csv`: commas, with quotes around cells that hold commas, quotes or newlines.
+    - `.jsonl`: one JSON object a line.
+    - `.parquet`.
+
+    Args:
+        path: The file.
+        header: Names of the columns of a tsv or csv file without a header line; None reads them from the first line.
+        skip_bad_rows: Leave out rows that cannot be read, with one warning that counts them, instead of an error.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the suffix is unknown, or a row cannot be read; the message names file and line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}.")
+    if path.suffix == ".parquet":
+        return _read_parquet(path)
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"{str(path)!r} is none of {', '.join(SUFFIXES)}.")
+    reader = _json_rows if path.suffix == ".jsonl" else _delimited_rows
+    columns: dict[str, list[Any]] = {}
+    lines: list[int] = []
+    num_skipped = 0
+    for line, names, values in reader(path, header):
+        problem = _problem(names, values, columns)
+        if problem and not skip_bad_rows:
+            raise ValueError(f"{path}, line {line}: {problem}; `skip_bad_rows: true` leaves such rows out.")
+        if problem or values is None:
+            num_skipped += 1
+            continue
+        columns = columns or {name: [] for name in names}
+        for name, value in zip(names, values, strict=True):
+            columns[name].append(value)
+        lines.append(line)
+    if num_skipped:
+        rank_zero_warn(f"{path}: {num_skipped} rows that cannot be read were left out.")
+    return TextTable(str(path), columns, lines)
+
+
+Row = tuple[int, Sequence[str], Sequence[Any] | None]
+"""Line, column names, and values, or None for the values if the line is not a row at all."""
+
+
+def _problem(names: Sequence[str], values: Sequence[Any] | None, columns: dict[str, list[Any]]) -> str | None:
+    if values is None:
+        return "this is not a JSON object" if not names else f"this cannot be read ({names[0]})"
+    if len(values) != len(names):
+        return f"there are {len(values)} cells where {len(names)} are expected ({', '.join(names)})"
+    if columns and set(names) != set(columns):
+        return f"the keys are {', '.join(names)}, but {', '.join(columns)} in the rows before"
+    return None
+
+
+def _delimited_rows(path: Path, header: Sequence[str] | None) -> Iterator[Row]:
+    # newline="" and a split on "\n" alone: some sentences hold characters that str.splitlines would break at.
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = _csv_cells(file) if path.suffix == ".csv" else _tsv_cells(file)
+        for line, cells in rows:
+            if header is None:
+                header = cells
+            elif cells:
+                yield line, header, cells
+
+
+def _tsv_cells(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    for line, text in enumerate(file, start=1):
+        text = text.rstrip("\r\n")
+        yield line, text.split("\t") if text else []
+
+
+def _csv_cells(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(file, strict=True)
+    try:
+        for cells in reader:
+            yield reader.line_num, cells
+    except csv.Error as error:  # the reader cannot tell where the next row starts
+        name = getattr(file, "name", "the file")
+        raise ValueError(f"{name}, line {reader.line_num}: this cannot be read as csv ({error}).") from error
+
+
+def _json_rows(path: Path, header: Sequence[str] | None) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for line, text in enumerate(file, start=1):
+            if not text.strip():
+                continue
+            try:
+                record = json.loads(text)
+            except json.JSONDecodeError as error:
+                yield line, (f"JSON error, {error.msg} at column {error.colno}",), None
+                continue
+            if isinstance(record, dict):
+                yield line, tuple(record), tuple(record.values())
+            else:
+                yield line, (), None
+
+
+def _read_parquet(path: Path) -> TextTable:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} cannot be read as parquet ({error}).") from error
+    return TextTable(str(path), table.to_pydict())

@@ -1,0 +1,115 @@
+"""Tokenised rows in flat arrays: a data set that loads from disk in a moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Dataset
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Sequences of different lengths, one after another in one array.
+
+    >>> ragged = Ragged.of([[1, 2, 3], [4]])
+    >>> ragged.values, ragged.ends, ragged[0]
+    (array([1, 2, 3, 4], dtype=int32), array([3, 4]), array([1, 2, 3], dtype=int32))
+    """
+
+    values: Array
+    ends: Array
+
+    @classmethod
+    def of(cls, sequences: Iterable[list[int]], dtype: npt.DTypeLike = np.int32) -> Ragged:
+        """Lay sequences out."""
+        sequences = list(sequences)
+        ends = np.cumsum([len(s) for s in sequences], dtype=np.int64)
+        values = np.fromiter((i for s in sequences for i in s), dtype, count=int(ends[-1]) if len(ends) else 0)
+        return cls(values, ends)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> Array:
+        return self.values[self.ends[index - 1] if index else 0 : self.ends[index]]
+
+    def lengths(self) -> Array:
+        """Return the length of every sequence."""
+        return np.diff(self.ends, prepend=0)
+
+
+@dataclass(frozen=True)
+class TokenizedRows(Dataset):
+    """Rows of token sequences, numbers and texts by field name, such as `input_ids`, `labels` and `ids`.
+
+    Args:
+        sequences: Token sequences; a batch pads them.
+        numbers: One number a row.
+        texts: One text a row, such as its identifier; a batch keeps them as a list.
+        facts: What else is worth remembering of how the rows were made; fit for JSON.
+
+    Example:
+        >>> rows = TokenizedRows({"input_ids": Ragged.of([[5, 6], [7]])}, {"labels": np.array([1, 0])})
+        >>> rows[1]
+        {'input_ids': array([7], dtype=int32), 'labels': 0, 'row': 1}
+    """
+
+    sequences: Mapping[str, Ragged]
+    numbers: Mapping[str, Array] = field(default_factory=dict)
+    texts: Mapping[str, Array] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.sequences.values())))
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        item: dict[str, Any] = {name: ragged[row] for name, ragged in self.sequences.items()}
+        item |= {name: numbers[row].item() for name, numbers in self.numbers.items()}
+        item |= {name: str(texts[row]) for name, texts in self.texts.items()}
+        return {**item, "row": row}
+
+    def lengths(self) -> Array:
+        """Return for each row the length of its longest sequence."""
+        return np.max([ragged.lengths() for ragged in self.sequences.values()], axis=0)
+
+    def save(self, path: Path) -> None:
+        """Write the rows to one file, which appears only when it is complete."""
+        arrays: dict[str, Array] = {"facts": np.array(json.dumps(dict(self.facts)))}
+        for name, ragged in self.sequences.items():
+            arrays |= {f"sequences/{name}/values": ragged.values, f"sequences/{name}/ends": ragged.ends}
+        arrays |= {f"numbers/{name}": numbers for name, numbers in self.numbers.items()}
+        arrays |= {f"texts/{name}": texts for name, texts in self.texts.items()}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+            np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        os.replace(file.name, path)
+
+    @classmethod
+    def load(cls, path: Path) -> TokenizedRows | None:
+        """Read rows that were saved; None if there is no such file or it is damaged."""
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            facts = json.loads(str(arrays.pop("facts")))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return None
+        fields: dict[str, dict[str, Any]] = {"sequences": {}, "numbers": {}, "texts": {}}
+        for key, array in arrays.items():
+            kind, name, *part = key.split("/")
+            if part:
+                fields[kind].setdefault(name, {})[part[0]] = array
+            else:
+                fields[kind][name] = array
+        sequences = {name: Ragged(**parts) for name, parts in fields["sequences"].items()}
+        return cls(sequences, fields["numbers"], fields["texts"], facts)

@@ -1,0 +1,326 @@
+"""The data module that every text task builds on: tokenised once, kept on disk, batched by length."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.data import DataLoader
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+
+from asym_lightning.data.length_bucketing import LengthBucketSampler, LongestFirstSampler
+from asym_lightning.data.padding import PadBatch
+from asym_lightning.data.text_source import TextSource
+from asym_lightning.data.text_table import TextTable
+from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
+
+CACHE_FORMAT = 1
+LONGEST = 512
+"""The limit where none of the config, the tokenizer and the model names one."""
+POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "ibert")
+"""Types of models that count positions from the padding token's number on, and so allow that many fewer."""
+
+
+class TokenizedTextDataModule(LightningDataModule, ABC):
+    """Texts, tokenised when they are first met and read from a cache from then on.
+
+    A task is a subclass with two methods: `sources`, where each split comes from, and `encode`, which
+    tokenises a table. The rest is here: the cache, batches padded to a multiple of 8, training batches of rows
+    of like length in a random order, and evaluation sets with names.
+
+    Splits go by `train`, `val`, `test` and `predict`; where a split consists of several sets, by `val/matched` and so
+    on: each becomes a data loader of its own, and `evaluation_sets` tells the module how to name their metrics.
+
+    Batches are dictionaries: what `encode` made, `attention_mask`, and `row`, the number of each row in its split.
+
+    Args:
+        tokenizer: Name on the hub or local folder of the tokenizer; None takes that of the module's backbone.
+        max_length: Longest sequence, in tokens; longer ones are truncated, with one warning that counts them. None
+            means what the tokenizer's model allows, and never more than that is used.
+        batch_size: Rows in a training batch.
+        eval_batch_size: Rows in a batch of validation, test and prediction.
+        num_workers: Processes that prepare batches. 0 is right for most: a batch of tokens takes well under
+            a millisecond.
+        cache_dir: Folder of the tokenised rows; None means `asym-lightning` in the user's cache folder.
+        seed: Seed of the order of training rows; apart from the run's, so that other runs can see the same order.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    def __init__(
+        self,
+        tokenizer: str | PreTrainedTokenizerBase | None = None,
+        max_length: int | None = None,
+        batch_size: int = 32,
+        eval_batch_size: int = 64,
+        num_workers: int = 0,
+        cache_dir: str | Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, size in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
+            if size < 1:
+                raise ValueError(f"`{name}` must be at least 1, not {size}.")
+        if max_length is not None and max_length < 1:
+            raise ValueError(f"`max_length` must be at least 1, or null for what the model allows, not {max_length}.")
+        self.max_length = max_length
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
+        self.seed = seed
+        self.rows: dict[str, TokenizedRows] = {}
+        self._tokenizer_source = tokenizer
+
+    # What a task defines
+
+    @abstractmethod
+    def sources(self) -> Mapping[str, TextSource]:
+        """Return where each split comes from."""
+
+    @abstractmethod
+    def encode(self, split: str, table: TextTable) -> TokenizedRows:
+        """Tokenise a table; `encode_texts` does most of it.
+
+        Raises:
+            ValueError: If the table lacks a column or a row is wrong; the message says where.
+        """
+
+    def encoding(self, split: str) -> str:
+        """Return a text that changes when `encode` would give something else: the task's part of the cache's key."""
+        return ""
+
+    # Tokenising
+
+    @functools.cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer, with a padding token.
+
+        Raises:
+            ValueError: If it is not given and there is no module to take its name from, or cannot be loaded.
+        """
+        source = self._tokenizer_source
+        if source is None:
+            module = getattr(self.trainer, "lightning_module", None)
+            source = module.hparams.get("backbone") if module is not None else None
+            if not isinstance(source, str):
+                raise ValueError("`tokenizer` is not given, and the model's `backbone` is no name to take it from.")
+        if not isinstance(source, str):
+            return source
+        try:
+            return AutoTokenizer.from_pretrained(source)
+        except (OSError, ValueError, KeyError) as error:
+            first_line = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"there is no tokenizer in {source!r}, on the hub or as a local folder: {first_line}"
+            ) from error
+
+    @property
+    def pad_token_id(self) -> int:
+        """What batches are padded with: decoders often have no padding token, and then it is the end of the text."""
+        ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return next(int(i) for i in ids if i is not None)
+
+    @property
+    def longest(self) -> int:
+        """Longest sequence, in tokens."""
+        limits = [self.max_length, self._tokenizer_limit, longest_of_model(self.tokenizer.name_or_path)]
+        return min((limit for limit in limits if limit is not None), default=LONGEST)
+
+    @property
+    def _tokenizer_limit(self) -> int | None:
+        limit = self.tokenizer.model_max_length
+        return limit if limit < 1e9 else None  # some 1e30 stands for not knowing
+
+    def encode_texts(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> tuple[dict[str, Ragged], int]:
+        """Tokenise texts, or pairs of texts, as the tokenizer's model wants them.
+
+        Args:
+            texts: The texts.
+            pairs: The second text of each pair.
+
+        Returns:
+            Sequences by field name, and the number of them that were truncated.
+        """
+        with_types = "token_type_ids" in self.tokenizer.model_input_names
+        if not self.tokenizer.is_fast:
+            return self._encode_slowly(texts, pairs, with_types)
+        # The Rust tokenizer itself: transformers' own call takes twice as long to wrap its results in lists.
+        backend = self.tokenizer.backend_tokenizer
+        backend.no_padding()
+        backend.enable_truncation(self.longest)
+        encodings = backend.encode_batch_fast(list(texts) if pairs is None else list(zip(texts, pairs, strict=True)))
+        sequences = {"input_ids": Ragged.of(encoding.ids for encoding in encodings)}
+        if with_types:
+            sequences["token_type_ids"] = Ragged.of((encoding.type_ids for encoding in encodings), np.uint8)
+        full = np.flatnonzero(sequences["input_ids"].lengths() >= self.longest)
+        return sequences, sum(bool(encodings[row].overflowing) for row in full)
+
+    def _encode_slowly(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, with_types: bool
+    ) -> tuple[dict[str, Ragged], int]:
+        encoded = self.tokenizer(list(texts), None if pairs is None else list(pairs), truncation=False, verbose=False)
+        num_truncated = sum(len(ids) > self.longest for ids in encoded["input_ids"])
+        if num_truncated:
+            second = None if pairs is None else list(pairs)
+            encoded = self.tokenizer(list(texts), second, truncation=True, max_length=self.longest)
+        sequences = {"input_ids": Ragged.of(encoded["input_ids"])}
+        if with_types:
+            sequences["token_type_ids"] = Ragged.of(encoded["token_type_ids"], np.uint8)
+        return sequences, num_truncated
+
+    # Loading
+
+    def prepare_data(self) -> None:
+        """Tokenise what is not in the cache yet; Lightning calls this in one process."""
+        for split in self.sources():
+            self.load(split)
+
+    def setup(self, stage: str) -> None:
+        """Read what the stage needs from the cache.
+
+        Raises:
+            ValueError: If a split is empty, or a row of it is wrong.
+        """
+        wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}[stage]
+        for split in self.sources():
+            if split.partition("/")[0] in wanted and split not in self.rows:
+                self.rows[split] = rows = self.load(split)
+                if truncated := rows.facts.get("num_truncated"):
+                    rank_zero_warn(
+                        f"{truncated} of the {len(rows)} sequences of {split} are longer than {self.longest} tokens "
+                        "and were truncated."
+                    )
+
+    def load(self, split: str) -> TokenizedRows:
+        """Return a split from the cache, or tokenise it and put it there.
+
+        Raises:
+            ValueError: If the split is empty, or a row of it is wrong.
+        """
+        source = self.sources()[split]
+        path = self.cache_dir / f"{self._cache_key(source, self.encoding(split))}.npz"
+        if (rows := TokenizedRows.load(path)) is None:
+            table = source.read()
+            if not len(table):
+                raise ValueError(f"{table.source} is empty: there is nothing to use as {split} data.")
+            rows = self.encode(split, table)
+            rows.save(path)
+        return rows
+
+    def _cache_key(self, source: TextSource, encoding: str) -> str:
+        parts = (CACHE_FORMAT, source.fingerprint(), self._tokenizer_fingerprint, self.longest, encoding)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+
+    @functools.cached_property
+    def _tokenizer_fingerprint(self) -> str:
+        if not self.tokenizer.is_fast:
+            return repr((type(self.tokenizer).__name__, sorted(self.tokenizer.get_vocab().items())))
+        self.tokenizer.backend_tokenizer.no_truncation()  # the length is a part of the key of its own
+        self.tokenizer.backend_tokenizer.no_padding()
+        serialized = self.tokenizer.backend_tokenizer.to_str()
+        return hashlib.sha256(f"{serialized} {self.tokenizer.model_input_names}".encode()).hexdigest()
+
+    # Batches
+
+    @property
+    def evaluation_sets(self) -> dict[str, list[str]]:
+        """Names of the sets of a split that has several, by split; the data loaders come in this order."""
+        sets: dict[str, list[str]] = {}
+        for split in self.sources():
+            stage, _, name = split.partition("/")
+            if name:
+                sets.setdefault(stage, []).append(name)
+        return sets
+
+    def train_dataloader(self) -> DataLoader:
+        """Training batches: rows of like length, in random order."""
+        rows = self._rows("train")
+        sampler = LengthBucketSampler(rows.lengths(), self.batch_size, self.seed)
+        return DataLoader(rows, self.batch_size, sampler=sampler, **self._loading())
+
+    def val_dataloader(self) -> list[DataLoader]:
+        """Validation batches, the longest rows first; a data loader for each set."""
+        return self._evaluation("val")
+
+    def test_dataloader(self) -> list[DataLoader]:
+        """Test batches, the longest rows first; a data loader for each set."""
+        return self._evaluation("test")
+
+    def predict_dataloader(self) -> list[DataLoader]:
+        """Batches to predict, the longest rows first; a data loader for each set."""
+        return self._evaluation("predict")
+
+    def _evaluation(self, stage: str) -> list[DataLoader]:
+        splits = [split for split in self.sources() if split.partition("/")[0] == stage]
+        if not splits and stage != "val":  # training without validation is a choice, testing on nothing is not
+            raise ValueError(f"there is no {stage} data: the data module has {', '.join(self.sources()) or 'none'}.")
+        return [
+            DataLoader(rows, self.eval_batch_size, sampler=LongestFirstSampler(rows.lengths()), **self._loading())
+            for rows in map(self._rows, splits)
+        ]
+
+    def _rows(self, split: str) -> TokenizedRows:
+        if split not in self.rows:
+            raise ValueError(f"there is no {split} data: the data module has {', '.join(self.rows) or 'none'}.")
+        return self.rows[split]
+
+    def _loading(self) -> dict[str, Any]:
+        collate = PadBatch({"input_ids": self.pad_token_id, **self.pad_values()}, longest=self.longest)
+        workers = self.num_workers
+        return {"collate_fn": collate, "num_workers": workers, "persistent_workers": workers > 0}
+
+    def pad_values(self) -> dict[str, int]:
+        """What fields other than `input_ids` are padded with; those that are not named are padded with 0."""
+        return {}
+
+
+@functools.cache
+def longest_of_model(source: str) -> int | None:
+    """Longest sequence that the model beside a tokenizer allows; None if it has no limit or there is no model.
+
+    Args:
+        source: Name on the hub or local folder.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source).get_text_config()
+    except (OSError, ValueError, KeyError):
+        return None
+    positions = getattr(config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions < 1:  # T5 and others whose positions are relative
+        return None
+    if config.model_type in POSITIONS_AFTER_PADDING:
+        return positions - (config.pad_token_id or 0) - 1
+    return positions
+
+
+def default_cache_dir() -> Path:
+    """Folder of tokenised rows: `asym-lightning` in the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asym-lightning"
+
+
+def as_texts(values: Iterable[Any], table: TextTable) -> list[str]:
+    """Return a column as texts; numbers and truth values are written out.
+
+    Raises:
+        ValueError: If a row has none; the message says where.
+
+    Example:
+        >>> as_texts(["Hello.", 7], TextTable("a.tsv", {}))
+        ['Hello.', '7']
+    """
+    texts: list[str] = []
+    for row, value in enumerate(values):
+        if value is None:
+            raise ValueError(f"{table.where(row)}: there is no text.")
+        texts.append(value if isinstance(value, str) else str(value))
+    return texts

@@ -1,0 +1,98 @@
+"""Hugging Face models with a sequence-classification head: by name, from a local folder, or from random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers.utils import logging as transformers_logging
+
+
+def create_text_backbone(
+    source: str,
+    num_outputs: int,
+    label_names: Sequence[str] | None = None,
+    pretrained: bool = True,
+    model_args: dict[str, Any] | None = None,
+) -> nn.Module:
+    """Build an encoder or decoder with a head of `num_outputs` outputs.
+
+    A checkpoint that was trained on the same classes keeps its head, and its own order of the classes. In all other
+    cases the head starts from random weights.
+
+    Args:
+        source: Name on the hub, or local folder with `config.json` and, if `pretrained`, the weights.
+        num_outputs: Number of outputs; 1 in regression.
+        label_names: Names of the classes, which are written to the model's config.
+        pretrained: Load the pretrained weights; False starts from random ones and needs `config.json` alone.
+        model_args: Fields of the model's config that differ, such as `{"hidden_dropout_prob": 0.0}`.
+
+    Raises:
+        ValueError: If there is no such model, or it has no sequence-classification head.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ValueError(f"there is no backbone {source!r}, on the hub or as a local folder: {first_line}") from error
+    unknown = [name for name in model_args or {} if not hasattr(config, name)]
+    if unknown:
+        raise ValueError(f"`model_args` {', '.join(unknown)} are no fields of the config of {source!r}.")
+    keeps_head = label_names is not None and set(config.label2id) == set(label_names)
+    if not keeps_head:
+        config.num_labels = num_outputs  # also renames the classes to LABEL_0 and so on
+        if label_names is not None:
+            config.id2label = dict(enumerate(label_names))
+            config.label2id = {name: number for number, name in config.id2label.items()}
+    for name, value in (model_args or {}).items():
+        setattr(config, name, value)
+    try:
+        if not pretrained:
+            return AutoModelForSequenceClassification.from_config(config)
+        with _quiet():  # the head is new: no need to report its weights as missing
+            return AutoModelForSequenceClassification.from_pretrained(
+                source, config=config, ignore_mismatched_sizes=not keeps_head
+            )
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ValueError(f"the backbone {source!r} cannot be built for classification: {first_line}") from error
+
+
+class _quiet:  # noqa: N801
+    """Context in which transformers reports nothing but errors."""
+
+    def __enter__(self) -> None:
+        self.verbosity = transformers_logging.get_verbosity()
+        self.has_bar = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+
+    def __exit__(self, *exception: object) -> None:
+        transformers_logging.set_verbosity(self.verbosity)
+        if self.has_bar:
+            transformers_logging.enable_progress_bar()
+
+
+def longest_sequence(model: nn.Module) -> int | None:
+    """Longest sequence that a model has positions for; None if it has no limit."""
+    config = getattr(model, "config", None)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            # RoBERTa and its like count from the padding token's number on.
+            return module.num_embeddings - module.padding_idx - 1
+    positions = getattr(config, "max_position_embeddings", None)
+    return positions if isinstance(positions, int) and positions > 0 else None
+
+
+def class_order(model: nn.Module, label_names: Sequence[str] | None) -> list[int] | None:
+    """Outputs of a model in the order of `label_names`, or None if that is its own order.
+
+    A checkpoint that was trained on the same classes may number them in another way: those of MNLI do.
+    """
+    label2id = getattr(getattr(model, "config", None), "label2id", None) or {}
+    if label_names is None or set(label2id) != set(label_names):
+        return None
+    order = [int(label2id[name]) for name in label_names]
+    return None if order == sorted(order) else order

@@ -1,0 +1,222 @@
+"""Classification and regression of texts, and of pairs of texts, with any Hugging Face encoder or decoder."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from asym_lightning.adapters import AdapterConfig
+from asym_lightning.modules.base import StepOutput
+from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
+from asym_lightning.modules.predictions_file import Prediction, write_predictions
+from asym_lightning.modules.schedule import WarmupSchedule
+from asym_lightning.modules.text_backbone import class_order, create_text_backbone, longest_sequence
+from asym_lightning.modules.text_metrics import REGRESSION_TASKS, check_text_task, text_metrics
+
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class TextClassifier(EvaluationSetsModule):
+    """Classify or score texts with a Hugging Face model: a new head that is trained, and the metrics of the task.
+
+    Batches are dictionaries with `input_ids` and `attention_mask` (batch, length), `token_type_ids` if the model
+    has them, and `labels` (batch,): class numbers in the order of `label_names`, or scores. For prediction they
+    may hold `ids`, a list of names of the rows, and `row`, their numbers.
+
+    `predict` writes `predictions.tsv` to the run's directory, with the id, the predicted class or score and the
+    probability of each class of every row.
+
+    Args:
+        backbone: Name on the hub, local folder with `config.json` (and weights, if `pretrained`), or a module
+            with a sequence-classification head.
+        task: `classification`, `regression`, or a task of GLUE; decides the loss and the metrics.
+        label_names: Names of the classes by number, which are written to the model's config. None asks the data module.
+        adapter: The adapter to inject; null trains the head alone, or everything if `train_backbone`.
+        train_backbone: Train every parameter of the backbone (full fine-tuning); needs `adapter: null`.
+        pretrained: Load pretrained weights; false starts the backbone from random ones.
+        model_args: Fields of the model's config that differ, such as `hidden_dropout_prob`.
+        class_weights: Weight of each class in the training loss; null weighs all rows alike.
+        label_smoothing: Share of the target probability spread over all classes, in [0, 1]; in training alone.
+        optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
+        scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; null keeps the rate constant.
+
+    Raises:
+        ValueError: If the task is unknown, an argument is out of range, or there is an `adapter` and
+            `train_backbone` as well.
+
+    Example:
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> config = BertConfig(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        ...     intermediate_size=8, num_labels=2)
+        >>> module = TextClassifier(BertForSequenceClassification(config), adapter=AdapterConfig(rank=2))
+        >>> module.configure_model()
+        >>> module.logits({"input_ids": torch.tensor([[1, 2, 3]])}).shape
+        torch.Size([1, 2])
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        task: str = "classification",
+        label_names: Sequence[str] | None = None,
+        adapter: AdapterConfig | None = None,
+        train_backbone: bool = False,
+        pretrained: bool = True,
+        model_args: dict[str, Any] | None = None,
+        class_weights: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(backbone, adapter, train_backbone, optimizer, scheduler)
+        check_text_task(task)
+        self.task = task
+        self.is_regression = task in REGRESSION_TASKS
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"`label_smoothing` must be in [0, 1], not {label_smoothing}.")
+        if self.is_regression and (label_names or class_weights or label_smoothing):
+            raise ValueError(
+                f"`label_names`, `class_weights` and `label_smoothing` are for classes; the task {task!r} has scores."
+            )
+        if class_weights is not None and min(class_weights) < 0:
+            raise ValueError(f"`class_weights` must not be negative: {list(class_weights)}.")
+        self.label_names = None if label_names is None else list(label_names)
+        self.pretrained = pretrained
+        self.model_args = model_args
+        self.label_smoothing = label_smoothing
+        self.class_weights = None if class_weights is None else list(class_weights)
+        self._predictions: list[list[Prediction]] = []
+
+    # Building
+
+    def build_backbone(self, source: str | nn.Module) -> nn.Module:
+        """Build the model with its head; a module that is given is used as it is.
+
+        Raises:
+            ValueError: If the classes are not known, or not as many as the model has outputs.
+        """
+        if self.label_names is None and not self.is_regression:
+            self.label_names = self._label_names_of_data()
+        if isinstance(source, str):
+            if self.label_names is None and not self.is_regression:
+                raise ValueError("`label_names` are neither given nor known to the data module.")
+            num_outputs = 1 if self.is_regression else len(self.label_names or ())
+            model = create_text_backbone(source, num_outputs, self.label_names, self.pretrained, self.model_args)
+        else:
+            model = source
+        config: Any = getattr(model, "config", None)
+        self.num_outputs = int(getattr(config, "num_labels", len(self.label_names or (0,))))
+        self._check_outputs()
+        if config is not None and getattr(config, "pad_token_id", None) is None:
+            # Decoders classify by the last token that is not padding; the data modules pad with the same token.
+            eos = getattr(config, "eos_token_id", None)
+            config.pad_token_id = (eos[0] if isinstance(eos, list) else eos) or 0
+        self._longest = longest_sequence(model)
+        self._order = class_order(model, self.label_names)
+        parameters = inspect.signature(model.forward).parameters
+        takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+        self._inputs = [name for name in INPUTS if name in parameters or (takes_all and name != "token_type_ids")]
+        return model
+
+    def _label_names_of_data(self) -> list[str] | None:
+        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        names = getattr(data, "label_names", None)
+        if names is None:
+            return None
+        self.save_hyperparameters({"label_names": list(names)})  # so that a checkpoint knows them without the data
+        return list(names)
+
+    def _check_outputs(self) -> None:
+        expected = 1 if self.is_regression else len(self.label_names or range(self.num_outputs))
+        if self.num_outputs != expected:
+            raise ValueError(
+                f"the backbone has {self.num_outputs} outputs, but the task {self.task!r} needs {expected}"
+                f"{f', one for each of {self.label_names}' if self.label_names else ''}."
+            )
+        if self.class_weights is not None and len(self.class_weights) != self.num_outputs:
+            raise ValueError(
+                f"`class_weights` are {len(self.class_weights)}, but there are {self.num_outputs} classes."
+            )
+
+    def build_metrics(self) -> MetricCollection:
+        """Return the metrics of the task."""
+        return text_metrics(self.task, self.num_outputs)
+
+    # Training and evaluation
+
+    def logits(self, batch: dict[str, Any]) -> Tensor:
+        """Return the outputs (batch, classes) in the order of `label_names`, or (batch, 1) in regression.
+
+        Raises:
+            ValueError: If a sequence is longer than the model allows.
+        """
+        length = batch["input_ids"].shape[1]
+        if self._longest is not None and length > self._longest:
+            raise ValueError(
+                f"a batch has sequences of {length} tokens, but the backbone allows {self._longest}: "
+                f"set the data module's `max_length` to at most that."
+            )
+        output = self(**{name: batch[name] for name in self._inputs if name in batch})
+        logits = output if isinstance(output, Tensor) else output.logits
+        return logits if self._order is None else logits[:, self._order]
+
+    def step(self, batch: dict[str, Any]) -> StepOutput:
+        """Return the loss: cross-entropy, or the mean squared error in regression."""
+        logits, labels = self.logits(batch), batch["labels"]
+        if self.is_regression:
+            scores = logits.squeeze(-1).float()
+            return StepOutput(F.mse_loss(scores, labels), scores, labels)
+        if self.training:
+            weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+            loss = F.cross_entropy(logits, labels, weights, label_smoothing=self.label_smoothing)
+        else:
+            loss = F.cross_entropy(logits, labels)
+        return StepOutput(loss, logits.argmax(dim=-1), labels)
+
+    # Prediction
+
+    def on_predict_epoch_start(self) -> None:
+        """Forget earlier predictions."""
+        self._predictions = []
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Return the class probabilities (batch, classes), or the scores (batch,); labels are not used."""
+        logits = self.logits(batch).float()
+        values = logits.squeeze(-1) if self.is_regression else logits.softmax(dim=-1)
+        while len(self._predictions) <= dataloader_idx:
+            self._predictions.append([])
+        known = sum(map(len, self._predictions))
+        rows = batch["row"].tolist() if "row" in batch else range(known, known + len(values))
+        identifiers = batch.get("ids", [str(row) for row in rows])
+        self._predictions[dataloader_idx] += [
+            self._prediction(*prediction) for prediction in zip(rows, identifiers, values.tolist(), strict=True)
+        ]
+        return values
+
+    def _prediction(self, row: int, identifier: str, value: Any) -> Prediction:
+        if self.is_regression:
+            return Prediction(row, identifier, f"{value:.6f}")
+        number = max(range(len(value)), key=value.__getitem__)
+        return Prediction(row, identifier, self._names()[number], value)
+
+    def _names(self) -> list[str]:
+        return self.label_names or [str(number) for number in range(self.num_outputs)]
+
+    def on_predict_epoch_end(self) -> None:
+        """Write `predictions.tsv`, one for each set and process where there are several."""
+        sets = getattr(self._data, "evaluation_sets", {}).get("predict") or []
+        for number, predictions in enumerate(self._predictions):
+            name = f"_{sets[number] if sets else number}" if len(self._predictions) > 1 else ""
+            rank = f"_rank{self.global_rank}" if self.trainer.world_size > 1 else ""
+            path = Path(self.trainer.log_dir or self.trainer.default_root_dir) / f"predictions{name}{rank}.tsv"
+            write_predictions(path, predictions, () if self.is_regression else self._names())
+            rank_zero_info(f"predictions    {path}")
