@@ -93,26 +93,33 @@ class LowRankAdapter(nn.Module):
             self.factor_A.zero_()[: self.rank] = A.to(self.factor_A)
             self.factor_B.zero_()[:, : self.rank] = self.draw_B(weight).to(self.factor_B)
 
-    def draw_A(self, weight: Tensor | None = None) -> Tensor:
-        """A as its rule gives it, (rank, d_in) float64: a function of seed, name, shape and init (for V, of W)."""
+    def draw_A(self, weight: Tensor | None = None, *, rank: int | None = None) -> Tensor:
+        """A as its rule gives it, (rank, d_in) float64: a function of seed, name, shape and init (for V, of W).
+
+        Args:
+            weight: The pretrained weight that A is made for, needed by the inits V and V_last.
+            rank: Number of rows; ``None`` means the active rank.
+        """
         generator = layer_generator(self.seed, f"{self.A_key}.A")
-        return self._draw(self.scheme.A.init, self.d_in, self.d_in, generator, weight)
+        return self._draw(self.scheme.A.init, rank or self.rank, self.d_in, self.d_in, generator, weight)
 
     def draw_B(self, weight: Tensor | None = None) -> Tensor:
         """B as its rule gives it, (d_out, rank) float64."""
         generator = layer_generator(self.seed, f"{self.key}.B")
-        return self._draw(self.scheme.B.init, self.d_out, self.rank, generator, weight).T
+        return self._draw(self.scheme.B.init, self.rank, self.d_out, self.rank, generator, weight).T
 
-    def _draw(self, init: str, dim: int, fan_in: int, generator: torch.Generator, weight: Tensor | None) -> Tensor:
+    def _draw(
+        self, init: str, rank: int, dim: int, fan_in: int, generator: torch.Generator, weight: Tensor | None
+    ) -> Tensor:
         if init == "zero":
-            return torch.zeros(self.rank, dim, dtype=torch.float64)
+            return torch.zeros(rank, dim, dtype=torch.float64)
         if init == "rand":
-            return orthonormal_rows(self.rank, dim, generator)
+            return orthonormal_rows(rank, dim, generator)
         if init == "he":
-            return kaiming_uniform_rows(self.rank, dim, fan_in, generator)
+            return kaiming_uniform_rows(rank, dim, fan_in, generator)
         if weight is None or weight.is_meta:
             raise RuntimeError(f"Init {init!r} of {self.key} needs the pretrained weight, which is not loaded yet.")
-        return singular_vectors(weight, self.rank, side=init[0], last=init.endswith("_last"))
+        return singular_vectors(weight, rank, side=init[0], last=init.endswith("_last"))
 
     # The active rank travels with the state dict, as a tensor so that `torch.load(weights_only=True)` reads it.
     def get_extra_state(self) -> Tensor:

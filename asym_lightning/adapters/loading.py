@@ -244,7 +244,7 @@ def _compact_slice(
         return saved.factors[f"{key}.lora_A"], B
     if key not in saved.checksums:
         raise ValueError(f"`{saved.path}` has neither A nor a checksum of it for `{key}`.")
-    A = redraw_A(layer, slice_name)
+    A = redraw_A(layer, slice_name, rank=B.shape[1])
     if abs(checksum(A) - saved.checksums[key]) > CHECKSUM_TOLERANCE:
         raise ValueError(
             f"A of `{key}`, redrawn from seed {layer.adapters.config.seed}, has checksum {checksum(A):.6f}, but "

@@ -11,11 +11,11 @@ from asym_lightning.adapters.layers import AdaptedLayer
 CHECKSUM_TOLERANCE = 1e-4
 
 
-def redraw_A(layer: AdaptedLayer, slice_name: str) -> Tensor:
+def redraw_A(layer: AdaptedLayer, slice_name: str, *, rank: int | None = None) -> Tensor:
     """A of one slice as its seed and rule give it, (rank, d_in), in the dtype and on the device of the present one."""
     adapter = layer.adapters[slice_name]
     weight = layer.adapters.A_weight(slice_name, layer.weight_matrix().detach())
-    return adapter.draw_A(weight).to(adapter.factor_A)
+    return adapter.draw_A(weight, rank=rank).to(adapter.factor_A)
 
 
 def checksum(A: Tensor) -> float:
