@@ -5,7 +5,9 @@ from asym_lightning.adapters.checkpoints import (
     adapter_state_dict,
     check_adapter_description,
     check_trained_state_dict,
+    fill_checkpoint,
     load_trained_state_dict,
+    restore_checkpoint,
     trained_state_dict,
 )
 from asym_lightning.adapters.config import AdapterConfig
@@ -40,6 +42,7 @@ __all__ = [
     "adapters_by_name",
     "check_adapter_description",
     "check_trained_state_dict",
+    "fill_checkpoint",
     "freeze_backbone",
     "inject_adapters",
     "load_adapters",
@@ -47,6 +50,7 @@ __all__ = [
     "merge_adapters",
     "remove_adapters",
     "reset_adapters",
+    "restore_checkpoint",
     "save_adapters",
     "trainable_parameters",
     "trained_state_dict",

@@ -1,16 +1,53 @@
-"""What a training checkpoint has to hold, and whether one fits a model."""
+"""What a training checkpoint has to hold, and whether one fits a model.
+
+A checkpoint here is the dictionary that Lightning saves. :func:`fill_checkpoint` and :func:`restore_checkpoint` are all
+that a module or a callback needs; the other functions are their parts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.injection import adapter_layers, adapters_by_name
+from asym_lightning.adapters.random_state import random_state
 
+STATE_KEY = "state_dict"
+DESCRIPTION_KEY = "adapter_description"
+RANDOM_STATE_KEY = "random_state"
 _NUM_SAMPLED = 8
+
+
+def fill_checkpoint(module: nn.Module, checkpoint: MutableMapping[str, Any]) -> None:
+    """Leave in a checkpoint what was trained, and add a description of the adapters and the random state.
+
+    The random state is what makes a resumed run with dropout or shuffling exact. It is that of the process that saves.
+
+    Args:
+        module: The module whose checkpoint it is.
+        checkpoint: A dictionary with the state dict, whole, under ``state_dict``.
+    """
+    checkpoint[STATE_KEY] = trained_state_dict(module, checkpoint[STATE_KEY])
+    checkpoint[DESCRIPTION_KEY] = adapter_description(module)
+    checkpoint[RANDOM_STATE_KEY] = random_state()
+
+
+def restore_checkpoint(module: nn.Module, checkpoint: MutableMapping[str, Any]) -> None:
+    """Check that a checkpoint fits and load it, and leave in it the whole state dict, which loads strictly.
+
+    The random state stays in ``checkpoint["random_state"]`` for the caller to restore when training is about to go on.
+
+    Raises:
+        ValueError: The checkpoint is of another backbone, configuration or head, or incomplete; the message says what
+            was expected and found. Nothing is loaded then.
+    """
+    if DESCRIPTION_KEY in checkpoint:
+        check_adapter_description(module, checkpoint[DESCRIPTION_KEY])
+    load_trained_state_dict(module, checkpoint[STATE_KEY])
+    checkpoint[STATE_KEY] = module.state_dict()
 
 
 def adapter_state_dict(model: nn.Module) -> dict[str, Tensor]:

@@ -38,7 +38,7 @@ def orthonormal_rows(rank: int, dim: int, generator: torch.Generator, *, beside:
     SVD of uniform noise, which is orthonormal but not Haar and cubic in ``dim``.
     """
     # Row by row: a single (rank, dim) draw is not prefix-stable where dim is no multiple of the vector width.
-    rows = [torch.randn(dim, generator=generator, dtype=torch.float64) for _ in range(rank)]
+    rows = [torch.randn(dim, generator=generator, dtype=torch.float64, device="cpu") for _ in range(rank)]
     columns = torch.stack(rows, dim=1)
     if beside is not None:
         columns = torch.cat([beside.to(columns).T, columns], dim=1)
@@ -50,7 +50,7 @@ def orthonormal_rows(rank: int, dim: int, generator: torch.Generator, *, beside:
 def kaiming_uniform_rows(rank: int, dim: int, fan_in: int, generator: torch.Generator) -> Tensor:
     """``nn.Linear``'s default, Kaiming uniform with a = sqrt(5): uniform in +-1/sqrt(fan_in), float64."""
     bound = 1 / math.sqrt(fan_in)
-    rows = [torch.rand(dim, generator=generator, dtype=torch.float64) for _ in range(rank)]
+    rows = [torch.rand(dim, generator=generator, dtype=torch.float64, device="cpu") for _ in range(rank)]
     return torch.stack(rows).mul_(2 * bound).sub_(bound)
 
 

@@ -1,5 +1,8 @@
 """What a training checkpoint holds, and what it refuses."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,10 +14,13 @@ from asym_lightning.adapters import (
     adapters_by_name,
     check_adapter_description,
     check_trained_state_dict,
+    fill_checkpoint,
     inject_adapters,
     load_trained_state_dict,
+    restore_checkpoint,
     trained_state_dict,
 )
+from asym_lightning.adapters.random_state import set_random_state
 from tests.adapters.models import perturb, tiny_vit
 
 
@@ -102,3 +108,31 @@ def test_another_configuration_or_backbone_is_refused_with_expected_and_found():
     with pytest.raises(ValueError, match=r"another backbone: frozen `blocks.* starts with"):
         check_adapter_description(other, found)
     check_adapter_description(adapted().bfloat16(), found)
+
+
+def test_filling_and_restoring_a_checkpoint_is_exact_and_leaves_a_state_that_loads_strictly(tmp_path):
+    model, other = adapted(max_rank=5), adapted(max_rank=5)
+    perturb(model)
+    adapters_by_name(model)["blocks.0.attn.qkv.q"].rank = 4
+    checkpoint = {"state_dict": model.state_dict()}
+    fill_checkpoint(model, checkpoint)
+    expected = torch.rand(2), random.random(), np.random.rand()
+    torch.save(checkpoint, tmp_path / "c.pt")
+
+    loaded = torch.load(tmp_path / "c.pt", weights_only=True)
+    restore_checkpoint(other, loaded)
+    other.load_state_dict(loaded["state_dict"])
+    assert all(torch.equal(t, other.state_dict()[n]) for n, t in model.state_dict().items())
+    set_random_state(loaded["random_state"])
+    assert torch.equal(expected[0], torch.rand(2))
+    assert expected[1:] == (random.random(), np.random.rand())
+
+
+def test_factors_are_drawn_on_the_cpu_whatever_the_default_device():
+    """Lightning builds models with the accelerator as the default device."""
+    for scheme in ("hB_rand_A_rand", "hB_he_A_he"):
+        model, other = tiny_vit(), tiny_vit()
+        inject_adapters(model, AdapterConfig(scheme=scheme, rank=2))
+        with torch.device("meta"):
+            inject_adapters(other, AdapterConfig(scheme=scheme, rank=2))
+        assert all(torch.equal(t, other.state_dict()[n]) for n, t in model.state_dict().items())
