@@ -17,20 +17,20 @@ from torchmetrics import MetricCollection
 from asym_lightning.adapters import (
     AdapterConfig,
     InjectionReport,
+    fill_checkpoint,
     adapter_description,
-    check_adapter_description,
     freeze_backbone,
     inject_adapters,
-    load_trained_state_dict,
+    restore_checkpoint,
     trainable_parameters,
-    trained_state_dict,
     untrained_adapters,
 )
+from asym_lightning.adapters.checkpoints import RANDOM_STATE_KEY
+from asym_lightning.adapters.random_state import set_random_state
 from asym_lightning.adapters.targets import find_heads
 from asym_lightning.modules.schedule import WarmupSchedule
 
 Stage = Literal["train", "val", "test"]
-DESCRIPTION_KEY = "adapter_description"  # in a checkpoint
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -106,6 +106,7 @@ class AdapterModule(LightningModule, ABC):
         self.injection_report: InjectionReport | None = None
         self._backbone_source = backbone
         self._check_adapters_are_trained = False
+        self._random_state: dict[str, Any] | None = None  # of a checkpoint that a run resumes from
 
     # What a task defines
 
@@ -183,8 +184,12 @@ class AdapterModule(LightningModule, ABC):
         return output.loss
 
     def on_fit_start(self) -> None:
-        """Ask for the check that follows the first backward pass."""
+        """Ask for the check that follows the first backward pass; draw on where a resumed run left off."""
         self._check_adapters_are_trained = True
+        # Only now: what builds the model and the optimizer may draw random numbers too.
+        if self.trainer.ckpt_path and self._random_state:
+            set_random_state(self._random_state)
+        self._random_state = None
 
     def on_after_backward(self) -> None:
         """Refuse, after the first backward pass, an adapter that takes no part in the loss.
@@ -238,8 +243,7 @@ class AdapterModule(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was trained and a description of the adapter, leave the frozen backbone out."""
-        checkpoint["state_dict"] = trained_state_dict(self, checkpoint["state_dict"])
-        checkpoint[DESCRIPTION_KEY] = adapter_description(self)
+        fill_checkpoint(self, checkpoint)
         if self.CHECKPOINT_HYPER_PARAMS_KEY in checkpoint:
             plain = _plain(checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY])
             checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = plain
@@ -252,11 +256,8 @@ class AdapterModule(LightningModule, ABC):
             ValueError: If a key is missing, unexpected or of another shape, but for the frozen backbone's, or if the
                 checkpoint was written with another adapter configuration or backbone.
         """
-        if DESCRIPTION_KEY in checkpoint:
-            check_adapter_description(self, checkpoint[DESCRIPTION_KEY])
-        load_trained_state_dict(self, checkpoint["state_dict"])
-        # Lightning loads strictly after this hook: hand it the whole state, which is in place already.
-        checkpoint["state_dict"] = self.state_dict()
+        restore_checkpoint(self, checkpoint)
+        self._random_state = checkpoint.get(RANDOM_STATE_KEY)
 
 
 def _shortened(names: list[str], limit: int = 5) -> str:
