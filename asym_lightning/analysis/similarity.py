@@ -34,9 +34,9 @@ def cca_similarity(first: Tensor, second: Tensor, *, rtol: float | None = None) 
 
     Example:
         >>> plane = torch.eye(4)[:, :2]
-        >>> cca_similarity(plane, plane @ torch.tensor([[1.0, 2.0], [0.0, 3.0]]))  # the same plane, another basis
+        >>> round(cca_similarity(plane, plane @ torch.tensor([[1.0, 2.0], [0.0, 3.0]])), 6)  # another basis of the plane
         1.0
-        >>> cca_similarity(plane, torch.eye(4)[:, 1:3])  # one direction of two in common
+        >>> round(cca_similarity(plane, torch.eye(4)[:, 1:3]), 6)  # one direction of two in common
         0.5
 
     Source: Zhu et al. 2024, section 3 and Figure 1; the paper takes bases by SVD of full-rank factors.
