@@ -18,7 +18,6 @@ from asym_lightning.adapters import (
     AdapterConfig,
     InjectionReport,
     fill_checkpoint,
-    adapter_description,
     freeze_backbone,
     inject_adapters,
     restore_checkpoint,
