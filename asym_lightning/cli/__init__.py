@@ -28,8 +28,8 @@ def main(args: Sequence[str] | None = None) -> int:
         from asym_lightning.cli.training import TrainingCLI
 
         TrainingCLI(arguments)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:
         if "--debug" in arguments:

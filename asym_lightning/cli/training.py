@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.trainer.states import TrainerStatus
@@ -19,7 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 import asym_lightning
 import asym_lightning.data
 import asym_lightning.modules
-from asym_lightning.adapters import adapter_layers, save_adapters, trainable_parameters
+from asym_lightning.adapters import AdapterConfig, adapter_layers, save_adapters, trainable_parameters
 from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.short_config import SHORT_CONFIG
 
@@ -62,6 +64,7 @@ class TrainingCLI(LightningCLI):
             help="Test the best checkpoint when fit ends (other commands ignore it).",
         )
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+        parser.add_argument("--model.adapter.help", action=AdapterHelp, help="Show the adapter's options and exit.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments that were handed over, whatever `sys.argv` holds."""
@@ -73,8 +76,7 @@ class TrainingCLI(LightningCLI):
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train, test the best checkpoint if asked to, save its adapter and say what came out."""
         started = time.monotonic()
-        with started_runs_only(self.trainer):
-            self.trainer.fit(model, **kwargs)
+        self._run(self.trainer.fit, model=model, **kwargs)
         seconds = time.monotonic() - started
         metrics = dict(self.trainer.callback_metrics)
 
@@ -90,22 +92,39 @@ class TrainingCLI(LightningCLI):
 
     def validate(self, **kwargs: Any) -> None:
         """Evaluate on the validation data."""
-        with started_runs_only(self.trainer):
-            self.trainer.validate(**kwargs)
+        self._run(self.trainer.validate, **kwargs)
 
     def test(self, **kwargs: Any) -> None:
         """Evaluate on the test data."""
-        with started_runs_only(self.trainer):
-            self.trainer.test(**kwargs)
+        self._run(self.trainer.test, **kwargs)
 
     def predict(self, **kwargs: Any) -> None:
         """Predict, and save the predictions as `predictions.pt` in the run directory."""
-        with started_runs_only(self.trainer):
-            predictions = self.trainer.predict(**kwargs)
+        predictions = self._run(self.trainer.predict, **kwargs)
         if self.trainer.log_dir and self.trainer.is_global_zero:
             path = Path(self.trainer.log_dir) / "predictions.pt"
             torch.save(predictions, path)
-            print(f"predictions    {path}")
+            print(f"predictions  {path}")
+
+    def _run(self, command: Callable[..., Any], **kwargs: Any) -> Any:
+        if kwargs.get("weights_only") is None:
+            kwargs["weights_only"] = True  # a checkpoint is data and must not run code
+        with started_runs_only(self.trainer):
+            return command(**kwargs)
+
+
+class AdapterHelp(argparse.Action):
+    """Print the options of `model.adapter`, which jsonargparse shows for no class inside another."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=kwargs["help"])
+
+    def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> None:
+        """Print and exit."""
+        options = ArgumentParser(prog=parser.prog, description="Options of a model's adapter.")
+        options.add_class_arguments(AdapterConfig, "model.adapter")
+        options.print_help()
+        parser.exit()
 
 
 @contextmanager
@@ -113,7 +132,7 @@ def started_runs_only(trainer: Trainer) -> Iterator[None]:
     """Let a run leave a directory behind only if it got as far as to do something.
 
     A wrong config may show as late as in the first backward pass; the directory of such a run, which
-    Lightning makes early, is removed with the parents that were made for it.
+    Lightning makes early, is removed.
 
     Raises:
         KeyboardInterrupt: If the run was interrupted, which Lightning turns into a silent exit.
@@ -124,12 +143,16 @@ def started_runs_only(trainer: Trainer) -> Iterator[None]:
     try:
         yield
     except SystemExit as error:
-        if trainer.state.status == TrainerStatus.INTERRUPTED:
-            raise KeyboardInterrupt from error
-        raise
+        if trainer.state.status != TrainerStatus.INTERRUPTED:
+            raise
+        checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") or "none"
+        raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}, best checkpoint: {checkpoint}") from error
     except Exception:
-        if trainer.global_step == 0 and trainer.is_global_zero and new:
-            shutil.rmtree(new[-1], ignore_errors=True)
+        if trainer.global_step == 0 and trainer.is_global_zero and run in new:
+            shutil.rmtree(run, ignore_errors=True)
+            for parent in new[1:]:
+                if parent.exists() and not any(parent.iterdir()):
+                    parent.rmdir()
         raise
     finally:
         signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves it ignored

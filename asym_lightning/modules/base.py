@@ -30,6 +30,7 @@ from asym_lightning.adapters.targets import find_heads
 from asym_lightning.modules.schedule import WarmupSchedule
 
 Stage = Literal["train", "val", "test"]
+Backbone = str | nn.Module
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -81,7 +82,7 @@ class AdapterModule(LightningModule, ABC):
 
     def __init__(
         self,
-        backbone: str | nn.Module,
+        backbone: Backbone,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
         optimizer: OptimizerCallable = torch.optim.AdamW,
@@ -110,7 +111,7 @@ class AdapterModule(LightningModule, ABC):
     # What a task defines
 
     @abstractmethod
-    def build_backbone(self, source: str | nn.Module) -> nn.Module:
+    def build_backbone(self, source: Backbone) -> nn.Module:
         """Return the model for the constructor's `backbone`, with a new head where the task needs one.
 
         Raises:

@@ -12,7 +12,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.modules.base import AdapterModule, StepOutput
+from asym_lightning.modules.base import AdapterModule, Backbone, StepOutput
 from asym_lightning.modules.schedule import WarmupSchedule
 from asym_lightning.modules.timm_backbone import create_timm_backbone
 
@@ -47,7 +47,7 @@ class ImageClassifier(AdapterModule):
 
     def __init__(
         self,
-        backbone: str | nn.Module,
+        backbone: Backbone,
         num_classes: int,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
@@ -63,7 +63,7 @@ class ImageClassifier(AdapterModule):
         self.model_args = model_args
         self.label_smoothing = label_smoothing
 
-    def build_backbone(self, source: str | nn.Module) -> nn.Module:
+    def build_backbone(self, source: Backbone) -> nn.Module:
         """Build the timm model with a new head; a module that is given keeps its weights but for the head."""
         if isinstance(source, str):
             return create_timm_backbone(source, self.num_classes, self.pretrained, self.model_args)

@@ -1,0 +1,96 @@
+"""How far a sweep is: a live table on a terminal, a line a run elsewhere."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from asym_lightning.cli.sweep.execution import Watcher
+from asym_lightning.cli.sweep.outcome import FAILED, FINISHED, read_outcome
+from asym_lightning.cli.sweep.plan import Run
+
+REFRESH_SECONDS = 1.0
+
+
+@contextmanager
+def shown_progress(runs: Sequence[Run]) -> Iterator[Watcher]:
+    """Show the progress of `runs` while the context lasts; the value is what `execute_runs` calls."""
+    console = Console()
+    if not console.is_terminal:
+        yield _line_by_line(runs, console)
+        return
+    with Live(console=console, auto_refresh=False) as live:
+        last = 0.0
+
+        def watch(active: Sequence[Run], waiting: Sequence[Run]) -> None:
+            nonlocal last
+            if time.monotonic() - last > REFRESH_SECONDS or not active:
+                last = time.monotonic()
+                live.update(progress_table(runs, active), refresh=True)
+
+        yield watch
+
+
+def progress_table(runs: Sequence[Run], active: Sequence[Run]) -> Table:
+    """Return a table with a row for each task, arm and rate: how many seeds are through, and their validation score."""
+    table = Table("task", "arm", "rate", "done", "running", "failed", "validation")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    running = {run.name for run in active}
+    groups: dict[tuple[str, str, float], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.task, run.arm, run.learning_rate), []).append(run)
+    for (task, arm, rate), members in groups.items():
+        statuses = [_status(run) for run in members]
+        scores = [score for run in members if (score := _validation(run)) is not None]
+        num_running = sum(run.name in running for run in members)
+        table.add_row(
+            task,
+            arm,
+            f"{rate:g}",
+            f"{statuses.count(FINISHED)}/{len(members)}",
+            str(num_running or ""),
+            f"[bold]{failed}[/bold]" if (failed := statuses.count(FAILED)) else "",
+            f"{sum(scores) / len(scores):.4f}" if scores else "",
+        )
+    return table
+
+
+def _line_by_line(runs: Sequence[Run], console: Console) -> Watcher:
+    told = {run.name for run in runs if _status(run)}
+    before: list[Run] = []
+    started = time.monotonic()
+    if told:
+        console.print(f"{len(told)} of {len(runs)} runs are over already")
+
+    def watch(active: Sequence[Run], waiting: Sequence[Run]) -> None:
+        nonlocal before
+        for run in before:
+            if run in active or not (status := _status(run)):
+                continue
+            told.add(run.name)
+            score = _validation(run)
+            said = f", validation {score:.4f}" if score is not None else ""
+            clock = f"{time.monotonic() - started:.0f} s"
+            console.print(f"[{len(told)}/{len(runs)}] {run.name} {status}{said} ({clock})", markup=False, soft_wrap=True)
+        before = list(active)
+
+    return watch
+
+
+def _status(run: Run) -> str | None:
+    outcome = read_outcome(run)
+    return outcome and outcome.status
+
+
+def _validation(run: Run) -> float | None:
+    try:
+        return json.loads((run.directory / "record.json").read_text()).get("validation")
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None

@@ -1,0 +1,254 @@
+"""The program as a user runs it, in this process."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from asym_lightning.adapters import AdapterConfig, adapter_layers, load_adapters
+from asym_lightning.cli import main
+from asym_lightning.modules import ImageClassifier
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+QUICKSTART = ["--config", str(CONFIGS / "quickstart.yaml")]
+SHORT = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.enable_progress_bar", "false"]
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the program and return its exit code, stdout and stderr's last line."""
+
+    def _run(*args):
+        capsys.readouterr()
+        code = main(list(args))
+        captured = capsys.readouterr()
+        return code, captured.out, (captured.err.strip().splitlines() or [""])[-1]
+
+    return _run
+
+
+def files():
+    return [path for path in Path().rglob("*") if path.is_file()]
+
+
+def test_fit_leaves_config_checkpoint_and_adapter_and_reports_them(run):
+    code, out, _ = run("fit", *QUICKSTART, *SHORT)
+    assert code == 0
+    directory = Path("runs/quickstart/version_0")
+    config = yaml.safe_load((directory / "config.yaml").read_text())
+    assert config["model"]["init_args"]["adapter"]["rank"] == 8
+    assert config["trainer"]["max_epochs"] == 1
+
+    summary = dict(line.split(maxsplit=1) for line in out.strip().splitlines()[-6:])
+    assert list(summary) == ["test/accuracy", "test/loss", "time", "trained", "checkpoint", "adapter"]
+    assert 0 < float(summary["test/accuracy"]) < 1
+    assert summary["trained"].startswith("14,794 of 70")
+    assert torch.load(summary["checkpoint"], weights_only=True)["global_step"] == 2
+    assert Path(summary["adapter"]) == directory / "adapter"
+
+
+def test_saved_adapter_is_that_of_the_best_checkpoint(run):
+    run("fit", *QUICKSTART, *SHORT, "--trainer.max_epochs", "2")
+    directory = Path("runs/quickstart/version_0")
+    best = ImageClassifier.load_from_checkpoint(directory / "checkpoints/best.ckpt", weights_only=True)
+    module = ImageClassifier("vit_digits", 10, AdapterConfig(rank=8))
+    module.configure_model()
+    load_adapters(module.backbone, directory / "adapter")
+    for name, layer in adapter_layers(best.backbone).items():
+        for slice_name, adapter in layer.adapters.items():
+            loaded = adapter_layers(module.backbone)[name].adapters[slice_name]
+            assert torch.equal(loaded.B, adapter.B)
+            assert torch.equal(loaded.A, adapter.A)
+
+
+def test_several_configs_and_options_are_merged_in_order(run):
+    Path("a.yaml").write_text("model: {adapter: {rank: 2, alpha: 4}}")
+    Path("b.yaml").write_text("model: {adapter: {rank: 3}}")
+    code, _, _ = run(
+        "fit", *QUICKSTART, "--config", "a.yaml", "--config", "b.yaml", "--model.adapter.dropout", "0.5", *SHORT
+    )
+    assert code == 0
+    config = yaml.safe_load(Path("runs/quickstart/version_0/config.yaml").read_text())
+    adapter = config["model"]["init_args"]["adapter"]
+    assert (adapter["rank"], adapter["alpha"], adapter["dropout"]) == (3, 4, 0.5)
+    assert adapter["scheme"] == "hB_zero_A_rand"
+
+
+def test_resolved_config_repeats_the_run(run):
+    _, first, _ = run("fit", *QUICKSTART, *SHORT)
+    _, second, _ = run("fit", "--config", "runs/quickstart/version_0/config.yaml")
+    accuracy = [line for line in first.splitlines() if line.startswith("test/")]
+    assert [line for line in second.splitlines() if line.startswith("test/")] == accuracy
+
+
+def test_test_validate_and_predict_take_the_same_config_and_a_checkpoint(run):
+    _, fit_out, _ = run("fit", *QUICKSTART, *SHORT)
+    checkpoint = ["--ckpt_path", "runs/quickstart/version_0/checkpoints/best.ckpt"]
+    quiet = ["--trainer.enable_progress_bar", "false"]
+    code, out, _ = run("test", *QUICKSTART, *checkpoint, *quiet)
+    assert code == 0
+    accuracy = next(line.split()[1] for line in fit_out.splitlines() if line.startswith("test/accuracy"))
+    assert accuracy[:5] in out
+    assert run("validate", *QUICKSTART, *checkpoint, *quiet)[0] == 0
+    code, out, _ = run("predict", *QUICKSTART, *checkpoint, *quiet)
+    assert code == 0
+    (predictions,) = torch.load(out.strip().splitlines()[-1].split()[-1], weights_only=True)
+    assert predictions.shape == (400, 10)
+
+
+def test_resume_goes_on_where_the_checkpoint_stopped(run):
+    run("fit", *QUICKSTART, *SHORT)
+    checkpoint = "runs/quickstart/version_0/checkpoints/best.ckpt"
+    code, _, _ = run("fit", *QUICKSTART, *SHORT, "--trainer.max_epochs", "2", "--ckpt_path", checkpoint)
+    assert code == 0
+    last = next(Path("runs/quickstart/version_1/checkpoints").glob("*.ckpt"))
+    assert torch.load(last, weights_only=True)["global_step"] == 4
+
+
+BAD_INPUT = {
+    "unknown option of the adapter": (
+        ["--model.adapter.rnak", "3"],
+        "`model.adapter` has no option 'rnak': did you mean rank?",
+    ),
+    "rank 0": (["--model.adapter.rank", "0"], "`rank` must be at least 1, got 0."),
+    "negative rank": (["--model.adapter.rank", "-1"], "`rank` must be at least 1, got -1."),
+    "rank too large": (["--model.adapter.rank", "97"], "`rank` is 97, but `blocks.0.attn.qkv` (q) is 96 x 96"),
+    "rank not a number": (["--model.adapter.rank", "x"], "`model.adapter.rank` must be an integer, not 'x'."),
+    "dropout 1": (["--model.adapter.dropout", "1"], "`dropout` must be in [0, 1), got 1.0."),
+    "unknown target": (["--model.adapter.targets", "[attn.qkw]"], "'attn.qkw'"),
+    "unknown init": (["--model.adapter.scheme", "hB_zero_A_rnd"], "unknown init 'rnd' for A (did you mean 'rand'?)"),
+    "unknown scheme token": (["--model.adapter.scheme", "hC_zero_A_rand"], "hC"),
+    "unknown option of the model": (
+        ["--model.num_clases", "3"],
+        "`model` has no option 'num_clases': did you mean num_classes?",
+    ),
+    "unknown option of the data": (
+        ["--data.batchsize", "3"],
+        "`data` has no option 'batchsize': did you mean batch_size?",
+    ),
+    "unknown option of the trainer": (
+        ["--trainer.max_epocs", "3"],
+        "no option 'trainer.max_epocs': did you mean trainer.max_epochs",
+    ),
+    "unknown option": (["--bogus", "3"], "no option 'bogus'"),
+    "wrong type": (["--trainer.max_epochs", "many"], "`trainer.max_epochs` must be an integer or null, not 'many'."),
+    "unknown backbone": (["--model.backbone", "vit_digit"], "no backbone named 'vit_digit': did you mean vit_digits"),
+    "missing checkpoint": (["--ckpt_path", "no.ckpt"], "there is no checkpoint 'no.ckpt'"),
+    "foreign checkpoint": (["--ckpt_path", "text.ckpt"], "'text.ckpt' is not a checkpoint"),
+    "truncated checkpoint": (
+        ["--ckpt_path", "truncated.ckpt"],
+        "'truncated.ckpt' is not a checkpoint, or it is truncated",
+    ),
+    "missing config": (["--config", "no.yaml"], "no.yaml"),
+    "broken config": (["--config", "broken.yaml"], "Problems parsing config"),
+    "unknown section": (["--config", "section.yaml"], "no option 'modle.adapter.rank': did you mean model?"),
+    "unknown model class": (
+        ["--config", "class.yaml"],
+        "`model` names no class 'ImageClasifier': did you mean ImageClassifier?",
+    ),
+    "unknown optimizer": (
+        ["--model.optimizer", "AdmaW"],
+        "`model.optimizer` names no class 'AdmaW': did you mean AdamW",
+    ),
+    "unknown option of the optimizer": (
+        ["--model.optimizer.lrr", "1"],
+        "`model.optimizer` has no option 'lrr': did you mean lr?",
+    ),
+    "schedule out of range": (["--model.scheduler.warmup", "2"], "`warmup` is a share of the run"),
+    "unknown decay": (
+        ["--model.scheduler.decay", "cosin"],
+        "`model.scheduler.decay` must be one of cosine, linear, constant",
+    ),
+    "two arms at once": (["--model.train_backbone", "true"], "cannot be combined with an `adapter`"),
+    "too many images": (["--data.num_train", "5000"], "`num_train` must be at most 1197"),
+}
+
+
+@pytest.fixture
+def bad_files(tmp_path):
+    (tmp_path / "broken.yaml").write_text("model: [\n")
+    (tmp_path / "section.yaml").write_text("modle: {adapter: {rank: 3}}")
+    (tmp_path / "class.yaml").write_text("model: {class_path: ImageClasifier}")
+    (tmp_path / "text.ckpt").write_text("hello")
+    torch.save({"state_dict": {"x": torch.zeros(1000)}}, tmp_path / "whole.ckpt")
+    (tmp_path / "truncated.ckpt").write_bytes((tmp_path / "whole.ckpt").read_bytes()[:2000])
+
+
+@pytest.mark.usefixtures("bad_files")
+@pytest.mark.parametrize(("options", "sentence"), BAD_INPUT.values(), ids=BAD_INPUT.keys())
+def test_bad_input_is_one_sentence_that_leaves_nothing_behind(run, options, sentence):
+    before = files()
+    code, _, err = run("fit", *QUICKSTART, *options)
+    assert code in (1, 2)
+    assert err.startswith("error: ")
+    assert sentence in err
+    assert files() == before
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(("args", "sentence"), [(["fitt"], "'fitt'"), ([], "fit,validate,test,predict")])
+def test_unknown_or_missing_command_lists_those_there_are(run, args, sentence):
+    code, _, err = run(*args)
+    assert code == 2
+    assert sentence in err
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(ValueError, match="at least 1"):
+        main(["fit", *QUICKSTART, "--debug", "--model.adapter.rank", "0"])
+
+
+def test_failed_run_beside_others_removes_itself_only(run):
+    run("fit", *QUICKSTART, *SHORT)
+    kept = files()
+    code, _, _ = run("fit", *QUICKSTART, *SHORT, "--model.adapter.rank", "97")
+    assert code == 1
+    assert files() == kept
+
+
+def test_interrupt_is_quiet_and_exits_with_130(run):
+    def interrupt_when_training():
+        while not list(Path().rglob("*.ckpt")):
+            stop.wait(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    stop = threading.Event()
+    threading.Thread(target=interrupt_when_training, daemon=True).start()
+    code, _, err = run("fit", *QUICKSTART, "--trainer.max_epochs", "500", "--trainer.enable_progress_bar", "false")
+    assert code == 130
+    assert "interrupted at step" in err
+    assert "best.ckpt" in err
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict"])
+def test_help_explains_the_options(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert "--test_after_fit" in out
+    assert "--trainer.max_epochs" in out
+
+
+@pytest.mark.parametrize(
+    ("class_help", "explanation"),
+    [
+        (["--model.help", "ImageClassifier"], "Number of classes, the outputs of the new head."),
+        (["--model.adapter.help"], "Rank r of every adapter"),
+        (["--data.help", "DigitsDataModule"], "Number of labelled training images"),
+    ],
+)
+def test_help_of_a_class_explains_its_arguments(capsys, class_help, explanation):
+    with pytest.raises(SystemExit):
+        main(["fit", *class_help])
+    assert explanation in " ".join(capsys.readouterr().out.split())
