@@ -3,9 +3,10 @@
     python scripts/pretrain_vit_digits.py
 
 Trains on the upright images of the training split alone (`load_digits_splits`), so that the validation and
-test images of `DigitsDataModule`, at its default seed, stay unseen at every angle. Augmentation is
-shifts of at most one pixel and noise, never rotation: rotated digits are the target domain. Takes about
-three minutes on one CPU core and writes a folder that timm reads by itself:
+test images of `DigitsDataModule`, at its default seed, stay unseen at every angle. Plain supervised training with no
+augmentation: rotated digits are the target domain. Takes about 90 seconds on one CPU core, prints the accuracy on
+upright and rotated test images (0.940 at 0, 0.147 at 90 and 0.423 at 180 degrees) and writes a folder that timm reads
+by itself:
 
     timm.create_model("local-dir:asym_lightning/pretrained/vit_digits", pretrained=True)
 """
@@ -29,19 +30,6 @@ MODEL_ARGS = {"img_size": 8, "patch_size": 2, "in_chans": 1, "embed_dim": 96, "d
 BATCH_SIZE = 64
 
 
-def shift_and_add_noise(images: Tensor) -> Tensor:
-    """Shift each image by -1, 0 or 1 pixels along both axes and add Gaussian noise (std 0.05)."""
-    padded = F.pad(images, (1, 1, 1, 1))
-    rows, columns = torch.randint(0, 3, (2, len(images)))
-    shifted = torch.stack(
-        [
-            image[:, row : row + 8, column : column + 8]
-            for image, row, column in zip(padded, rows.tolist(), columns.tolist(), strict=True)
-        ]
-    )
-    return shifted + 0.05 * torch.randn_like(shifted)
-
-
 @torch.no_grad()
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Share of images in [0, 1] that the model classifies as labelled."""
@@ -54,17 +42,19 @@ def pretrain(num_epochs: int, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     splits = load_digits_splits()
     images, labels = splits["train"]
-    model = timm.create_model(ARCHITECTURE, num_classes=10, drop_path_rate=0.1, **MODEL_ARGS)
+    model = timm.create_model(ARCHITECTURE, num_classes=10, **MODEL_ARGS)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.05)
-    num_steps = num_epochs * (len(labels) // BATCH_SIZE)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=num_steps, pct_start=0.1)
+    steps_per_epoch = len(labels) // BATCH_SIZE
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=1e-3, total_steps=num_epochs * steps_per_epoch, pct_start=0.1
+    )
     for epoch in range(num_epochs):
         model.train()
-        for batch in torch.randperm(len(labels)).split(BATCH_SIZE)[: len(labels) // BATCH_SIZE]:
-            logits = model(shift_and_add_noise(images[batch]) * 2 - 1)
-            loss = F.cross_entropy(logits, labels[batch], label_smoothing=0.1)
+        for batch in torch.randperm(len(labels)).split(BATCH_SIZE)[:steps_per_epoch]:
+            loss = F.cross_entropy(model(images[batch] * 2 - 1), labels[batch])
             optimizer.zero_grad()
             loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
             optimizer.step()
             scheduler.step()
         if epoch % 10 == 9:
@@ -98,7 +88,7 @@ def save(model: nn.Module, directory: Path) -> None:
 def main() -> None:
     """Pretrain, report and save."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     default = Path(__file__).parents[1] / "asym_lightning" / "pretrained" / "vit_digits"
     parser.add_argument("--output", type=Path, default=default, help="folder to write (default: %(default)s)")
