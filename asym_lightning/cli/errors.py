@@ -16,7 +16,7 @@ KEY = re.compile(r'Parser key "(?P<key>[^"]+)":\s*(?P<rest>.*)')
 CLASS = re.compile(r"Problem with given class_path '(?P<class>[^']+)':\s*(?P<rest>.*)")
 CLASS_IN_VALUE = re.compile(r"class_path='(?P<class>[^']+)'")
 UNKNOWN_OPTION = re.compile(
-    r"(?:(?:[Oo]ption|Key) ['\"]|unrecognized arguments: --)(?P<name>[\w.]+)(?:['\"] is not|['\"]$|\b)"
+    r"(?:(?:[Oo]ption|Key) ['\"]|[Uu]nrecognized arguments: --)(?P<name>[\w.]+)(?:['\"] is not|['\"]$|\b)"
 )
 UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (?P<name>\S+)")
 WRONG_TYPE = re.compile(r"Expected an? (?P<type><class '\w+'>|typing\.\S.*?)(?:\. Got value: (?P<value>.*))?$")
@@ -104,7 +104,8 @@ def _explain(report: str) -> str:
     if not match:
         return _sentence(deepest)
     siblings = [WRONG_TYPE.match(finding.text) for finding in findings if finding.depth == deepest.depth]
-    types = " or ".join(dict.fromkeys(_type_name(sibling["type"]) for sibling in siblings if sibling))
+    names = dict.fromkeys(_type_name(sibling["type"]) for sibling in siblings if sibling)
+    types = " or ".join(sorted(names, key=lambda name: name == "null"))  # null last: it is seldom what was meant
     given = match["value"] or (found["value"] if (found := GIVEN.search(report)) else "what was given")
     return f"{deepest.place} must be {types}, not {given!r}."
 

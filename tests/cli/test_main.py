@@ -153,7 +153,7 @@ BAD_INPUT = {
     "unknown section": (["--config", "section.yaml"], "no option 'modle.adapter.rank': did you mean model?"),
     "unknown model class": (
         ["--config", "class.yaml"],
-        "`model` names no class 'ImageClasifier': did you mean ImageClassifier?",
+        "`model` names no class 'ImageClasifier': did you mean ImageClassifier",
     ),
     "unknown optimizer": (
         ["--model.optimizer", "AdmaW"],
