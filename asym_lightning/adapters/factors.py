@@ -9,9 +9,9 @@ from asym_lightning.adapters.initialization import (
     kaiming_uniform_rows,
     layer_generator,
     orthonormal_rows,
-    singular_vectors,
 )
 from asym_lightning.adapters.scheme import Scheme
+from asym_lightning.adapters.singular_vectors import singular_vectors
 
 
 class LowRankAdapter(nn.Module):

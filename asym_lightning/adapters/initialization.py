@@ -1,4 +1,4 @@
-"""How a factor starts: random orthonormal, singular vectors of the pretrained weight, Kaiming uniform, or zero.
+"""Random factors: orthonormal, or Kaiming uniform; :mod:`.singular_vectors` has those that the weight determines.
 
 Every function returns rows: A is used as it is, B is the transpose of what is drawn for it.
 """
@@ -52,38 +52,3 @@ def kaiming_uniform_rows(rank: int, dim: int, fan_in: int, generator: torch.Gene
     bound = 1 / math.sqrt(fan_in)
     rows = [torch.rand(dim, generator=generator, dtype=torch.float64, device="cpu") for _ in range(rank)]
     return torch.stack(rows).mul_(2 * bound).sub_(bound)
-
-
-def singular_vectors(weight: Tensor, rank: int, *, side: str, last: bool) -> Tensor:
-    """Rows: the leading (or ``last``) singular vectors of a (d_out, d_in) weight, float64 on the CPU.
-
-    ``side="V"`` gives rows of Vh (length d_in), ``side="U"`` columns of U (length d_out) as rows. Each vector's
-    entry of largest modulus is positive, so the result does not depend on the LAPACK at hand.
-
-    Source: Zhu et al. 2024, section 5. The released code takes columns of Vh, and of a weight that is not
-    yet the pretrained one.
-    """
-    W = weight.detach().to("cpu", torch.float64)
-    if side == "U":
-        W = W.T
-    # Right singular vectors of W (d_out, d_in).
-    vectors = _leading_right(W, rank) if not last else torch.linalg.svd(W, full_matrices=False).Vh[-rank:]
-    peak = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
-    return vectors * torch.where(peak < 0, -1.0, 1.0)
-
-
-def _leading_right(W: Tensor, rank: int) -> Tensor:
-    """Leading right singular vectors as eigenvectors of the smaller Gram matrix, several times cheaper than an SVD.
-
-    float64 squares the condition number harmlessly: leading vectors lose at most half of 16 digits.
-    """
-    d_out, d_in = W.shape
-    if d_in <= d_out:
-        eigenvectors = torch.linalg.eigh(W.T @ W).eigenvectors
-        return eigenvectors.flip(1)[:, :rank].T.contiguous()
-    eigenvalues, eigenvectors = torch.linalg.eigh(W @ W.T)
-    if eigenvalues[-rank] <= eigenvalues[-1] * 1e-12:
-        # Directions of (nearly) zero singular value can't be had by projection.
-        return torch.linalg.svd(W, full_matrices=False).Vh[:rank]
-    left = eigenvectors.flip(1)[:, :rank]
-    return torch.nn.functional.normalize((left.T @ W), dim=1)

@@ -5,7 +5,8 @@ makes ``dA`` disappear and with it the need to keep x: all that the backward pas
 
 Three ways to compute it, one autograd function; which one is best depends on shape, dtype and device:
 
-* ``two_gemm``: ``x W^T``, then the low-rank part is accumulated into it in place.
+* ``two_gemm``: ``s h B^T + b`` first, then the large product is accumulated into it, which costs one pass over the
+  output less than the other order.
 * ``packed``: W and A lie in one matrix, so x is read once and ``[y, h]`` comes out of one GEMM.
 * ``formed``: ``W + s B A`` is formed on the fly, in time that does not grow with the tokens, and multiplied once. Only
   in float32 and float64: in half precision the sum would round the update away.
@@ -24,7 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from asym_lightning.adapters.dropout import add_low_rank_where_kept_, draw_seed, drop
+from asym_lightning.adapters.dropout import draw_seed, drop_
 from asym_lightning.adapters.rows import Rows
 
 PATHS = ("auto", "plain", "two_gemm", "packed", "formed")
@@ -39,6 +40,7 @@ class Plan(NamedTuple):
         shares_a: All slices read the first A.
         dropout: Probability of a drop now: 0 in evaluation.
         path: One of :data:`PATHS`.
+        forms_gradient: The backward pass multiplies by ``W + s B A``; set by :func:`choose_path`.
     """
 
     rows: tuple[Rows, ...]
@@ -46,6 +48,7 @@ class Plan(NamedTuple):
     shares_a: bool
     dropout: float
     path: str
+    forms_gradient: bool = False
 
 
 def adapted_linear(
@@ -77,12 +80,12 @@ def adapted_linear(
     device_type = x.device.type
     if torch.is_autocast_enabled(device_type) and x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(device_type))
-    path = choose_path(plan.path, x, weight, plan, is_packed=packed is not None)
+    path, forms_gradient = choose_path(plan.path, x, weight, plan, is_packed=packed is not None)
     # Gradients of W and b are no business of the fast path: a host that unfroze them gets the ordinary one.
     if path == "plain" or weight.requires_grad or (bias is not None and bias.requires_grad):
         return _plain(x, weight, bias, As, Bs, plan)
     seed = draw_seed() if plan.dropout else None
-    plan = plan._replace(path=path)
+    plan = plan._replace(path=path, forms_gradient=forms_gradient)
     with torch.autocast(device_type, enabled=False):
         # Reshaped out here: hosts write into a layer's output (`qkv += bias`), which autograd forbids for a view that a
         # function returns.
@@ -91,12 +94,16 @@ def adapted_linear(
     return out.view(*x.shape[:-1], weight.shape[0])
 
 
-def choose_path(path: str, x: Tensor, weight: Tensor, plan: Plan, *, is_packed: bool) -> str:
-    """The path to take: a forced one if it can be taken, else by rule.
+def choose_path(path: str, x: Tensor, weight: Tensor, plan: Plan, *, is_packed: bool) -> tuple[str, bool]:
+    """The forward path, and whether the backward pass forms ``W + s B A`` too.
 
-    The rule, from measurements (``benchmarks/results``): ``packed`` where the layer was laid out for it; ``formed``
-    on a CPU in float32 or float64 without dropout where there are at least as many tokens as input features, so that
-    forming the weight costs less than passing over the output once more; ``two_gemm`` otherwise.
+    A forced path is taken or refused. The rule of ``auto``, from measurements (``benchmarks/results``): ``packed``
+    where the layer was laid out for it. Else, on a CPU in float32 or float64 without dropout and with at least as many
+    tokens as input features (so that forming the weight costs less than passing over an activation once more), the
+    backward pass forms the weight, and so does the forward pass of layers that do not narrow. ``two_gemm`` otherwise.
+
+    Raises:
+        ValueError: The forced path can't be taken; the message says why.
     """
     is_full_precision = x.dtype in (torch.float32, torch.float64)
     if path == "formed":
@@ -107,13 +114,13 @@ def choose_path(path: str, x: Tensor, weight: Tensor, plan: Plan, *, is_packed: 
     if path == "packed" and plan.dropout:
         raise ValueError("Path 'packed' reads x once, so it can't drop entries for A alone; use 'two_gemm' or 'auto'.")
     if path != "auto":
-        return path
-    if plan.dropout:
-        return "two_gemm"
+        return path, path == "formed"
+    d_out, d_in = weight.shape
+    num_tokens = x.numel() // d_in
+    forms = is_full_precision and not plan.dropout and x.device.type == "cpu" and num_tokens >= d_in
     if is_packed:
-        return "packed"
-    num_tokens, d_in = x.numel() // max(x.shape[-1], 1), x.shape[-1]
-    return "formed" if is_full_precision and x.device.type == "cpu" and num_tokens >= d_in else "two_gemm"
+        return "packed", forms
+    return ("formed" if forms and d_out >= d_in else "two_gemm"), forms
 
 
 def _plain(
@@ -148,77 +155,105 @@ class _AdaptedLinear(torch.autograd.Function):
     ) -> Tensor:
         As, Bs = factors[:num_As], factors[num_As:]
         needs_B = needs_grad and any(B.requires_grad for B in Bs)
-        h = None
+        hT = None
         if plan.path == "formed":
             out = F.linear(tokens, _form(weight, As, Bs, plan), _cast(bias, tokens.dtype))
             if needs_B:
-                h = tokens @ _stack(As, tokens.dtype).T
+                hT = _stack(As, tokens.dtype) @ tokens.T
+        elif plan.path == "packed":
+            assert packed is not None
+            d_out = weight.shape[0]
+            padded = None if bias is None else F.pad(bias.to(tokens.dtype), (0, len(packed) - d_out))
+            both = F.linear(tokens, packed.to(tokens.dtype), padded)
+            out, hT = both[:, :d_out], both[:, d_out:].T.contiguous()
+            for rows, scaling, B, h_slice in zip(plan.rows, _scales(plan), Bs, _slices(hT, As, plan), strict=True):
+                _accumulate(rows, out, h_slice.T, B.to(tokens.dtype).T, scaling)
         else:
-            if plan.path == "packed":
-                assert packed is not None
-                d_out = weight.shape[0]
-                both = F.linear(tokens, packed.to(tokens.dtype))
-                out, h = both[:, :d_out], both[:, d_out:]
-                if bias is not None:
-                    out.add_(bias.to(tokens.dtype))
-                h = h.clone()  # else the backward pass would keep all of `both` alive
-            else:
-                out = F.linear(tokens, weight.to(tokens.dtype), _cast(bias, tokens.dtype))
-                kept = tokens if seed is None else drop(tokens.contiguous(), seed, plan.dropout)
-                h = kept @ _stack(As, tokens.dtype).T
-            for rows, scaling, B, h_slice in zip(plan.rows, _scales(plan), Bs, _slices(h, As, plan), strict=True):
-                _accumulate(rows, out, h_slice, B.to(tokens.dtype).T, scaling)
+            hT = _stack(As, tokens.dtype) @ _drop_some(tokens, seed, plan).T
+            out = _low_rank_output(hT, bias, As, Bs, plan, tokens, weight.shape[0])
+            out.addmm_(tokens, weight.to(tokens.dtype).T)
         if needs_grad:
             keeps_x = any(A.requires_grad for A in As)
-            ctx.save_for_backward(weight, tokens if keeps_x else None, h if needs_B else None, seed, *factors)
+            ctx.save_for_backward(weight, tokens if keeps_x else None, hT if needs_B else None, seed, *factors)
             ctx.plan, ctx.num_As = plan, num_As
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        weight, tokens, h, seed, *factors = ctx.saved_tensors
+        weight, tokens, hT, seed, *factors = ctx.saved_tensors
         plan: Plan = ctx.plan
         As, Bs = factors[: ctx.num_As], factors[ctx.num_As :]
         needs_x, needs_factors = ctx.needs_input_grad[0], ctx.needs_input_grad[8:]
         needs_A, needs_B = any(needs_factors[: ctx.num_As]), any(needs_factors[ctx.num_As :])
-        grads = [rows.take(g) for rows in plan.rows]
+        g_slices = [rows.take(g) for rows in plan.rows]
         scales = _scales(plan)
 
         grad_Bs: list[Tensor | None] = [None] * len(Bs)
         if needs_B:
-            # h^T g, not g^T h: the skinny operand first is several times faster on a CPU.
             grad_Bs = [
-                (h_slice.T @ g_slice).mul_(scaling).T.to(B.dtype)
-                for h_slice, g_slice, scaling, B in zip(_slices(h, As, plan), grads, scales, Bs, strict=True)
+                (h_slice @ g_slice).mul_(scaling).T.to(B.dtype)
+                for h_slice, g_slice, scaling, B in zip(_slices(hT, As, plan), g_slices, scales, Bs, strict=True)
             ]
 
-        forms = plan.path == "formed"
-        A = _stack(As, g.dtype)
-        grad_h = g.new_empty(0)
-        if needs_A or (needs_x and not forms):
+        grad_hT = g.new_empty(0)
+        if needs_A or (needs_x and not plan.forms_gradient):
             by_slice = [
-                (g_slice @ B.to(g.dtype)).mul_(scaling) for g_slice, B, scaling in zip(grads, Bs, scales, strict=True)
+                (B.to(g.dtype).T @ g_slice.T).mul_(scaling)
+                for g_slice, B, scaling in zip(g_slices, Bs, scales, strict=True)
             ]
-            grad_h = sum(by_slice[1:], by_slice[0]) if plan.shares_a else torch.cat(by_slice, dim=1)
+            grad_hT = sum(by_slice[1:], by_slice[0]) if plan.shares_a else torch.cat(by_slice)
 
         grad_As: list[Tensor | None] = [None] * len(As)
         if needs_A:
-            kept = tokens if seed is None else drop(tokens.contiguous(), seed, plan.dropout)
-            grad_A = grad_h.T @ kept
-            grad_As = [part.to(A_.dtype) for part, A_ in zip(grad_A.split([len(A_) for A_ in As]), As, strict=True)]
+            grad_A = grad_hT @ _drop_some(tokens, seed, plan)
+            grad_As = [part.to(A.dtype) for part, A in zip(grad_A.split([len(A) for A in As]), As, strict=True)]
 
         grad_x = None
-        if needs_x:
-            if forms:
-                grad_x = g @ _form(weight, As, Bs, plan)
-            else:
-                grad_x = g @ weight.to(g.dtype)
-                if seed is None:
-                    grad_x.addmm_(grad_h, A)
-                else:
-                    add_low_rank_where_kept_(grad_x, grad_h, A, seed, plan.dropout)
+        if needs_x and plan.forms_gradient:
+            grad_x = g @ _form(weight, As, Bs, plan)
+        elif needs_x:
+            grad_x = grad_hT.T @ _stack(As, g.dtype)
+            if seed is not None:
+                drop_(grad_x, seed, plan.dropout)
+            grad_x.addmm_(g, weight.to(g.dtype))
         return (grad_x, *[None] * 7, *grad_As, *grad_Bs)
+
+
+# Throughout, the skinny operand comes first: A x^T and h^T g, not x A^T and g^T h. On a CPU that is two to four times
+# faster; on a GPU it makes no difference.
+
+
+def _low_rank_output(
+    hT: Tensor, bias: Tensor | None, As: Sequence[Tensor], Bs: Sequence[Tensor], plan: Plan, tokens: Tensor, d_out: int
+) -> Tensor:
+    """``s h B^T + b`` as a new (tokens, d_out) tensor."""
+    if len(plan.rows) == 1 and plan.rows[0].count == d_out:
+        start = hT.new_zeros(()) if bias is None else bias.to(hT.dtype)
+        return torch.addmm(start, hT.T, Bs[0].to(hT.dtype).T, beta=int(bias is not None), alpha=_scales(plan)[0])
+    out = hT.new_zeros(tokens.shape[0], d_out)
+    if bias is not None:
+        out.copy_(bias)
+    for rows, scaling, B, h_slice in zip(plan.rows, _scales(plan), Bs, _slices(hT, As, plan), strict=True):
+        _accumulate(rows, out, h_slice.T, B.to(hT.dtype).T, scaling)
+    return out
+
+
+def _accumulate(rows: Rows, out: Tensor, left: Tensor, right: Tensor, scaling: float) -> None:
+    """``out[:, rows] += scaling * left @ right``, in place."""
+    if rows.groups == 1:
+        rows.view(out).addmm_(left, right, alpha=scaling)
+    else:
+        rows.view(out).add_(rows.split(left @ right), alpha=scaling)
+
+
+def _drop_some(tokens: Tensor, seed: Tensor | None, plan: Plan) -> Tensor:
+    """The adapter's input: a copy of x with entries dropped, or x itself where there is no dropout."""
+    if seed is None:
+        return tokens
+    dropped = tokens.clone(memory_format=torch.contiguous_format)
+    drop_(dropped, seed, plan.dropout)
+    return dropped
 
 
 def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -230,22 +265,14 @@ def _stack(As: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     return (As[0] if len(As) == 1 else torch.cat(list(As))).to(dtype)
 
 
-def _slices(h: Tensor, As: Sequence[Tensor], plan: Plan) -> Sequence[Tensor]:
-    """The columns of h that each slice's B reads."""
-    return [h] * len(plan.rows) if plan.shares_a else h.split([len(A) for A in As], dim=1)
+def _slices(hT: Tensor, As: Sequence[Tensor], plan: Plan) -> Sequence[Tensor]:
+    """The (r, tokens) rows of h^T that each slice's B reads."""
+    return [hT] * len(plan.rows) if plan.shares_a else hT.split([len(A) for A in As])
 
 
 def _scales(plan: Plan) -> list[float]:
     """Scalings with dropout's 1 / (1 - p) folded in, which costs nothing there."""
     return [scaling / (1 - plan.dropout) for scaling in plan.scalings]
-
-
-def _accumulate(rows: Rows, out: Tensor, left: Tensor, right: Tensor, scaling: float) -> None:
-    """``out[:, rows] += scaling * left @ right``, in place."""
-    if rows.groups == 1:
-        rows.view(out).addmm_(left, right, alpha=scaling)
-    else:
-        rows.view(out).add_(rows.split(left @ right), alpha=scaling)
 
 
 def _form(weight: Tensor, As: Sequence[Tensor], Bs: Sequence[Tensor], plan: Plan) -> Tensor:

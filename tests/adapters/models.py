@@ -61,7 +61,8 @@ HF_MODELS = {
     "vit": (
         tf.ViTForImageClassification,
         tf.ViTConfig(
-            hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=32, image_size=16, patch_size=8
+            hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=32, image_size=16,
+            patch_size=8,
         ),
     ),
 }  # fmt: skip
