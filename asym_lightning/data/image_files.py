@@ -1,0 +1,100 @@
+"""Images in one folder a class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_warn
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+from asym_lightning.data.image_transforms import Transform
+
+Sample = tuple[str, int]
+"""Path of an image and the number of its class."""
+
+
+class ImageFiles(Dataset):
+    """Images from files, with the numbers of their classes.
+
+    Args:
+        samples: Paths and class numbers.
+        transform: From an image in colour to a tensor.
+    """
+
+    def __init__(self, samples: Sequence[Sample], transform: Transform) -> None:
+        self.samples = list(samples)
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        path, label = self.samples[index]
+        return self.transform(read_image(path)), label
+
+
+def read_image(path: str) -> Image.Image:
+    """Read an image, in colour.
+
+    Raises:
+        ValueError: If it is corrupt; the message names it.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all of them are Pillow's
+        raise ValueError(f"{path} cannot be read as an image ({error}); `skip_corrupt: true` leaves it out.") from error
+
+
+def readable_samples(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the samples whose images can be read, with a warning that counts and names the others.
+
+    It reads every image, which takes a while for many.
+    """
+    readable, corrupt = [], []
+    for sample in samples:
+        try:
+            read_image(sample[0])
+            readable.append(sample)
+        except ValueError:
+            corrupt.append(sample[0])
+    if corrupt:
+        shown = ", ".join(corrupt[:5]) + (f" and {len(corrupt) - 5} more" if len(corrupt) > 5 else "")
+        rank_zero_warn(f"{len(corrupt)} images cannot be read and were left out: {shown}.")
+    return readable
+
+
+def class_names(folder: Path) -> list[str]:
+    """Return the names of the folders in a folder, sorted; hidden ones do not count."""
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def find_samples(folder: Path, names: Sequence[str], allow_missing: bool = False) -> list[Sample]:
+    """Return the images of a folder with one folder a class, by class and then by path.
+
+    Args:
+        folder: The folder.
+        names: The classes by number: one index for all folders that belong together.
+        allow_missing: Accept that a class has no images here.
+
+    Raises:
+        ValueError: If there is a folder that is no class, or a class without images.
+    """
+    strays = [name for name in class_names(folder) if name not in names]
+    if strays:
+        raise ValueError(f"{folder} has folders that are none of the classes: {', '.join(strays[:5])}.")
+    index = {name: number for number, name in enumerate(names) if (folder / name).is_dir()}
+    samples = make_dataset(str(folder), index, extensions=IMG_EXTENSIONS, allow_empty=True) if index else []
+    found = {label for _, label in samples}
+    missing = [name for number, name in enumerate(names) if number not in found]
+    if missing and not allow_missing:
+        raise ValueError(
+            f"{folder} has no images of the class{'es' if len(missing) > 1 else ''} {', '.join(missing[:5])}"
+            f"{f' and {len(missing) - 5} more' if len(missing) > 5 else ''}; "
+            "`allow_missing_classes: true` accepts that, and keeps the numbers of the classes."
+        )
+    return samples
