@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import timm.data
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -12,12 +14,15 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.modules.base import AdapterModule, Backbone, StepOutput
+from asym_lightning.adapters.targets import matches
+from asym_lightning.modules.base import Backbone, StepOutput
+from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
+from asym_lightning.modules.mixup import mixed
 from asym_lightning.modules.schedule import WarmupSchedule
 from asym_lightning.modules.timm_backbone import create_timm_backbone
 
 
-class ImageClassifier(AdapterModule):
+class ImageClassifier(EvaluationSetsModule):
     """Classify images with a timm backbone: cross-entropy, accuracy, a new head that is trained.
 
     Batches are pairs `(images, labels)`: images (batch, channels, height, width), labels (batch,).
@@ -30,12 +35,16 @@ class ImageClassifier(AdapterModule):
         train_backbone: Train every parameter of the backbone (full fine-tuning); needs `adapter: null`.
         pretrained: Load pretrained weights; false starts the backbone from random ones.
         model_args: Arguments of the timm architecture that differ, such as `img_size`.
-        label_smoothing: Share of the target probability spread over all classes, in [0, 1].
+        label_smoothing: Share of the target probability spread over all classes, in [0, 1]; in training alone.
+        mixup: Train on mixtures of two images, whose share is drawn from Beta(mixup, mixup); 0 mixes none. The training
+            accuracy then counts the label of the larger share.
+        frozen_layers: Dotted suffixes or globs of layers that stay as they are in full fine-tuning, such as
+            `patch_embed` and `blocks.0`; [] freezes none.
         optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
         scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; null keeps the rate constant.
 
     Raises:
-        ValueError: If there is an `adapter` and `train_backbone` as well.
+        ValueError: If there is an `adapter` and `train_backbone` as well, or an argument is out of range.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -54,23 +63,52 @@ class ImageClassifier(AdapterModule):
         pretrained: bool = True,
         model_args: dict[str, Any] | None = None,
         label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        frozen_layers: Sequence[str] = (),
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(backbone, adapter, train_backbone, optimizer, scheduler)
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"`label_smoothing` must be in [0, 1], not {label_smoothing}.")
+        if mixup < 0:
+            raise ValueError(f"`mixup` must be at least 0, not {mixup}.")
+        if frozen_layers and not train_backbone:
+            raise ValueError("`frozen_layers` are for full fine-tuning: without `train_backbone: true` all are frozen.")
         self.num_classes = num_classes
         self.pretrained = pretrained
         self.model_args = model_args
         self.label_smoothing = label_smoothing
+        self.mixup = mixup
+        self.frozen_layers = (frozen_layers,) if isinstance(frozen_layers, str) else tuple(frozen_layers)
 
     def build_backbone(self, source: Backbone) -> nn.Module:
         """Build the timm model with a new head; a module that is given keeps its weights but for the head."""
         if isinstance(source, str):
-            return create_timm_backbone(source, self.num_classes, self.pretrained, self.model_args)
-        reset_classifier = getattr(source, "reset_classifier", None)  # timm's, and what follows it
-        if callable(reset_classifier):
-            reset_classifier(self.num_classes)
-        return source
+            model = create_timm_backbone(source, self.num_classes, self.pretrained, self.model_args)
+        else:
+            model = source
+            reset_classifier = getattr(model, "reset_classifier", None)  # timm's, and what follows it
+            if callable(reset_classifier):
+                reset_classifier(self.num_classes)
+        self._freeze_layers(model)
+        return model
+
+    def _freeze_layers(self, model: nn.Module) -> None:
+        for pattern in self.frozen_layers:
+            layers = [module for name, module in model.named_modules() if name and matches(name, pattern)]
+            if not layers:
+                known = ", ".join(name for name, _ in model.named_children())
+                raise ValueError(f"`frozen_layers` entry {pattern!r} matches no layer; the outermost are {known}.")
+            for layer in layers:
+                layer.requires_grad_(False)
+
+    @property
+    def data_config(self) -> dict[str, Any] | None:
+        """Size, mean, standard deviation and interpolation of the images, by timm; None if the model has no such."""
+        if not hasattr(self.backbone, "pretrained_cfg"):
+            return None
+        return timm.data.resolve_model_data_config(self.backbone)
 
     def build_metrics(self) -> MetricCollection:
         """Return accuracy, the share of samples that are right."""
@@ -79,11 +117,21 @@ class ImageClassifier(AdapterModule):
     def step(self, batch: tuple[Tensor, Tensor]) -> StepOutput:
         """Return the cross-entropy of a batch."""
         images, labels = batch
+        if not self.training:
+            logits = self(images)
+            return StepOutput(F.cross_entropy(logits, labels), logits, labels)
+        if not self.mixup:
+            logits = self(images)
+            return StepOutput(self._training_loss(logits, labels), logits, labels)
+        images, partner, share = mixed(images, self.mixup)
         logits = self(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        loss = share * self._training_loss(logits, labels) + (1 - share) * self._training_loss(logits, labels[partner])
         return StepOutput(loss, logits, labels)
 
-    def predict_step(self, batch: tuple[Tensor, Tensor] | Tensor, batch_idx: int) -> Tensor:
+    def _training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+
+    def predict_step(self, batch: tuple[Tensor, Tensor] | Tensor, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Return the class probabilities (batch, num_classes); labels in the batch are not used."""
         images = batch if isinstance(batch, Tensor) else batch[0]
         return self(images).softmax(dim=-1)
