@@ -78,6 +78,7 @@ class GLUEDataModule(LabelledTextDataModule):
         num_workers: Processes that prepare batches; 0 is right for most.
         cache_dir: Folder of the tokenised rows; None means `asym-lightning` in the user's cache folder.
         seed: Seed of the order of training rows.
+        num_train: Number of training rows to use, drawn at random but the same whatever the seeds; None means all.
 
     Raises:
         ValueError: If the task is unknown or a number is out of range.
@@ -96,8 +97,9 @@ class GLUEDataModule(LabelledTextDataModule):
         num_workers: int = 0,
         cache_dir: str | Path | None = None,
         seed: int = 0,
+        num_train: int | None = None,
     ) -> None:
-        super().__init__(tokenizer, max_length, batch_size, eval_batch_size, num_workers, cache_dir, seed)
+        super().__init__(tokenizer, max_length, batch_size, eval_batch_size, num_workers, cache_dir, seed, num_train)
         self.task = glue_task(task)
         self.task_name = task
         self.folder = None if folder is None else Path(folder).expanduser()

@@ -36,6 +36,7 @@ class TextFilesDataModule(LabelledTextDataModule):
         num_workers: Processes that prepare batches; 0 is right for most.
         cache_dir: Folder of the tokenised rows; None means `asym-lightning` in the user's cache folder.
         seed: Seed of the order of training rows.
+        num_train: Number of training rows to use, drawn at random but the same whatever the seeds; None means all.
 
     Raises:
         ValueError: If no file is given, there are not one or two text columns, or a number is out of range.
@@ -60,8 +61,9 @@ class TextFilesDataModule(LabelledTextDataModule):
         num_workers: int = 0,
         cache_dir: str | Path | None = None,
         seed: int = 0,
+        num_train: int | None = None,
     ) -> None:
-        super().__init__(tokenizer, max_length, batch_size, eval_batch_size, num_workers, cache_dir, seed)
+        super().__init__(tokenizer, max_length, batch_size, eval_batch_size, num_workers, cache_dir, seed, num_train)
         files = {"train": train, "val": val, "test": test, "predict": predict if predict is not None else test}
         self.files = {split: Path(file).expanduser() for split, file in files.items() if file is not None}
         if not self.files:

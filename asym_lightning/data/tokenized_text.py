@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from asym_lightning.data.length_bucketing import LengthBucketSampler, LongestFirstSampler
@@ -51,6 +51,7 @@ class TokenizedTextDataModule(LightningDataModule, ABC):
             a millisecond.
         cache_dir: Folder of the tokenised rows; None means `asym-lightning` in the user's cache folder.
         seed: Seed of the order of training rows; apart from the run's, so that other runs can see the same order.
+        num_train: Number of training rows to use, drawn at random but the same whatever the seeds; None means all.
 
     Raises:
         ValueError: If a number is out of range.
@@ -65,11 +66,14 @@ class TokenizedTextDataModule(LightningDataModule, ABC):
         num_workers: int = 0,
         cache_dir: str | Path | None = None,
         seed: int = 0,
+        num_train: int | None = None,
     ) -> None:
         super().__init__()
         for name, size in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
             if size < 1:
                 raise ValueError(f"`{name}` must be at least 1, not {size}.")
+        if num_train is not None and num_train < 1:
+            raise ValueError(f"`num_train` must be at least 1, or null for all rows, not {num_train}.")
         if max_length is not None and max_length < 1:
             raise ValueError(f"`max_length` must be at least 1, or null for what the model allows, not {max_length}.")
         self.max_length = max_length
@@ -78,6 +82,7 @@ class TokenizedTextDataModule(LightningDataModule, ABC):
         self.num_workers = num_workers
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
         self.seed = seed
+        self.num_train = num_train
         self.rows: dict[str, TokenizedRows] = {}
         self._tokenizer_source = tokenizer
 
@@ -245,8 +250,16 @@ class TokenizedTextDataModule(LightningDataModule, ABC):
     def train_dataloader(self) -> DataLoader:
         """Training batches: rows of like length, in random order."""
         rows = self._rows("train")
-        sampler = LengthBucketSampler(rows.lengths(), self.batch_size, self.seed)
-        return DataLoader(rows, self.batch_size, sampler=sampler, **self._loading())
+        chosen = self._chosen_rows(len(rows))
+        sampler = LengthBucketSampler(rows.lengths()[chosen], self.batch_size, self.seed)
+        return DataLoader(Subset(rows, chosen), self.batch_size, sampler=sampler, **self._loading())
+
+    def _chosen_rows(self, count: int) -> list[int]:
+        if self.num_train is None:
+            return list(range(count))
+        if self.num_train > count:
+            raise ValueError(f"`num_train` must be at most {count}, the training rows there are, not {self.num_train}.")
+        return np.random.default_rng(0).permutation(count)[: self.num_train].tolist()
 
     def val_dataloader(self) -> list[DataLoader]:
         """Validation batches, the longest rows first; a data loader for each set."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.modules.base import StepOutput
+from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 from asym_lightning.modules.predictions_file import Prediction, write_predictions
 from asym_lightning.modules.schedule import WarmupSchedule
@@ -65,7 +65,7 @@ class TextClassifier(EvaluationSetsModule):
 
     def __init__(
         self,
-        backbone: str | nn.Module,
+        backbone: Backbone,
         task: str = "classification",
         label_names: Sequence[str] | None = None,
         adapter: AdapterConfig | None = None,
@@ -98,7 +98,7 @@ class TextClassifier(EvaluationSetsModule):
 
     # Building
 
-    def build_backbone(self, source: str | nn.Module) -> nn.Module:
+    def build_backbone(self, source: Backbone) -> nn.Module:
         """Build the model with its head; a module that is given is used as it is.
 
         Raises:
@@ -122,9 +122,9 @@ class TextClassifier(EvaluationSetsModule):
             config.pad_token_id = (eos[0] if isinstance(eos, list) else eos) or 0
         self._longest = longest_sequence(model)
         self._order = class_order(model, self.label_names)
-        parameters = inspect.signature(model.forward).parameters
-        takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-        self._inputs = [name for name in INPUTS if name in parameters or (takes_all and name != "token_type_ids")]
+        self._inputs = [name for name in INPUTS if name in inspect.signature(model.forward).parameters]
+        if "token_type_ids" not in self._inputs and getattr(config, "type_vocab_size", 0) > 1:
+            self._inputs.append("token_type_ids")  # a wrapper's signature, such as PEFT's, hides it behind `**kwargs`
         return model
 
     def _label_names_of_data(self) -> list[str] | None:
