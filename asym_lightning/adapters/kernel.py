@@ -76,6 +76,7 @@ def adapted_linear(
 
     Raises:
         ValueError: ``plan.path`` can't be taken by this dtype or with this dropout; the message says why.
+        RuntimeError: A ``torch.func`` transform meets a path other than ``plain``.
     """
     device_type = x.device.type
     if torch.is_autocast_enabled(device_type) and x.dtype != torch.float64:
@@ -90,7 +91,14 @@ def adapted_linear(
         # Reshaped out here: hosts write into a layer's output (`qkv += bias`), which autograd forbids for a view that a
         # function returns.
         tokens = x.reshape(-1, x.shape[-1])
-        out = _AdaptedLinear.apply(tokens, weight, bias, packed, seed, torch.is_grad_enabled(), plan, len(As), *As, *Bs)
+        try:
+            out = _AdaptedLinear.apply(
+                tokens, weight, bias, packed, seed, torch.is_grad_enabled(), plan, len(As), *As, *Bs
+            )
+        except RuntimeError as error:
+            if "functorch" not in str(error):
+                raise
+            raise RuntimeError("torch.func transforms need `path: plain` in the adapter's configuration.") from error
     return out.view(*x.shape[:-1], weight.shape[0])
 
 

@@ -169,6 +169,20 @@ def test_double_backward_is_refused_on_a_fast_path_and_works_on_the_plain_one():
     assert case.Bs[0].grad is not None
 
 
+def test_torch_func_is_refused_on_a_fast_path_and_works_on_the_plain_one():
+    case = Case([Rows(0, 12)], 12, 5, 3, (4,))
+
+    def loss(B, path):
+        return adapted_linear(case.x.detach(), case.W, case.b, case.As, [B], case.plan(path)).square().sum()
+
+    B = case.Bs[0].detach()
+    with pytest.raises(RuntimeError, match=r"torch\.func transforms need `path: plain`"):
+        torch.func.grad(loss)(B, "two_gemm")
+    torch.testing.assert_close(
+        torch.func.grad(loss)(B, "plain"), torch.autograd.grad(case.dense().square().sum(), case.Bs[0])[0]
+    )
+
+
 def test_formed_is_refused_in_half_precision_and_with_dropout():
     case = Case([Rows(0, 12)], 12, 5, 3, (4,), dtype=torch.bfloat16)
     with pytest.raises(ValueError, match="'formed' would round the update away"):
