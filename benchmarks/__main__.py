@@ -16,8 +16,11 @@ from benchmarks.arms import ARMS, GROUPS, select_arms
 from benchmarks.cells import MODES, PRECISIONS, SUITES, TARGETS, Cell, cells_of
 from benchmarks.measure import Settings, measure_cell
 from benchmarks.models import SHAPES
+from benchmarks.plots import write_plots
+from benchmarks.profile import profile_arm
 from benchmarks.results import Row, read_csv, write_csv
 from benchmarks.table import markdown, write_markdown
+from benchmarks.targets import check
 
 RESULTS = Path("benchmarks/results")
 
@@ -25,7 +28,11 @@ RESULTS = Path("benchmarks/results")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     options = _parser().parse_args(arguments)
-    return options.command(options)
+    try:
+        return options.command(options)
+    except ValueError as error:
+        # An arm, a length or a width that doesn't exist: one line, no traceback.
+        raise SystemExit(str(error)) from error
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -41,6 +48,7 @@ def _run(options: argparse.Namespace) -> int:
         # After every cell, so that a run that is stopped leaves what it has measured.
         write_csv(rows, directory / f"{name}.csv")
         write_markdown(rows, directory / f"{name}.md")
+    write_plots(rows, directory / name)
     return 0
 
 
@@ -48,7 +56,23 @@ def _report(options: argparse.Namespace) -> int:
     for path in map(Path, options.csv):
         rows = read_csv(path)
         write_markdown(rows, path.with_suffix(".md"))
-        print(markdown(rows))
+        for written in [path.with_suffix(".md"), *write_plots(rows, path.with_suffix(""))]:
+            print(written)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    verdicts = check([row for path in options.csv for row in read_csv(Path(path))])
+    print("\n".join(map(str, verdicts)))
+    num_missed = sum(not verdict.is_met for verdict in verdicts)
+    print(f"{len(verdicts) - num_missed} of {len(verdicts)} targets met")
+    return int(num_missed > 0 or not verdicts)
+
+
+def _profile(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    for cell in _cells(options):
+        print(profile_arm(cell, options.arm, settings, options.top), flush=True)
     return 0
 
 
@@ -58,6 +82,10 @@ def _cells(options: argparse.Namespace) -> list[Cell]:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
+    if options.cpu_time and (options.threads != 1 or options.device != "cpu"):
+        raise SystemExit("`--cpu-time` needs `--threads 1 --device cpu`: waiting threads use CPU time too.")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("`--device cuda`: torch sees no GPU here; use `--device cpu`.")
     torch.set_num_threads(options.threads)
     return Settings(
         device=torch.device(options.device),
@@ -67,6 +95,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         rounds=options.rounds,
         warmup=options.warmup,
         fused=not options.unfused,
+        counts_cpu_time=options.cpu_time,
         seed=options.seed,
         memory_limit=None if options.memory_gb is None else int(options.memory_gb * 1e9),
     )
@@ -80,14 +109,22 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     _add_options(run)
     run.add_argument("--arms", nargs="+", default=["default"], help=f"groups {', '.join(GROUPS)}; {', '.join(ARMS)}")
-    run.add_argument("--rounds", type=int, default=11, help="timed steps of each arm")
-    run.add_argument("--warmup", type=int, default=2, help="steps before them, at least 1")
     run.add_argument("--out", default=RESULTS, help="directory of the results")
     run.add_argument("--name", help="of the files; the suite's by default")
 
     report = commands.add_parser("report", help="write table and plots of a csv anew")
     report.set_defaults(command=_report)
     report.add_argument("csv", nargs="+")
+
+    checks = commands.add_parser("check", help="compare a csv with the targets; fails where one is missed")
+    checks.set_defaults(command=_check)
+    checks.add_argument("csv", nargs="+")
+
+    profiles = commands.add_parser("profile", help="show where an arm's time over the floor goes")
+    profiles.set_defaults(command=_profile)
+    _add_options(profiles)
+    profiles.add_argument("--arm", choices=ARMS, default="ours-b-only")
+    profiles.add_argument("--top", type=int, default=15, help="operators to show")
     return parser
 
 
@@ -107,8 +144,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dropout", type=float, default=0.05, help="of the arms with dropout")
     parser.add_argument("--unfused", action="store_true", help="AdamW as a loop instead of the fused one")
     parser.add_argument(
+        "--cpu-time", action="store_true", help="CPU instead of wall time, for one thread on a busy machine"
+    )
+    parser.add_argument(
         "--memory-gb", type=float, help="memory that may be taken; the machine's free memory by default"
     )
+    parser.add_argument("--rounds", type=int, default=11, help="timed steps of each arm")
+    parser.add_argument("--warmup", type=int, default=2, help="steps before them, at least 1")
     parser.add_argument("--seed", type=int, default=0)
 
 

@@ -6,6 +6,7 @@ Every arm but full fine-tuning has its own copy of the model over one shared set
 from __future__ import annotations
 
 import copy
+import importlib
 import importlib.util
 import tempfile
 import time
@@ -139,6 +140,8 @@ def prepare(arm: Arm, base: nn.Module, cell: Cell, dropout: float, *, compiles: 
     """
     model = copy.deepcopy(base) if arm.kind == "full" else _copy_over_shared_weights(base)
     names = adapted_names(model, cell)
+    if arm.kind == "peft":
+        importlib.import_module("peft")  # not a part of the injection
     start = time.perf_counter()
     if arm.kind == "floor":
         _end_backward_at(first_block(cell, model), model, compiles=compiles)

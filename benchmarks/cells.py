@@ -45,7 +45,7 @@ class Cell:
 
 
 _VIT = {"model": "vit-s", "depth": 4, "batch": 8, "length": 196}
-_ROBERTA = {"model": "roberta-base", "depth": 6, "batch": 16, "length": 128}
+_ROBERTA = {"model": "roberta-base", "depth": 6, "width": 384, "batch": 16, "length": 128}
 _RANKS = (1, 4, 8, 16, 32, 64, 128, 256)
 
 # Each entry is a grid: every combination of its values is a cell. The sizes are cut so that two cores take minutes.
@@ -54,11 +54,11 @@ SUITES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "compiled": [{**_VIT, "mode": "compiled"}, {**_ROBERTA, "mode": "compiled"}],
     "rank": [
         {**_VIT, "targets": "all-linear", "rank": _RANKS},
-        {**_ROBERTA, "depth": 2, "targets": "all-linear", "rank": _RANKS},
+        {**_ROBERTA, "depth": 3, "targets": "all-linear", "rank": _RANKS},
     ],
     "depth": [
         {**_VIT, "targets": "all-linear", "depth": (2, 4, 8, 12)},
-        {**_ROBERTA, "targets": "all-linear", "depth": (1, 2, 4, 8)},
+        {**_ROBERTA, "targets": "all-linear", "depth": (2, 4, 8, 12)},
     ],
     "length": [
         {**_VIT, "targets": "all-linear", "length": (64, 196, 400, 576)},
@@ -66,6 +66,7 @@ SUITES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     ],
     "models": [
         {"model": "vit-b", "depth": 3, "batch": 4, "length": 196},
+        {"model": "roberta-base", "depth": 3, "batch": 16, "length": 128},
         {"model": "roberta-large", "depth": 2, "batch": 8, "length": 128},
         {"model": "llama-s", "depth": 4, "batch": 4, "length": 256},
     ],

@@ -7,7 +7,7 @@ import gc
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -35,17 +35,19 @@ class Settings:
         rounds: Timed steps of each arm.
         warmup: Steps before them.
         fused: Use the fused AdamW.
+        counts_cpu_time: Time steps by the process's CPU time, for one thread on a machine that does other work too.
         seed: Of weights, inputs and the order of the arms.
         memory_limit: Bytes that a run may take; ``None`` asks the machine.
     """
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     precision: str = "32"
     threads: int = 2
     dropout: float = 0.05
     rounds: int = 11
     warmup: int = 2
     fused: bool = True
+    counts_cpu_time: bool = False
     seed: int = 0
     memory_limit: int | None = None
 
@@ -64,22 +66,26 @@ def measure_cell(cell: Cell, arms: Sequence[Arm], settings: Settings, log: Calla
         for arm in arms:
             skip(arm, shortage)
         return list(rows.values())
-    with _defaults(settings):
-        base = build_model(cell, settings.seed)
-    budget.promised = 0  # the weights exist now
-    base.requires_grad_(False)
+    base = build_base(cell, settings)
+    budget.reserve(parameter_bytes(base), exists=True)
     loss = make_loss(cell, settings.device, seed=settings.seed)
     torch.compiler.reset()
-    racers: list[_Racer] = []
+    racers: list[Racer] = []
     for arm in arms:
         contender = _try_to_prepare(arm, base, cell, settings, budget, skip)
         if contender is not None:
-            racers.append(_Racer(contender, cell, loss, settings))
+            racers.append(Racer(contender, cell, loss, settings))
     _race(racers, rows, settings)
     return list(rows.values())
 
 
-class _Racer:
+def build_base(cell: Cell, settings: Settings) -> nn.Module:
+    """The frozen backbone that all arms start from, on the run's device and in its precision."""
+    with _defaults(settings):
+        return build_model(cell, settings.seed).requires_grad_(False)
+
+
+class Racer:
     """A contender with its optimizer and its step."""
 
     def __init__(self, contender: Contender, cell: Cell, loss: Loss, settings: Settings) -> None:
@@ -88,6 +94,7 @@ class _Racer:
         self.forward = torch.compile(contender.model) if cell.mode == "compiled" else contender.model
 
     def compute_loss(self) -> torch.Tensor:
+        """The forward pass, in the run's precision."""
         with autocast(self.settings):
             return self.loss(self.forward)
 
@@ -99,11 +106,13 @@ class _Racer:
             self.optimizer.step()
 
     def timed_step(self) -> float:
+        """Seconds that a step takes, with nothing left in the GPU's queue before or after it."""
+        clock = time.process_time if self.settings.counts_cpu_time else time.perf_counter
         self._wait()
-        start = time.perf_counter()
+        start = clock()
         self.step()
         self._wait()
-        return time.perf_counter() - start
+        return clock() - start
 
     def peak_bytes(self) -> int | None:
         """Of one step, with the adapter and the optimizer's state, without frozen weights and other arms."""
@@ -130,7 +139,7 @@ def autocast(settings: Settings) -> torch.autocast:
     return torch.autocast(settings.device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed")
 
 
-def _race(racers: Sequence[_Racer], rows: dict[str, Row], settings: Settings) -> None:
+def _race(racers: Sequence[Racer], rows: dict[str, Row], settings: Settings) -> None:
     for racer in racers:
         row = rows[racer.contender.arm.name]
         row.first_step_seconds = racer.timed_step()
@@ -146,7 +155,8 @@ def _race(racers: Sequence[_Racer], rows: dict[str, Row], settings: Settings) ->
     for racer in racers:
         contender = racer.contender
         row = rows[contender.arm.name]
-        row.step_seconds = tuple(steps[contender.arm.name])
+        # To the microsecond, as the csv keeps them: a table made from it anew is the same.
+        row.step_seconds = tuple(round(step, 6) for step in steps[contender.arm.name])
         row.trainable = sum(p.numel() for p in contender.trainable)
         row.saved_bytes = saved_bytes(racer.compute_loss, contender.model.parameters())
         row.peak_bytes = racer.peak_bytes()
@@ -159,13 +169,11 @@ def _race(racers: Sequence[_Racer], rows: dict[str, Row], settings: Settings) ->
 def _try_to_prepare(
     arm: Arm, base: nn.Module, cell: Cell, settings: Settings, budget: Budget, skip: Callable[[Arm, str], None]
 ) -> Contender | None:
-    reason = missing_peer(arm)
-    if reason is None and arm.kind == "full":
-        # Its own weights, and all of them to train.
-        weights = parameter_bytes(base)
-        reason = Budget(budget.device, budget.limit).shortage((1 + COPIES_TO_TRAIN) * weights + budget.promised)
+    own_weights = parameter_bytes(base) if arm.kind == "full" else 0
+    reason = missing_peer(arm) or budget.shortage((1 + COPIES_TO_TRAIN) * own_weights)
     if reason:
-        return skip(arm, reason)
+        skip(arm, reason)
+        return None
     try:
         contender = prepare(arm, base, cell, settings.dropout, compiles=cell.mode == "compiled")
         kept = _predict_saved_bytes(contender, cell, settings)
@@ -173,10 +181,16 @@ def _try_to_prepare(
         if arm.kind != "ours":
             raise
         # A rank that a layer doesn't allow, or a forced path that shape, dtype or dropout doesn't.
-        return skip(arm, str(error))
+        skip(arm, str(error))
+        return None
     to_train = COPIES_TO_TRAIN * sum(p.nbytes for p in contender.trainable)
     reason = budget.shortage(to_train, TEMPORARIES * kept)
-    return skip(arm, reason) if reason else contender
+    if reason:
+        skip(arm, reason)
+        return None
+    budget.reserve(to_train)
+    budget.reserve(own_weights, exists=True)
+    return contender
 
 
 def _predict_saved_bytes(contender: Contender, cell: Cell, settings: Settings) -> int:
@@ -214,5 +228,5 @@ def _empty_row(cell: Cell, arm: Arm, settings: Settings) -> Row:
         threads=settings.threads,
         arm=arm.name,
         dropout=settings.dropout if arm.has_dropout else 0.0,
-        machine=describe(settings.device, settings.threads),
+        machine=describe(settings.device, settings.threads) + ("; CPU time" if settings.counts_cpu_time else ""),
     )

@@ -79,19 +79,28 @@ class Budget:
         self.promised = 0  # optimizer states, which come into being at the first step only
 
     def shortage(self, resident: float, passing: float = 0) -> str | None:
-        """Why this much can't be taken, or ``None`` if it can, in which case ``resident`` is set aside.
+        """Why this much can't be taken, or ``None`` if it can.
 
         Args:
             resident: Bytes that will stay until the cell ends.
             passing: Bytes that are given back at the end of a step.
         """
         room = free_bytes(self.device) if self.limit is None else self.limit
-        needed = resident + passing
-        if room is not None and needed > USABLE * room - self.promised:
-            left = max(0, USABLE * room - self.promised)
-            return f"would need {needed / 1e9:.2f} GB of memory, {left / 1e9:.2f} GB can be used"
-        self.promised += int(resident)
-        return None
+        if room is None:
+            return None
+        needed, left = resident + passing, max(0.0, USABLE * room - self.promised)
+        if needed <= left:
+            return None
+        return f"would need {_size(needed)} of memory, {_size(left)} can be used"
+
+    def reserve(self, resident: float, *, exists: bool = False) -> None:
+        """Set bytes aside; those that exist already are missing from the free memory as it is."""
+        if not exists or self.limit is not None:
+            self.promised += int(resident)
+
+
+def _size(num_bytes: float) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e7 else f"{num_bytes / 1e6:.2f} MB"
 
 
 def _meminfo(key: str) -> int | None:

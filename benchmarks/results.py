@@ -81,11 +81,13 @@ class Ratio:
         median: Of the rounds' ratios.
         low: Their lower quartile.
         high: Their upper quartile.
+        fastest: Of the two fastest steps, which other work on the machine disturbs least.
     """
 
     median: float
     low: float
     high: float
+    fastest: float
 
     @classmethod
     def of(cls, row: Row, other: Row) -> Ratio:
@@ -94,13 +96,14 @@ class Ratio:
         >>> a, b = (Row("m", 1, None, 1, 1, "qkv", 1, "eager", "cpu", "32", 1, name) for name in "ab")
         >>> a.step_seconds, b.step_seconds = (2.0, 3.0, 9.0), (2.0, 2.0, 3.0)
         >>> Ratio.of(a, b)
-        Ratio(median=1.5, low=1.25, high=2.25)
+        Ratio(median=1.5, low=1.25, high=2.25, fastest=1.0)
         """
         ratios = [a / b for a, b in zip(row.step_seconds, other.step_seconds, strict=True)]
+        fastest = min(row.step_seconds) / min(other.step_seconds)
         if len(ratios) == 1:
-            return cls(*ratios * 3)
+            return cls(ratios[0], ratios[0], ratios[0], fastest)
         low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
-        return cls(median, low, high)
+        return cls(median, low, high, fastest)
 
 
 def group_rows(rows: Iterable[Row]) -> list[dict[str, Row]]:

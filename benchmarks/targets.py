@@ -1,0 +1,125 @@
+"""What the adapters are meant to reach, and whether a file of results shows it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from benchmarks.results import Ratio, Row, group_rows, ratio_to
+from benchmarks.table import peer_of
+
+SAVED_OVER_FLOOR = 1.02
+GROWTH_WITH_RANK = 1.10
+LARGEST_FLAT_RANK = 64
+# (targets, has dropout) -> at most this much of the floor, on two CPU cores at rank 8.
+CPU_TIME_OVER_FLOOR = {
+    ("qkv", False): 1.02,
+    ("all-linear", False): 1.10,
+    ("qkv", True): 1.05,
+    ("all-linear", True): 1.20,
+}
+CPU_TIME_OVER_PEFT = 0.70
+CPU_RANK = 8
+CUDA_TIME_OVER_FLOOR = 1.10
+CUDA_TIME_OVER_PEFT = 0.75
+CUDA_PEAK_OVER_FLOOR = 1.05
+OURS = ("ours-b-only", "ours-b-only-dropout")
+NEVER_SLOWER = (*OURS, "ours-lora", "ours-lora-dropout")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One target in one cell.
+
+    Attributes:
+        what: Cell, arm and measure.
+        value: What was measured, as a ratio.
+        limit: What it may be at most.
+        spread: Quartiles of a ratio of times.
+    """
+
+    what: str
+    value: float
+    limit: float
+    spread: tuple[float, float] | None = None
+
+    @property
+    def is_met(self) -> bool:
+        """The value is within the limit."""
+        return self.value <= self.limit
+
+    def __str__(self) -> str:
+        word = "pass" if self.is_met else "MISS"
+        spread = f" (quartiles {self.spread[0]:.3f}-{self.spread[1]:.3f})" if self.spread else ""
+        return f"{word}  {self.value:.3f} <= {self.limit:.2f}{spread}  {self.what}"
+
+
+def check(rows: Sequence[Row]) -> list[Verdict]:
+    """Every target that the rows have something to say about, in their order."""
+    groups = group_rows(rows)
+    verdicts = [verdict for arms in groups for verdict in _check_cell(arms)]
+    return verdicts + list(_check_growth(groups))
+
+
+def _check_cell(arms: dict[str, Row]) -> Iterator[Verdict]:
+    for name in OURS:
+        row = arms.get(name)
+        if row is not None and row.step_seconds:
+            yield from _check_against_floor(row, arms)
+    for name in NEVER_SLOWER:
+        row = arms.get(name)
+        if row is None or not row.step_seconds:
+            continue
+        for peer in (peer_of(row), *([peer_of(row).replace("lora", "b-only")] if "b-only" in name else [])):
+            ratio = ratio_to(row, arms, peer)
+            if ratio:
+                yield _timed(row, f"time over {peer}", ratio, _limit_over_peft(row, peer))
+
+
+def _check_against_floor(row: Row, arms: dict[str, Row]) -> Iterator[Verdict]:
+    floor, ratio = arms.get("floor"), ratio_to(row, arms)
+    if floor is None or ratio is None or row.mode == "compiled":
+        return
+    if row.device == "cuda":
+        yield _timed(row, "time over floor", ratio, CUDA_TIME_OVER_FLOOR)
+        if row.peak_bytes and floor.peak_bytes:
+            yield Verdict(_what(row, "peak over floor"), row.peak_bytes / floor.peak_bytes, CUDA_PEAK_OVER_FLOOR)
+        return
+    if row.rank == CPU_RANK and row.precision == "32":
+        yield _timed(row, "time over floor", ratio, CPU_TIME_OVER_FLOOR[row.targets, bool(row.dropout)])
+        if row.saved_bytes and floor.saved_bytes:
+            yield Verdict(_what(row, "saved bytes over floor"), row.saved_bytes / floor.saved_bytes, SAVED_OVER_FLOOR)
+
+
+def _limit_over_peft(row: Row, peer: str) -> float:
+    """Never slower in any cell; less where the issue asks for less."""
+    is_main_arm = row.arm in OURS and peer == "peft-lora-dropout" and row.targets == "all-linear"
+    if not is_main_arm or row.mode == "compiled":
+        return 1.0
+    if row.device == "cuda":
+        return CUDA_TIME_OVER_PEFT
+    return CPU_TIME_OVER_PEFT if row.rank == CPU_RANK and row.precision == "32" else 1.0
+
+
+def _check_growth(groups: Sequence[dict[str, Row]]) -> Iterator[Verdict]:
+    """Time over the floor at each rank up to 64, beside the smallest rank of the same cell."""
+    smallest: dict[tuple[object, ...], tuple[int, float]] = {}
+    for arms in sorted(groups, key=lambda arms: next(iter(arms.values())).rank):
+        for name in OURS:
+            row = arms.get(name)
+            ratio = ratio_to(row, arms) if row is not None else None
+            if row is None or ratio is None or row.rank > LARGEST_FLAT_RANK:
+                continue
+            key = (dataclasses.replace(row.cell, rank=0), *row.group[1:], name)
+            rank, first = smallest.setdefault(key, (row.rank, ratio.median))
+            if rank != row.rank:
+                yield Verdict(_what(row, f"time over that at rank {rank}"), ratio.median / first, GROWTH_WITH_RANK)
+
+
+def _timed(row: Row, measure: str, ratio: Ratio, limit: float) -> Verdict:
+    return Verdict(_what(row, measure), ratio.median, limit, (ratio.low, ratio.high))
+
+
+def _what(row: Row, measure: str) -> str:
+    return f"{row.arm}: {measure} [{row.cell}, {row.device}, {row.precision}]"

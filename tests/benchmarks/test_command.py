@@ -1,0 +1,152 @@
+"""The whole command on a model of a few thousand numbers, and its lines about what it does not run."""
+
+import importlib.util
+
+import pytest
+import torch
+
+from benchmarks import arms as arms_module
+from benchmarks.__main__ import main
+from benchmarks.arms import ARMS, select_arms
+from benchmarks.cells import cells_of
+from benchmarks.measure import Settings, measure_cell
+from benchmarks.memory import parameter_bytes
+from benchmarks.results import read_csv
+
+SIZE = ["--model", "vit-s", "--width", "64", "--depth", "1", "--batch", "2", "--length", "4"]
+SHORT = ["--threads", "1", "--rounds", "2", "--warmup", "1"]
+
+
+def tiny_cell(**overrides):
+    sizes = {"model": "vit-s", "depth": 1, "width": 64, "batch": 2, "length": 4, "targets": "all-linear", "rank": 2}
+    (cell,) = cells_of("quick", {name: [value] for name, value in {**sizes, **overrides}.items()})
+    return cell
+
+
+def measure(arms, *, cell=None, **settings):
+    lines = []
+    rows = measure_cell(
+        cell or tiny_cell(), select_arms(arms), Settings(threads=1, rounds=1, warmup=1, **settings), lines.append
+    )
+    return {row.arm: row for row in rows}, lines
+
+
+def test_run_report_and_check_write_and_read_one_csv(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    ranks = ["--targets", "all-linear", "--rank", "2", "8"]
+    assert main(["run", *SIZE, *SHORT, *ranks, "--arms", "short", "--out", str(tmp_path), "--name", "tiny"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"tiny.csv", "tiny.md", "tiny-rank.png"}
+    rows = read_csv(tmp_path / "tiny.csv")
+    assert [row.arm for row in rows if row.rank == 8] == [arm.name for arm in select_arms(["short"])]
+    assert all(len(row.step_seconds) == 2 and not row.skipped for row in rows)
+
+    table = (tmp_path / "tiny.md").read_text()
+    assert main(["report", str(tmp_path / "tiny.csv")]) == 0
+    assert (tmp_path / "tiny.md").read_text() == table
+
+    capsys.readouterr()
+    main(["check", str(tmp_path / "tiny.csv")])
+    lines = capsys.readouterr().out.splitlines()
+    assert any("time over that at rank 2" in line for line in lines)
+    assert lines[-1].endswith("targets met")
+
+
+@pytest.mark.parametrize("model", ["roberta-base", "llama-s"])
+def test_profile_names_the_groups_and_the_operators(model, capsys):
+    size = ["--model", model, "--width", "64", "--depth", "1", "--batch", "2", "--length", "4"]
+    assert main(["profile", *size, *SHORT, "--targets", "qkv", "--arm", "ours-b-only-dropout"]) == 0
+    text = capsys.readouterr().out
+    assert "matrix products" in text and "aten::" in text and "without a profiler" in text
+
+
+def test_arms_count_what_they_train_save_and_keep():
+    rows, _ = measure(["all"])
+    lora, b_only, shared = rows["ours-lora"], rows["ours-b-only"], rows["ours-b-only-share-a"]
+    # qkv, proj and two MLP layers of width 64, rank 2: B alone has as many rows as the layers have outputs.
+    assert b_only.trainable == rows["peft-b-only"].trainable == 2 * (3 * 64 + 64 + 256 + 64)
+    assert lora.trainable == b_only.trainable + 2 * (3 * 64 + 64 + 64 + 256)
+    assert b_only.optimizer_bytes == pytest.approx(2 * 4 * b_only.trainable, abs=200)
+    assert shared.file_bytes < b_only.file_bytes and b_only.compact_bytes < b_only.file_bytes
+    assert rows["full"].trainable * 4 == rows["full"].file_bytes
+    assert rows["floor"].trainable == rows["floor"].optimizer_bytes == rows["floor"].file_bytes == 0
+    assert rows["peft-lora-dropout"].saved_bytes > rows["peft-lora"].saved_bytes > rows["floor"].saved_bytes
+
+
+def test_frozen_weights_are_shared_and_full_fine_tuning_has_its_own():
+    cell = tiny_cell()
+    base = arms_module_base(cell)
+    before = {name: p.clone() for name, p in base.named_parameters()}
+    for name in ("ours-b-only", "peft-lora", "full"):
+        contender = arms_module.prepare(ARMS[name], base, cell, 0.0)
+        weights = {p.untyped_storage().data_ptr() for p in contender.model.parameters()}
+        shared = [p.untyped_storage().data_ptr() in weights for p in base.parameters()]
+        assert all(shared) if name != "full" else not any(shared)
+    measure(["all"], cell=cell)
+    assert all(torch.equal(p, before[name]) and not p.requires_grad for name, p in base.named_parameters())
+
+
+def arms_module_base(cell):
+    from benchmarks.measure import build_base
+
+    return build_base(cell, Settings())
+
+
+@pytest.mark.parametrize("path", ["packed", "formed"])
+def test_a_forced_path_that_the_dtype_does_not_take_is_skipped_with_its_reason(path):
+    rows, lines = measure([f"ours-b-only-{path}"], precision="bf16-true")
+    assert rows["floor"].step_seconds and not rows[f"ours-b-only-{path}"].step_seconds
+    (line,) = lines
+    assert f"skipped ours-b-only-{path}" in line and f"Path '{path}'" in line
+
+
+def test_a_rank_that_a_layer_does_not_allow_is_skipped_with_its_reason():
+    rows, lines = measure(["ours-b-only"], cell=tiny_cell(rank=128))
+    assert "allows at most 64" in rows["ours-b-only"].skipped
+    assert len(lines) == 1
+
+
+def test_a_peer_that_is_not_installed_is_named_and_skipped(monkeypatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "peft" else find_spec(name))
+    rows, lines = measure(["peft-lora", "ours-b-only"])
+    assert rows["ours-b-only"].step_seconds
+    assert lines == ["skipped peft-lora in [vit-s depth 1 width 64, 2 x 4, all-linear, rank 2, eager]: "
+                     "peft is not installed (`pip install peft`)"]  # fmt: skip
+
+
+def test_what_would_not_fit_is_predicted_and_skipped_with_a_line():
+    weights = parameter_bytes(arms_module_base(tiny_cell()))
+    rows, lines = measure(["full", "ours-b-only"], memory_limit=weights // 2)
+    assert all(row.skipped.startswith("would need") for row in rows.values())
+    assert len(lines) == len(rows)
+
+    # Room for the frozen backbone with adapters, but not for a second copy with gradients and moments.
+    rows, (line,) = measure(["full", "ours-b-only"], memory_limit=4 * weights)
+    assert rows["ours-b-only"].step_seconds and "skipped full" in line and "of memory" in line
+
+    # Room for the weights, not for what a batch keeps.
+    rows, lines = measure(["ours-b-only"], cell=tiny_cell(batch=4096), memory_limit=4 * weights)
+    assert rows["ours-b-only"].skipped and rows["floor"].skipped
+
+
+def test_unknown_arms_and_impossible_sizes_say_what_is_valid(tmp_path):
+    with pytest.raises(SystemExit, match="Arm 'peft-qlora' is unknown; valid are the groups short"):
+        main(["run", *SIZE, *SHORT, "--arms", "peft-qlora", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="`length` of a ViT is its number of patches, a square such as 196, got 5"):
+        main(["run", *SIZE[:-1], "5", *SHORT, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="`width` must be a multiple of 64 for vit-s, got 100"):
+        main(["run", *SIZE, *SHORT, "--width", "100", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="needs `--threads 1 --device cpu`"):
+        main(["run", *SIZE, "--cpu-time", "--threads", "2", "--out", str(tmp_path)])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says so only where there is no GPU")
+def test_a_missing_gpu_is_an_error_that_says_so(tmp_path):
+    with pytest.raises(SystemExit, match="torch sees no GPU here"):
+        main(["run", *SIZE, "--device", "cuda", "--out", str(tmp_path)])
+
+
+@pytest.mark.slow
+def test_compiled_arms_run(tmp_path):
+    rows, lines = measure(["floor", "peft-lora", "ours-b-only", "ours-b-only-dropout"], cell=tiny_cell(mode="compiled"))
+    assert not lines and all(row.step_seconds for row in rows.values())

@@ -1,0 +1,65 @@
+"""Verdicts on made-up results."""
+
+import pytest
+
+from benchmarks.results import Row, read_csv, write_csv
+from benchmarks.targets import check
+
+
+def row(arm, steps, *, dropout=0.0, saved=100, **fields):
+    cell = {"model": "vit-s", "depth": 4, "width": None, "batch": 8, "length": 196, "targets": "all-linear"}
+    cell |= {"rank": 8, "mode": "eager", "device": "cpu", "precision": "32", "threads": 2}
+    return Row(**{**cell, **fields}, arm=arm, dropout=dropout, step_seconds=tuple(steps), saved_bytes=saved)
+
+
+def verdicts(*rows):
+    return {v.what.split(" [")[0]: v for v in check(rows)}
+
+
+def test_ratios_are_taken_round_by_round():
+    # The second round is twice as slow for everything: a ratio of medians of other rounds would not see it.
+    found = verdicts(row("floor", [1, 2, 1]), row("ours-b-only", [1.05, 2.1, 1.5]))
+    assert found["ours-b-only: time over floor"].value == pytest.approx(1.05)
+    assert found["ours-b-only: time over floor"].is_met
+
+
+@pytest.mark.parametrize(
+    ("targets", "dropout", "limit"),
+    [("qkv", 0.0, 1.02), ("all-linear", 0.0, 1.10), ("qkv", 0.05, 1.05), ("all-linear", 0.05, 1.20)],
+)
+def test_limits_over_the_floor_depend_on_targets_and_dropout(targets, dropout, limit):
+    arm = "ours-b-only-dropout" if dropout else "ours-b-only"
+    found = verdicts(row("floor", [1], targets=targets), row(arm, [limit], dropout=dropout, targets=targets, saved=103))
+    assert found[f"{arm}: time over floor"].limit == limit and found[f"{arm}: time over floor"].is_met
+    assert not found[f"{arm}: saved bytes over floor"].is_met
+
+
+def test_all_linear_with_dropout_is_held_to_less_than_peft_and_compiled_cells_only_to_no_more():
+    rows = [row("peft-lora-dropout", [1.0], dropout=0.05), row("ours-b-only-dropout", [0.8], dropout=0.05)]
+    verdict = verdicts(*rows)["ours-b-only-dropout: time over peft-lora-dropout"]
+    assert not verdict.is_met and str(verdict).startswith("MISS  0.800 <= 0.70")
+    for r in rows:
+        r.mode = "compiled"
+    assert verdicts(*rows)["ours-b-only-dropout: time over peft-lora-dropout"].is_met
+
+
+def test_growth_is_measured_from_the_smallest_rank_up_to_64():
+    rows = [r for rank, t in [(4, 1.0), (64, 1.2), (128, 9)]
+            for r in (row("floor", [1], rank=rank), row("ours-b-only", [t], rank=rank))]  # fmt: skip
+    growth = [v for v in check(rows) if "time over that at rank 4" in v.what]
+    assert [(v.value, v.is_met) for v in growth] == [(pytest.approx(1.2), False)]
+
+
+def test_on_a_gpu_the_peak_counts_too():
+    floor, ours = (row(arm, [1], device="cuda", precision="bf16-true") for arm in ("floor", "ours-b-only"))
+    floor.peak_bytes, ours.peak_bytes = 100, 106
+    found = verdicts(floor, ours)
+    assert found["ours-b-only: time over floor"].limit == 1.10
+    assert not found["ours-b-only: peak over floor"].is_met
+
+
+def test_rows_are_the_same_after_a_csv(tmp_path):
+    rows = [row("floor", [0.25, 0.5], width=64), row("full", [], saved=None)]
+    rows[1].skipped = "would need 9.00 GB, at least, of memory"
+    write_csv(rows, tmp_path / "a" / "x.csv")
+    assert read_csv(tmp_path / "a" / "x.csv") == rows
