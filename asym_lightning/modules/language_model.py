@@ -1,0 +1,120 @@
+"""Hugging Face language models, encoder-decoders and decoders: by name, from a local folder, or from random weights."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+Architecture = Literal["causal", "encoder-decoder"]
+Precision = Literal["float32", "bfloat16", "float16"]
+_AUTO_CLASSES = {"causal": AutoModelForCausalLM, "encoder-decoder": AutoModelForSeq2SeqLM}
+
+
+def create_language_model(
+    source: str,
+    architecture: Architecture,
+    pretrained: bool = True,
+    precision: Precision = "float32",
+    model_args: dict[str, Any] | None = None,
+) -> nn.Module:
+    """Build a language model with its own output layer.
+
+    Args:
+        source: Name on the hub, or local folder with `config.json` and, if `pretrained`, the weights.
+        architecture: `causal` for a decoder, `encoder-decoder` for the likes of BART and T5.
+        pretrained: Load the pretrained weights; False starts from random ones and needs `config.json` alone.
+        precision: Precision of the weights in memory, whatever it is in the file.
+        model_args: Fields of the model's config that differ, such as `{"attention_dropout": 0.0}`.
+
+    Raises:
+        ValueError: If there is no such model, it is of another architecture, or its config lacks a field.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"there is no backbone {source!r}, on the hub or as a local folder: {_line(error)}") from error
+    for name, value in (model_args or {}).items():
+        if not hasattr(config, name):
+            nearest = difflib.get_close_matches(name, list(config.to_dict()), n=1)
+            hint = f": did you mean {nearest[0]}?" if nearest else "."
+            raise ValueError(f"`model_args` {name!r} is no field of the config of {source!r}{hint}")
+        setattr(config, name, value)
+    if bool(config.is_encoder_decoder) != (architecture == "encoder-decoder"):
+        kind = "an encoder-decoder" if config.is_encoder_decoder else "no encoder-decoder"
+        raise ValueError(f"the backbone {source!r} is {kind} ({config.model_type}); this task needs a {architecture}.")
+    auto_class = _AUTO_CLASSES[architecture]
+    dtype = getattr(torch, precision)
+    try:
+        if not pretrained:
+            return auto_class.from_config(config).to(dtype)
+        return auto_class.from_pretrained(source, config=config, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the backbone {source!r} cannot be built ({architecture}): {_line(error)}") from error
+
+
+def last_hidden_states(model: nn.Module, **inputs: Any) -> Any:
+    """Run a decoder without its output layer; the result has `last_hidden_state` (batch, length, width)."""
+    return model.base_model(**inputs)  # type: ignore[operator]
+
+
+def output_layer(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return the function from hidden states (..., width) to logits (..., vocabulary) of a decoder.
+
+    With `last_hidden_states` it gives what the model itself would, but leaves to the caller for which positions the
+    logits are formed. Families that scale or cap their logits are known here; `check_output_layer` finds others.
+    """
+    layer = model.get_output_embeddings()  # type: ignore[operator]
+    config: Any = model.config
+    scale = 1.0
+    if config.model_type.startswith("granite"):
+        scale = 1 / config.logits_scaling
+    elif config.model_type.startswith("cohere"):
+        scale = config.logit_scale
+    elif config.model_type == "falcon_h1":
+        scale = config.lm_head_multiplier
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma
+
+    def logits(hidden: Tensor) -> Tensor:
+        values = layer(hidden)
+        if scale != 1:
+            values = values * scale
+        return values if cap is None else torch.tanh(values / cap) * cap
+
+    return logits
+
+
+@torch.no_grad()
+def check_output_layer(model: nn.Module, input_ids: Tensor) -> None:
+    """Check on a few tokens that `output_layer` does all that the model does after its last hidden states.
+
+    Args:
+        model: A decoder.
+        input_ids: Tokens (1, length) to try; few will do.
+
+    Raises:
+        ValueError: If the logits differ.
+    """
+    was_training = model.training
+    model.eval()
+    ours = output_layer(model)(last_hidden_states(model, input_ids=input_ids, use_cache=False).last_hidden_state)
+    own = model(input_ids=input_ids, use_cache=False).logits
+    model.train(was_training)
+    if not torch.allclose(ours.float(), own.float(), rtol=1e-2, atol=1e-2 * float(own.float().abs().max())):
+        raise ValueError(
+            f"the family {model.config.model_type!r} changes its logits after the output layer in a way that is not "  # type: ignore[union-attr]
+            "known here: set `chunk_size: null` to form them all at once."
+        )
+
+
+def num_embeddings(model: nn.Module) -> int:
+    """Number of tokens that a model has embeddings for."""
+    return int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
