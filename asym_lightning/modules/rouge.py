@@ -116,14 +116,14 @@ class Rouge(Metric):
 
     full_state_update = False
     total: Tensor
-    num_summaries: Tensor
+    num_texts: Tensor
     num_empty: Tensor
 
     def __init__(self, use_stemmer: bool = True) -> None:
         super().__init__()
         self.use_stemmer = use_stemmer
         self.add_state("total", torch.zeros(len(ROUGE_NAMES), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("num_summaries", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("num_texts", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("num_empty", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, predictions: Sequence[str], references: Sequence[str]) -> None:
@@ -132,11 +132,11 @@ class Rouge(Metric):
             scores = rouge_scores(split_sentences(prediction), split_sentences(reference), self.use_stemmer)
             self.total += self.total.new_tensor([scores[name].f1 for name in ROUGE_NAMES])
             self.num_empty += not prediction.strip()
-        self.num_summaries += len(predictions)
+        self.num_texts += len(predictions)
 
     def compute(self) -> dict[str, Tensor]:
         """Return the mean of each score."""
-        means = (self.total / self.num_summaries.clamp(min=1)).float()
+        means = (self.total / self.num_texts.clamp(min=1)).float()
         return dict(zip(ROUGE_NAMES, means.unbind(), strict=True))
 
 

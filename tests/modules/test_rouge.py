@@ -66,7 +66,7 @@ def test_metric_is_the_mean_and_counts_empty_summaries() -> None:
     scores = rouge.compute()
     assert scores["rougeLsum"] == 0.5  # by sentence the order does not count
     assert scores["rougeL"] < 0.5
-    assert (int(rouge.num_empty), int(rouge.num_summaries)) == (1, 2)
+    assert (int(rouge.num_empty), int(rouge.num_texts)) == (1, 2)
     assert not torch.isnan(torch.stack(list(Rouge().compute().values()))).any()
 
 

@@ -1,0 +1,80 @@
+"""How text is generated, said in full, so that a score does not hang on a checkpoint's defaults."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformers import GenerationConfig
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """Beam search, or with one beam greedy search, or sampling.
+
+    What is not named here (the tokens that start and end a text) stays as the model's checkpoint has it. Lengths count
+    new tokens: for an encoder-decoder, transformers' `max_length` is one more, for it counts the start token too.
+
+    Args:
+        num_beams: Beams of the search; 1 is greedy.
+        max_new_tokens: Longest text.
+        min_new_tokens: Shortest text; the end is not allowed before.
+        length_penalty: Exponent of the length that a beam's log-probability is divided by; above 0 favours long texts.
+        no_repeat_ngram_size: Sequences of so many tokens occur but once; 0 allows repetition.
+        early_stopping: End the search as soon as there are `num_beams` finished texts.
+        do_sample: Draw tokens at random, in place of the most likely ones.
+        temperature: Divisor of the logits when sampling.
+        top_p: Share of the probability that is sampled from, the most likely tokens first.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    num_beams: int = 1
+    max_new_tokens: int = 64
+    min_new_tokens: int = 0
+    length_penalty: float = 1.0
+    no_repeat_ngram_size: int = 0
+    early_stopping: bool = False
+    do_sample: bool = False
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("num_beams", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, not {getattr(self, name)}.")
+        if not 0 <= self.min_new_tokens <= self.max_new_tokens:
+            raise ValueError(
+                f"`min_new_tokens` must be between 0 and `max_new_tokens` ({self.max_new_tokens}), "
+                f"not {self.min_new_tokens}."
+            )
+        if self.no_repeat_ngram_size < 0:
+            raise ValueError(f"`no_repeat_ngram_size` must not be negative: {self.no_repeat_ngram_size}.")
+        if self.temperature <= 0 or not 0 < self.top_p <= 1:
+            raise ValueError(
+                f"`temperature` must be positive and `top_p` in (0, 1], not {self.temperature} and {self.top_p}."
+            )
+
+    def config_for(self, model: nn.Module, pad_token_id: int) -> GenerationConfig:
+        """Return the model's own generation config with everything that is named here replaced.
+
+        Args:
+            model: A model of transformers.
+            pad_token_id: What finished texts are padded with, where the model has nothing of its own.
+        """
+        config: Any = copy.deepcopy(model.generation_config)
+        settings = dataclasses.asdict(self)
+        if not self.do_sample:  # transformers warns of settings that have no effect
+            settings |= {"temperature": None, "top_p": None, "top_k": None}
+        if self.num_beams == 1:
+            settings |= {"length_penalty": None, "early_stopping": None}
+        settings |= {"max_length": None, "min_length": None}  # else a checkpoint's would count as well
+        for name, value in settings.items():
+            setattr(config, name, value)
+        if config.pad_token_id is None:
+            config.pad_token_id = pad_token_id
+        return config

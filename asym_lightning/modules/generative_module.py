@@ -1,0 +1,297 @@
+"""What summarisation and instruction tuning have in common: a language model that is trained, and then writes."""
+
+from __future__ import annotations
+
+import functools
+import math
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from asym_lightning.adapters import AdapterConfig
+from asym_lightning.modules.base import AdapterModule
+from asym_lightning.modules.decoding import Decoding
+from asym_lightning.modules.language_model import Architecture, Precision, create_language_model, num_embeddings
+from asym_lightning.modules.samples_file import Sample, log_samples, write_jsonl
+from asym_lightning.modules.schedule import WarmupSchedule
+from asym_lightning.modules.text_backbone import longest_sequence
+from asym_lightning.modules.token_accuracy import TokenAccuracy
+
+EvaluationStage = Literal["val", "test"]
+NUM_LOGGED = 8
+
+
+class GenerativeModule(AdapterModule):
+    """A language model whose texts are generated and judged in evaluation, beside the loss of the right ones.
+
+    Logs `loss` and `token_accuracy` of the reference texts, each weighted by tokens, and what `build_text_metric`
+    returns of the generated ones, for the first `num_val_samples` or `num_test_samples` rows. The first few samples go
+    to `samples/` in the run's directory and to loggers that show text. `predict` generates a text for every row and
+    writes them all to a jsonl file in the run's directory.
+
+    A task is a subclass with `step`, `prompts`, `build_text_metric` and the three class attributes.
+
+    Args:
+        backbone: Name on the hub, local folder with `config.json` (and weights, if `pretrained`), or a model of
+            transformers.
+        adapter: The adapter to inject; None trains everything, which needs `train_backbone`.
+        train_backbone: Train every parameter of the backbone (full fine-tuning); needs `adapter` to be None.
+        pretrained: Load pretrained weights; False starts the backbone from random ones.
+        precision: Precision of the backbone's weights in memory; adapters are in float32.
+        model_args: Fields of the model's config that differ.
+        gradient_checkpointing: Compute activations again in the backward pass in place of keeping them.
+        decoding: How texts are generated; None means greedily, at most 64 tokens.
+        num_val_samples: Number of rows that texts are generated for in validation; None means all, 0 none.
+        num_test_samples: The same in testing.
+        optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
+        scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; None keeps the rate constant.
+
+    Raises:
+        ValueError: If there is an `adapter` and `train_backbone` as well, or a number is negative.
+    """
+
+    architecture: ClassVar[Architecture]
+    sample_keys: ClassVar[tuple[str, str, str]]
+    """Names of the given text, the reference and the generated text in samples."""
+    predictions_file: ClassVar[str]
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        adapter: AdapterConfig | None = None,
+        train_backbone: bool = False,
+        pretrained: bool = True,
+        precision: Precision = "float32",
+        model_args: dict[str, Any] | None = None,
+        gradient_checkpointing: bool = False,
+        decoding: Decoding | None = None,
+        num_val_samples: int | None = 64,
+        num_test_samples: int | None = None,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(backbone, adapter, train_backbone, optimizer, scheduler)
+        for name, number in {"num_val_samples": num_val_samples, "num_test_samples": num_test_samples}.items():
+            if number is not None and number < 0:
+                raise ValueError(f"`{name}` must not be negative, or null for all: {number}.")
+        self.pretrained = pretrained
+        self.precision = precision
+        self.model_args = model_args
+        self.gradient_checkpointing = gradient_checkpointing
+        self.decoding = Decoding(**decoding) if isinstance(decoding, Mapping) else decoding or Decoding()
+        self.num_samples = {"val": num_val_samples, "test": num_test_samples}
+        self._samples: list[Sample] = []
+        self._predictions: list[tuple[int, Sample]] = []
+
+    # What a task defines
+
+    @abstractmethod
+    def prompts(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return what is given to the model to write on from: tokens and attention mask (rows, length)."""
+
+    @abstractmethod
+    def build_text_metric(self) -> Metric:
+        """Return a metric that compares lists of texts: `update(generated, references)`; it counts `num_empty`."""
+
+    def texts(self, batch: dict[str, Any]) -> tuple[list[str], list[str]]:
+        """Return given texts and references; the data module's own where they are in the batch, else decoded tokens."""
+        source = batch.get("source") or self.decode(self.prompts(batch)[0])
+        if "reference" in batch:
+            return source, batch["reference"]
+        labels = batch.get("labels")
+        return source, [""] * len(source) if labels is None else self.decode(labels)
+
+    # Building
+
+    def build_backbone(self, source: str | nn.Module) -> nn.Module:
+        """Build the model; one that is given is used as it is.
+
+        Raises:
+            ValueError: If there is no such model, or the tokenizer has more tokens than it.
+        """
+        model = (
+            create_language_model(source, self.architecture, self.pretrained, self.precision, self.model_args)
+            if isinstance(source, str)
+            else source
+        )
+        if self.gradient_checkpointing:
+            # The other kind needs inputs that require a gradient, and those of a frozen embedding do not.
+            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+        self._longest = longest_sequence(model)
+        if self._trainer is not None:
+            self._check_vocabulary(model)
+        return model
+
+    def _check_vocabulary(self, model: nn.Module) -> None:
+        tokenizer, known = self.tokenizer, num_embeddings(model)
+        if len(tokenizer) > known:
+            raise ValueError(
+                f"the tokenizer {tokenizer.name_or_path!r} has {len(tokenizer):,} tokens, but the backbone has "
+                f"embeddings for {known:,}: give the data module the tokenizer that belongs to the backbone."
+            )
+
+    def configure_model(self) -> None:
+        """Build the backbone, inject the adapter and make the metrics; a second call does nothing."""
+        if hasattr(self, "backbone"):
+            return
+        super().configure_model()
+        self.val_text_metric = self.build_text_metric()
+        self.test_text_metric = self.build_text_metric()
+
+    def build_metrics(self) -> MetricCollection:
+        """Return the share of the reference's tokens that are the most likely ones."""
+        return MetricCollection({"token_accuracy": TokenAccuracy()})
+
+    @functools.cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The data module's tokenizer, or that of the backbone.
+
+        Raises:
+            ValueError: If there is neither.
+        """
+        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        if (tokenizer := getattr(data, "tokenizer", None)) is not None:
+            return tokenizer
+        if not isinstance(self._backbone_source, str):
+            raise ValueError(
+                "there is no tokenizer: the data module has none, and `backbone` is no name to take it from."
+            )
+        return AutoTokenizer.from_pretrained(self._backbone_source)
+
+    @property
+    def pad_token_id(self) -> int:
+        """What is padded with: many decoders have no padding token, and then it is the end of the text."""
+        ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return next(int(i) for i in ids if i is not None)
+
+    def check_length(self, length: int) -> None:
+        """Check that the model has positions for sequences of a length.
+
+        Raises:
+            ValueError: If it has not.
+        """
+        if self._longest is not None and length > self._longest:
+            raise ValueError(
+                f"a batch has sequences of {length} tokens, but the backbone allows {self._longest}: "
+                "set the data module's maximal length to at most that."
+            )
+
+    # Generating
+
+    @torch.no_grad()
+    def generate(self, input_ids: Tensor, attention_mask: Tensor) -> list[str]:
+        """Generate a text for each row; only what is new is returned."""
+        model: Any = self.backbone
+        config = self.decoding.config_for(model, self.pad_token_id)
+        generated = model.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config)
+        return self.decode(generated if self.architecture == "encoder-decoder" else generated[:, input_ids.shape[1] :])
+
+    def decode(self, ids: Tensor) -> list[str]:
+        """Return texts without special tokens; positions of -100 are left out."""
+        rows = [[i for i in row if i >= 0] for row in ids.tolist()]
+        return [str(self.tokenizer.decode(row, skip_special_tokens=True)).strip() for row in rows]
+
+    # Evaluation
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Log `val/loss` and the metrics over the epoch, and generate the first texts."""
+        self._step_and_log("val", batch)
+        self._generate_samples("val", batch)
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Log `test/loss` and the metrics over the epoch, and generate texts."""
+        self._step_and_log("test", batch)
+        self._generate_samples("test", batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the samples of the last epoch."""
+        self._samples = []
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the samples of the last epoch."""
+        self._samples = []
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of generated texts, and some of the texts."""
+        self._log_texts("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of generated texts, and some of the texts."""
+        self._log_texts("test")
+
+    def _text_metric(self, stage: EvaluationStage) -> Any:
+        return getattr(self, f"{stage}_text_metric")
+
+    def _generate_samples(self, stage: EvaluationStage, batch: dict[str, Any]) -> None:
+        count = len(batch["input_ids"])
+        limit = self.num_samples[stage]
+        if limit is not None:
+            limit = math.ceil(limit / self.trainer.world_size)
+            count = min(count, limit - int(self._text_metric(stage).num_texts))
+        if count < 1:
+            return
+        samples = self.samples({name: value[:count] for name, value in batch.items()})
+        _, reference, generated = self.sample_keys
+        self._text_metric(stage).update(
+            [str(sample[generated]) for sample in samples], [str(sample[reference]) for sample in samples]
+        )
+        self._samples += samples[: NUM_LOGGED - len(self._samples)]
+
+    def samples(self, batch: dict[str, Any]) -> list[Sample]:
+        """Generate a text for each row and put it beside what was given and what was expected."""
+        generated = self.generate(*self.prompts(batch))
+        rows = zip(*self.texts(batch), generated, strict=True)
+        return [dict(zip(self.sample_keys, row, strict=True)) for row in rows]
+
+    def _log_texts(self, stage: EvaluationStage) -> None:
+        metric = self._text_metric(stage)
+        if not metric.update_called:
+            return
+        values = {f"{stage}/{name}": value for name, value in metric.compute().items()}
+        # All processes hold the same values by now; `sync_dist` only keeps Lightning from warning that they might not.
+        self.log_dict(values, prog_bar=True, sync_dist=True)
+        if metric.num_empty:
+            total = int(metric.num_texts)
+            rank_zero_warn(f"{int(metric.num_empty)} of {total} texts generated in {stage} are empty and score 0.")
+        metric.reset()
+        if self.trainer.is_global_zero and not self.trainer.sanity_checking:
+            name = f"{stage}_step_{self.global_step}.jsonl"
+            write_jsonl(self._run_directory / "samples" / name, self._samples)
+            log_samples(self.trainer.loggers, f"{stage}/samples", self._samples, self.global_step)
+
+    # Prediction
+
+    def on_predict_epoch_start(self) -> None:
+        """Forget earlier predictions."""
+        self._predictions = []
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Sequence[Sample]:
+        """Generate a text for each row."""
+        samples = self.samples(batch)
+        rows = (
+            batch["row"].tolist()
+            if "row" in batch
+            else range(len(self._predictions), len(self._predictions) + len(samples))
+        )
+        self._predictions += zip(rows, samples, strict=True)
+        return samples
+
+    def on_predict_epoch_end(self) -> None:
+        """Write the texts in the order of the data, one file for each process."""
+        stem, suffix = self.predictions_file.split(".")
+        rank = f"_rank{self.global_rank}" if self.trainer.world_size > 1 else ""
+        path = self._run_directory / f"{stem}{rank}.{suffix}"
+        write_jsonl(path, [sample for _, sample in sorted(self._predictions, key=lambda prediction: prediction[0])])
+        rank_zero_info(f"predictions    {path}")
+
+    @property
+    def _run_directory(self) -> Path:
+        return Path(self.trainer.log_dir or self.trainer.default_root_dir)

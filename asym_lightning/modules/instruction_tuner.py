@@ -1,0 +1,157 @@
+"""Instruction tuning of any Hugging Face decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from asym_lightning.adapters import AdapterConfig
+from asym_lightning.modules.base import StepOutput
+from asym_lightning.modules.chunked_cross_entropy import IGNORED, chunked_cross_entropy
+from asym_lightning.modules.decoding import Decoding
+from asym_lightning.modules.exact_match import ExactMatch
+from asym_lightning.modules.generative_module import GenerativeModule
+from asym_lightning.modules.language_model import (
+    Precision,
+    check_output_layer,
+    last_hidden_states,
+    output_layer,
+)
+from asym_lightning.modules.packed_attention import packed_inputs
+from asym_lightning.modules.schedule import WarmupSchedule
+
+
+class InstructionTuner(GenerativeModule):
+    """Teach a decoder to answer: cross-entropy of the responses, given the prompts.
+
+    Batches are dictionaries with `input_ids`, `attention_mask` and `labels` (batch, length); labels are the tokens
+    themselves, -100 in prompts and padding. Packed batches also have `segment_ids` and `position_ids`.
+
+    Logs `loss`, the mean over the responses' tokens, `token_accuracy`, and `exact_match`, the share of generated
+    responses that equal the reference. `predict` writes `responses.jsonl` with `prompt`, `reference` and `response`.
+
+    Args:
+        backbone: Name on the hub, local folder with `config.json` (and weights, if `pretrained`), or a model.
+        adapter: The adapter to inject; null trains everything, which needs `train_backbone`.
+        train_backbone: Train every parameter of the backbone (full fine-tuning); needs `adapter: null`.
+        pretrained: Load pretrained weights; false starts the backbone from random ones.
+        precision: Precision of the backbone's weights in memory; adapters are in float32.
+        model_args: Fields of the model's config that differ.
+        gradient_checkpointing: Compute activations again in the backward pass in place of keeping them.
+        chunk_size: Number of positions whose logits exist at one time; null forms those of all labelled positions.
+        decoding: How responses are generated; null means greedily, at most 64 tokens.
+        num_val_samples: Number of prompts that are answered in validation; null means all, 0 none.
+        num_test_samples: The same in testing.
+        optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
+        scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; null keeps the rate constant.
+
+    Raises:
+        ValueError: If there is an `adapter` and `train_backbone` as well, or a number is out of range.
+
+    Example:
+        >>> from transformers import LlamaConfig, LlamaForCausalLM
+        >>> config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+        ...     num_attention_heads=2)
+        >>> module = InstructionTuner(LlamaForCausalLM(config), adapter=AdapterConfig(rank=2, targets=["q", "v"]))
+        >>> module.configure_model()
+        >>> ids = torch.tensor([[1, 7, 8, 2]])
+        >>> labels = torch.tensor([[-100, -100, 8, 2]])
+        >>> batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+        >>> len(module.step(batch).targets)  # the tokens that count
+        2
+    """
+
+    architecture = "causal"
+    sample_keys = ("prompt", "reference", "response")
+    predictions_file = "responses.jsonl"
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        adapter: AdapterConfig | None = None,
+        train_backbone: bool = False,
+        pretrained: bool = True,
+        precision: Precision = "float32",
+        model_args: dict[str, Any] | None = None,
+        gradient_checkpointing: bool = False,
+        chunk_size: int | None = 1024,
+        decoding: Decoding | None = None,
+        num_val_samples: int | None = 8,
+        num_test_samples: int | None = None,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(
+            backbone,
+            adapter,
+            train_backbone,
+            pretrained,
+            precision,
+            model_args,
+            gradient_checkpointing,
+            decoding,
+            num_val_samples,
+            num_test_samples,
+            optimizer,
+            scheduler,
+        )
+        if chunk_size is not None and chunk_size < 1:
+            raise ValueError(f"`chunk_size` must be at least 1, or null for all positions, not {chunk_size}.")
+        self.chunk_size = chunk_size
+        self._is_output_layer_checked = False
+
+    def build_text_metric(self) -> ExactMatch:
+        """Return the share of responses that are right to the letter."""
+        return ExactMatch()
+
+    def step(self, batch: dict[str, Any]) -> StepOutput:
+        """Return the mean cross-entropy of the responses' tokens."""
+        summed, likely, targets = self.summed_loss(batch)
+        return StepOutput(summed / max(len(targets), 1), likely, targets)
+
+    def summed_loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the summed cross-entropy of the responses' tokens, the most likely tokens, and the tokens."""
+        input_ids = batch["input_ids"]
+        segment_ids = batch.get("segment_ids")
+        self.check_length(input_ids.shape[1] if segment_ids is None else int(batch["position_ids"].max()) + 1)
+        inputs: dict[str, Any] = {"input_ids": input_ids, "use_cache": False}
+        if segment_ids is None:
+            inputs["attention_mask"] = batch["attention_mask"]
+        else:
+            inputs |= packed_inputs(self.backbone, segment_ids, batch["position_ids"])
+        targets = batch["labels"][:, 1:].flatten()  # the hidden state of each token is to give the next one
+        if self.chunk_size is None:
+            return self._loss_of_logits(self(**inputs).logits[:, :-1].flatten(0, 1), targets)
+        if not self._is_output_layer_checked:
+            check_output_layer(self.backbone, input_ids[:1, :4])
+            self._is_output_layer_checked = True
+        hidden = last_hidden_states(self.backbone, **inputs).last_hidden_state[:, :-1].flatten(0, 1)
+        loss, likely = chunked_cross_entropy(
+            hidden, targets, output_layer(self.backbone), self._trained_output_parameters(), self.chunk_size
+        )
+        return loss, likely, targets[targets != IGNORED]
+
+    def _loss_of_logits(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits, targets = logits[targets != IGNORED].float(), targets[targets != IGNORED]
+        return F.cross_entropy(logits, targets, reduction="sum"), logits.argmax(dim=-1), targets
+
+    def _trained_output_parameters(self) -> list[nn.Parameter]:
+        layer: nn.Module = self.backbone.get_output_embeddings()  # type: ignore[operator]
+        return [parameter for parameter in layer.parameters() if parameter.requires_grad]
+
+    def prompts(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return the tokens before each response, padded on the left, where generation has to go on from."""
+        input_ids, labels, mask = batch["input_ids"], batch["labels"], batch["attention_mask"].bool()
+        is_prompt = mask & ((labels != IGNORED).cumsum(dim=1) == 0)
+        lengths = is_prompt.sum(dim=1)
+        width = int(lengths.max())
+        ids = input_ids.new_full((len(input_ids), width), self.pad_token_id)
+        for row, (tokens, length) in enumerate(zip(input_ids, lengths.tolist(), strict=True)):
+            ids[row, width - length :] = tokens[:length]
+        positions = torch.arange(width, device=ids.device)
+        return ids, (positions >= width - lengths[:, None]).long()

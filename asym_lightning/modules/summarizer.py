@@ -1,0 +1,128 @@
+"""Summarisation with any Hugging Face encoder-decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from asym_lightning.adapters import AdapterConfig
+from asym_lightning.modules.base import StepOutput
+from asym_lightning.modules.chunked_cross_entropy import IGNORED
+from asym_lightning.modules.decoding import Decoding
+from asym_lightning.modules.generative_module import GenerativeModule
+from asym_lightning.modules.language_model import Precision
+from asym_lightning.modules.rouge import Rouge
+from asym_lightning.modules.schedule import WarmupSchedule
+
+
+class Summarizer(GenerativeModule):
+    """Summarise with BART, Pegasus, T5 or another encoder-decoder: cross-entropy of the references, ROUGE of summaries.
+
+    Batches are dictionaries with `input_ids` and `attention_mask` (batch, length) and `labels` (batch, length of the
+    summaries), -100 where there is padding; for evaluation also the texts `source` and `reference`, whole and with
+    their line breaks, and `row`.
+
+    Logs `loss` and `token_accuracy`, and of the generated summaries `rouge1`, `rouge2`, `rougeL` and `rougeLsum` in
+    [0, 1]: F1 with stems. What papers call ROUGE-L on CNN/DailyMail is `rougeLsum`. `predict` writes
+    `summaries.jsonl` with `source`, `reference` and `summary`.
+
+    The roles `q`, `k`, `v` adapt the encoder's self-attention, the decoder's self-attention and the cross-attention.
+    Leave one out by `exclude`, such as `["*encoder_attn*"]` for BART's cross-attention, or name another in `targets`,
+    such as `["encoder.layers.*.q_proj"]`.
+
+    Args:
+        backbone: Name on the hub, local folder with `config.json` (and weights, if `pretrained`), or a model.
+        adapter: The adapter to inject; null trains everything, which needs `train_backbone`.
+        train_backbone: Train every parameter of the backbone (full fine-tuning); needs `adapter: null`.
+        pretrained: Load pretrained weights; false starts the backbone from random ones.
+        precision: Precision of the backbone's weights in memory; adapters are in float32.
+        model_args: Fields of the model's config that differ, such as `dropout`.
+        gradient_checkpointing: Compute activations again in the backward pass in place of keeping them.
+        label_smoothing: Share of the target probability spread over all tokens, in [0, 1]; in training alone.
+        decoding: How summaries are generated; null means greedily, at most 64 tokens. Name it in full for scores.
+        num_val_samples: Number of documents that are summarised in validation; null means all, 0 none.
+        num_test_samples: The same in testing.
+        use_stemmer: Compare stems in ROUGE, as papers do.
+        optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
+        scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; null keeps the rate constant.
+
+    Raises:
+        ValueError: If there is an `adapter` and `train_backbone` as well, or a number is out of range.
+
+    Example:
+        >>> from transformers import BartConfig, BartForConditionalGeneration
+        >>> config = BartConfig(vocab_size=20, d_model=8, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=8,
+        ...     decoder_ffn_dim=8, encoder_attention_heads=2, decoder_attention_heads=2)
+        >>> module = Summarizer(BartForConditionalGeneration(config), adapter=AdapterConfig(rank=2))
+        >>> module.configure_model()
+        >>> ids = torch.tensor([[0, 5, 2]])
+        >>> output = module.step({"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids})
+        >>> output.predictions.shape
+        torch.Size([3])
+    """
+
+    architecture = "encoder-decoder"
+    sample_keys = ("source", "reference", "summary")
+    predictions_file = "summaries.jsonl"
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        adapter: AdapterConfig | None = None,
+        train_backbone: bool = False,
+        pretrained: bool = True,
+        precision: Precision = "float32",
+        model_args: dict[str, Any] | None = None,
+        gradient_checkpointing: bool = False,
+        label_smoothing: float = 0.0,
+        decoding: Decoding | None = None,
+        num_val_samples: int | None = 64,
+        num_test_samples: int | None = None,
+        use_stemmer: bool = True,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(
+            backbone,
+            adapter,
+            train_backbone,
+            pretrained,
+            precision,
+            model_args,
+            gradient_checkpointing,
+            decoding,
+            num_val_samples,
+            num_test_samples,
+            optimizer,
+            scheduler,
+        )
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"`label_smoothing` must be in [0, 1], not {label_smoothing}.")
+        self.label_smoothing = label_smoothing
+        self.use_stemmer = use_stemmer
+
+    def build_text_metric(self) -> Rouge:
+        """Return ROUGE."""
+        return Rouge(self.use_stemmer)
+
+    def prompts(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Return the documents."""
+        return batch["input_ids"], batch["attention_mask"]
+
+    def step(self, batch: dict[str, Any]) -> StepOutput:
+        """Return the mean cross-entropy of the reference summaries' tokens."""
+        input_ids, labels = batch["input_ids"], batch["labels"]
+        self.check_length(max(input_ids.shape[1], labels.shape[1]))
+        inputs = {"input_ids": input_ids, "attention_mask": batch["attention_mask"], "use_cache": False}
+        shift: Any = getattr(self.backbone, "prepare_decoder_input_ids_from_labels", None)
+        # With `labels` in place of it the model would compute a loss of its own, in vain.
+        inputs |= {"labels": labels} if shift is None else {"decoder_input_ids": shift(labels=labels)}
+        is_token = labels != IGNORED
+        logits, targets = self(**inputs).logits[is_token].float(), labels[is_token]
+        smoothing = self.label_smoothing if self.training else 0.0
+        return StepOutput(F.cross_entropy(logits, targets, label_smoothing=smoothing), logits.argmax(dim=-1), targets)
