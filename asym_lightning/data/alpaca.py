@@ -1,0 +1,211 @@
+"""Instructions and responses: Stanford Alpaca, or the user's own records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+
+from asym_lightning.data.length_bucketing import LengthBucketSampler
+from asym_lightning.data.packing import PackedRows
+from asym_lightning.data.prompts import Part, Template, alpaca_parts, chat_parts
+from asym_lightning.data.record_file import RandomPart, RecordFile
+from asym_lightning.data.text_source import HubSplit, TextSource
+from asym_lightning.data.text_table import TextTable
+from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
+from asym_lightning.data.tokenized_text import TokenizedTextDataModule
+
+IGNORED = -100
+HUB_REPOSITORY = "tatsu-lab/alpaca"
+
+
+class AlpacaDataModule(TokenizedTextDataModule):
+    """Prompts and responses for `InstructionTuner`: Alpaca from the hub, or local records.
+
+    A record is `instruction`, `input` (may be empty or missing) and `output`, or with `template: chat` a list
+    `messages`. Files are `.json` (an array), `.jsonl`, csv, tsv or parquet. Prompt and response are tokenised as one
+    text; the labels of the prompt's tokens are -100, and the end of the response is learnt.
+
+    A record whose prompt alone fills `max_length` has nothing to learn from and is left out; a longer response is cut.
+    Both are counted in a warning.
+
+    Batches hold `input_ids`, `attention_mask`, `labels` and `row`; packed ones also `position_ids` and `segment_ids`.
+    A tokenizer without a padding token is padded with the end of the text: the mask knows lengths, not tokens.
+
+    Args:
+        train: Training file; None takes Alpaca from the hub, unless there is another file.
+        val: Validation file; None sets `num_val` training records apart.
+        test: Test file; None means the validation data.
+        predict: File whose prompts to answer; None means the test data.
+        num_val: Number of training records set apart where there is no `val`; 0 trains without validation.
+        template: `alpaca`, the two prompts of Stanford Alpaca, or `chat`, the tokenizer's chat template.
+        packing: Put several short examples in one training row; each still sees nothing but itself. A row is then
+            up to `max_length` tokens, and `batch_size` counts rows.
+        tokenizer: Name on the hub or local folder of the tokenizer; None takes that of the module's backbone.
+        max_length: Longest sequence, in tokens; None means what the tokenizer's model allows.
+        batch_size: Rows in a training batch.
+        eval_batch_size: Rows in a batch of validation, test and prediction.
+        num_workers: Processes that prepare batches; 0 is right for most.
+        cache_dir: Folder of the tokenised rows; None means `asym-lightning` in the user's cache folder.
+        seed: Seed of the order of training rows and of the choice of validation rows.
+
+    Raises:
+        ValueError: If the template is unknown, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        train: str | Path | None = None,
+        val: str | Path | None = None,
+        test: str | Path | None = None,
+        predict: str | Path | None = None,
+        num_val: int = 2000,
+        template: Template = "alpaca",
+        packing: bool = False,
+        tokenizer: str | PreTrainedTokenizerBase | None = None,
+        max_length: int | None = 512,
+        batch_size: int = 8,
+        eval_batch_size: int = 16,
+        num_workers: int = 0,
+        cache_dir: str | Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(tokenizer, max_length, batch_size, eval_batch_size, num_workers, cache_dir, seed)
+        if template not in get_args(Template):
+            raise ValueError(f"`template` must be one of {', '.join(get_args(Template))}, not {template!r}.")
+        if num_val < 0:
+            raise ValueError(f"`num_val` must not be negative: {num_val}.")
+        self.files = {"train": train, "val": val, "test": test, "predict": predict}
+        self.num_val = num_val
+        self.template = template
+        self.packing = packing
+
+    def sources(self) -> Mapping[str, TextSource]:
+        """Return the files, or Alpaca on the hub, of which a part is set apart for validation."""
+        sources: dict[str, TextSource] = {
+            split: RecordFile(Path(file).expanduser()) for split, file in self.files.items() if file is not None
+        }
+        if not sources:
+            sources["train"] = HubSplit(HUB_REPOSITORY, None, "train")
+        if "train" in sources and "val" not in sources and self.num_val:
+            whole = sources["train"]
+            sources["train"] = RandomPart(whole, self.num_val, is_rest=True, seed=self.seed)
+            sources["val"] = RandomPart(whole, self.num_val, is_rest=False, seed=self.seed)
+        for split, instead in {"test": "val", "predict": "test"}.items():
+            if split not in sources and instead in sources:
+                sources[split] = sources[instead]
+        return sources
+
+    def encoding(self, split: str) -> str:
+        """Return the template, and the chat template where it is used."""
+        return f"{self.template} {self.tokenizer.chat_template if self.template == 'chat' else ''}"
+
+    def encode(self, split: str, table: TextTable) -> TokenizedRows:
+        """Tokenise prompts and responses.
+
+        Raises:
+            ValueError: If a record lacks a field, or there is nothing to learn from in any.
+        """
+        ids: list[list[int]] = []
+        labels: list[list[int]] = []
+        num_dropped = num_truncated = 0
+        for tokens, targets in self._tokenized([self._parts(table, row) for row in range(len(table))]):
+            num_truncated += len(tokens) > self.longest
+            tokens, targets = tokens[: self.longest], targets[: self.longest]
+            if all(target == IGNORED for target in targets):
+                num_dropped += 1
+                continue
+            ids.append(tokens)
+            labels.append(targets)
+        if not ids:
+            raise ValueError(
+                f"{table.source}: in each of the {len(table)} records the prompt fills the {self.longest} tokens of "
+                "`max_length`, so that there is nothing to learn from."
+            )
+        facts = {"num_truncated": num_truncated - num_dropped, "num_dropped": num_dropped}
+        return TokenizedRows({"input_ids": Ragged.of(ids), "labels": Ragged.of(labels)}, facts=facts)
+
+    def _parts(self, table: TextTable, row: int) -> list[Part]:
+        record = {name: values[row] for name, values in table.columns.items()}
+        try:
+            return chat_parts(record, self.tokenizer) if self.template == "chat" else alpaca_parts(record)
+        except ValueError as error:
+            raise ValueError(f"{table.where(row)}: {error}") from None
+
+    def _tokenized(self, examples: Sequence[Sequence[Part]]) -> list[tuple[list[int], list[int]]]:
+        if not self.tokenizer.is_fast:
+            raise ValueError(
+                f"the tokenizer {self.tokenizer.name_or_path!r} does not tell which characters its tokens stand for, "
+                "which is needed to tell prompts from responses: use its fast (Rust) form."
+            )
+        is_chat = self.template == "chat"
+        eos = self.tokenizer.eos_token_id
+        if eos is None and not is_chat:
+            raise ValueError(f"the tokenizer {self.tokenizer.name_or_path!r} has no token that ends a text to learn.")
+        encoded = self.tokenizer(
+            ["".join(part.text for part in parts) for parts in examples],
+            add_special_tokens=not is_chat,  # a chat template writes its own
+            truncation=False,
+            padding=False,
+            return_offsets_mapping=True,
+            verbose=False,
+        )
+        rows: list[tuple[list[int], list[int]]] = []
+        for parts, tokens, offsets in zip(examples, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+            is_learnt = _is_learnt(parts, offsets)
+            targets = [token if learnt else IGNORED for token, learnt in zip(tokens, is_learnt, strict=True)]
+            if not is_chat:
+                if tokens and tokens[-1] == eos:
+                    tokens, targets = tokens[:-1], targets[:-1]
+                tokens, targets = [*tokens, eos], [*targets, eos]
+            rows.append((tokens, [IGNORED, *targets[1:]]))  # nothing comes before the first token to tell it from
+        return rows
+
+    def setup(self, stage: str) -> None:
+        """Read what the stage needs, and say what was left out."""
+        before = set(self.rows)
+        super().setup(stage)
+        for split in self.rows.keys() - before:
+            if dropped := self.rows[split].facts.get("num_dropped"):
+                rank_zero_warn(
+                    f"{dropped} records of {split} were left out: their prompts alone fill the {self.longest} tokens "
+                    "of `max_length`."
+                )
+
+    def train_dataloader(self) -> DataLoader:
+        """Training batches: rows of like length in random order, or packed rows."""
+        if not self.packing:
+            return super().train_dataloader()
+        if "train" not in self.rows:
+            return super().train_dataloader()  # which says what is missing
+        packed = PackedRows(self.rows["train"], self.longest)
+        sampler = LengthBucketSampler(packed.lengths(), self.batch_size, self.seed)
+        return DataLoader(packed, self.batch_size, sampler=sampler, **self._loading())
+
+    def pad_values(self) -> dict[str, int]:
+        """Pad labels with what the loss leaves out."""
+        return {"labels": IGNORED}
+
+
+def _is_learnt(parts: Sequence[Part], offsets: Sequence[tuple[int, int]]) -> npt.NDArray[np.bool_]:
+    """Tell for each token whether it lies in a part that is learnt; one that begins in a part before it does not.
+
+    A token goes by its last character: some tokenizers leave leading spaces out of the offsets, so that a token of
+    spaces seems to be empty, at its end. Tokens that stand for no text, such as a beginning, are at 0.
+
+    >>> _is_learnt([Part("Say:", False), Part(" hi", True)], [(0, 0), (0, 3), (3, 4), (5, 7)]).tolist()
+    [False, False, False, True]
+    """
+    stops = np.cumsum([len(part.text) for part in parts])
+    starts = stops - [len(part.text) for part in parts]
+    first, last = np.array(offsets).reshape(-1, 2).T
+    part = np.searchsorted(stops, last - 1, side="right").clip(max=len(parts) - 1)
+    before = np.concatenate([[0], last[:-1]])
+    begins_within = np.maximum(first, before) >= starts[part]
+    return np.array([part.is_learnt for part in parts])[part] & begins_within & (last > 0)

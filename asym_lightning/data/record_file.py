@@ -1,0 +1,116 @@
+"""Files of JSON records, one array or one record a line, read with the line that each record starts on."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from asym_lightning.data.text_source import LocalFile, TextSource
+from asym_lightning.data.text_table import TextTable
+
+_SPACE = re.compile(r"[\s,]*")
+
+
+@dataclass(frozen=True)
+class RecordFile:
+    """A `.json` file with an array of objects, as Alpaca's, or a `.jsonl` file with an object a line.
+
+    Records may differ in their keys: a column holds None where a record lacks its key. csv, tsv and parquet
+    files are read as `LocalFile` reads them.
+    """
+
+    path: Path
+
+    def fingerprint(self) -> str:
+        """Hash the bytes.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+        """
+        return LocalFile(self.path).fingerprint()
+
+    def read(self) -> TextTable:
+        """Read the file.
+
+        Raises:
+            ValueError: If something in it is not a JSON object; the message says on which line.
+        """
+        if self.path.suffix not in (".json", ".jsonl"):
+            return LocalFile(self.path).read()
+        text = self.path.read_text(encoding="utf-8-sig")
+        records = list(_array_items(self.path, text) if self.path.suffix == ".json" else _lines(self.path, text))
+        for line, record in records:
+            if not isinstance(record, dict):
+                raise ValueError(f"{self.path}, line {line}: this is not a JSON object.")
+        keys = dict.fromkeys(key for _, record in records for key in record)
+        columns = {key: [record.get(key) for _, record in records] for key in keys}
+        return TextTable(str(self.path), columns, [line for line, _ in records])
+
+
+@dataclass(frozen=True)
+class RandomPart:
+    """A random part of another source, for data sets that come without validation data.
+
+    Args:
+        source: The whole.
+        count: Number of rows that are set apart.
+        is_rest: Take the rows that are left, in their order, in place of those that are set apart.
+        seed: Seed of the choice.
+    """
+
+    source: TextSource
+    count: int
+    is_rest: bool
+    seed: int
+
+    def fingerprint(self) -> str:
+        """Return that of the whole, and which part it is."""
+        return f"{self.source.fingerprint()} {self.count} {self.is_rest} {self.seed}"
+
+    def read(self) -> TextTable:
+        """Read the whole and take the part.
+
+        Raises:
+            ValueError: If there would be nothing left.
+        """
+        table = self.source.read()
+        if self.count >= len(table):
+            raise ValueError(f"{table.source} has {len(table)} rows: {self.count} cannot be set apart for validation.")
+        is_apart = np.zeros(len(table), dtype=bool)
+        is_apart[np.random.default_rng(self.seed).permutation(len(table))[: self.count]] = True
+        rows = np.flatnonzero(is_apart != self.is_rest).tolist()
+        columns = {name: [values[row] for row in rows] for name, values in table.columns.items()}
+        return TextTable(table.source, columns, [table.lines[row] for row in rows] if table.lines else None)
+
+
+def _lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f"{path}, line {number}: this is not JSON ({error.msg} at column {error.colno})."
+                ) from error
+
+
+def _array_items(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    decoder = json.JSONDecoder()
+    line, counted, position = 1, 0, len(text) - len(text.lstrip())
+    if text[position : position + 1] != "[":
+        raise ValueError(f"{path} is not a JSON array of records; files with a record a line end in .jsonl.")
+    position = _SPACE.match(text, position + 1).end()  # type: ignore[union-attr]
+    while text[position : position + 1] != "]":
+        line, counted = line + text.count("\n", counted, position), position
+        try:
+            item, position = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {error.lineno}: this is not JSON ({error.msg}).") from error
+        yield line, item
+        position = _SPACE.match(text, position).end()  # type: ignore[union-attr]

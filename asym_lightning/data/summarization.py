@@ -1,0 +1,210 @@
+"""Documents and their summaries: XSum, CNN/DailyMail, or the user's own files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
+from transformers import PreTrainedTokenizerBase
+
+from asym_lightning.data.record_file import RecordFile
+from asym_lightning.data.text_source import HubSplit, TextSource
+from asym_lightning.data.text_table import TextTable
+from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
+from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_texts
+
+IGNORED = -100
+HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+
+
+class SummarizationSet(NamedTuple):
+    """Where a data set is on the hub, and which columns hold what."""
+
+    repository: str
+    name: str | None
+    document: str
+    summary: str
+
+
+SUMMARIZATION_SETS: Mapping[str, SummarizationSet] = {
+    "xsum": SummarizationSet("EdinburghNLP/xsum", None, "document", "summary"),
+    "cnn_dailymail": SummarizationSet("abisee/cnn_dailymail", "3.0.0", "article", "highlights"),
+}
+
+
+class SummarizationDataModule(TokenizedTextDataModule):
+    """Documents with summaries for `Summarizer`.
+
+    A pair with an empty side teaches nothing and is left out, counted in a warning. Documents and summaries that are
+    too long are cut; scores are of the whole summaries in any case.
+
+    Batches hold `input_ids`, `attention_mask`, `labels` (the summary, -100 where there is padding) and `row`; those
+    of evaluation also the texts `source` and `reference`.
+
+    Args:
+        dataset: `xsum` or `cnn_dailymail`, from the hub; None reads the files.
+        train: Training file: `.json` (an array), `.jsonl`, csv, tsv or parquet.
+        val: Validation file; None trains without validation.
+        test: Test file.
+        predict: File of documents to summarise, with or without summaries; None means the test data.
+        document_column: Column of the documents in files.
+        summary_column: Column of the summaries in files.
+        prefix: What to put before each document, such as `"summarize: "` for T5.
+        max_source_length: Longest document, in tokens; None means what the tokenizer's model allows.
+        max_target_length: Longest summary to learn, in tokens.
+        tokenizer: Name on the hub or local folder of the tokenizer; None takes that of the module's backbone.
+        batch_size: Rows in a training batch.
+        eval_batch_size: Rows in a batch of validation, test and prediction.
+        num_workers: Processes that prepare batches; 0 is right for most.
+        cache_dir: Folder of the tokenised rows; None means `asym-lightning` in the user's cache folder.
+        seed: Seed of the order of training rows.
+
+    Raises:
+        ValueError: If the data set is unknown, there is neither it nor a file, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        dataset: str | None = None,
+        train: str | Path | None = None,
+        val: str | Path | None = None,
+        test: str | Path | None = None,
+        predict: str | Path | None = None,
+        document_column: str = "document",
+        summary_column: str = "summary",
+        prefix: str = "",
+        max_source_length: int | None = 1024,
+        max_target_length: int = 128,
+        tokenizer: str | PreTrainedTokenizerBase | None = None,
+        batch_size: int = 8,
+        eval_batch_size: int = 16,
+        num_workers: int = 0,
+        cache_dir: str | Path | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(tokenizer, max_source_length, batch_size, eval_batch_size, num_workers, cache_dir, seed)
+        if max_target_length < 1:
+            raise ValueError(f"`max_target_length` must be at least 1, not {max_target_length}.")
+        files = {"train": train, "val": val, "test": test, "predict": predict}
+        self.files = {split: Path(file).expanduser() for split, file in files.items() if file is not None}
+        if dataset is None and not self.files:
+            raise ValueError("neither `dataset` nor one of the files `train`, `val`, `test` and `predict` is given.")
+        if dataset is not None and dataset not in SUMMARIZATION_SETS:
+            raise ValueError(f"`dataset` must be one of {', '.join(SUMMARIZATION_SETS)}, not {dataset!r}.")
+        self.hub_set = None if dataset is None else SUMMARIZATION_SETS[dataset]
+        self.document_column = document_column
+        self.summary_column = summary_column
+        self.prefix = prefix
+        self.max_target_length = max_target_length
+
+    def sources(self) -> Mapping[str, TextSource]:
+        """Return the hub's splits, a file where one is given in place of it."""
+        sources: dict[str, TextSource] = {}
+        if self.hub_set is not None:
+            sources = {
+                split: HubSplit(self.hub_set.repository, self.hub_set.name, name) for split, name in HUB_SPLITS.items()
+            }
+        sources |= {split: RecordFile(file) for split, file in self.files.items()}
+        if "predict" not in sources and "test" in sources:
+            sources["predict"] = sources["test"]
+        return sources
+
+    def columns_of(self, split: str) -> tuple[str, str]:
+        """Return the columns of documents and summaries in a split."""
+        of_file = split in self.files or (split == "predict" and "test" in self.files)
+        if self.hub_set is None or of_file:
+            return self.document_column, self.summary_column
+        return self.hub_set.document, self.hub_set.summary
+
+    def encoding(self, split: str) -> str:
+        """Return columns, prefix and length of summaries, and whether there must be some."""
+        return repr((self.columns_of(split), self.prefix, self.max_target_length, split != "predict"))
+
+    def encode(self, split: str, table: TextTable) -> TokenizedRows:
+        """Tokenise documents and summaries.
+
+        Raises:
+            ValueError: If a column or a text is missing, or every pair has an empty side.
+        """
+        documents, summaries = self._texts(split, table)
+        rows = [
+            row
+            for row, document in enumerate(documents)
+            if document.strip() and (summaries is None or summaries[row].strip())
+        ]
+        if not rows:
+            raise ValueError(
+                f"{table.source}: each of the {len(table)} pairs has an empty side: there is nothing to use."
+            )
+        sequences, num_truncated = self.encode_texts([self.prefix + documents[row] for row in rows])
+        facts = {"num_truncated": num_truncated, "num_dropped": len(table) - len(rows)}
+        if summaries is not None:
+            targets = self.tokenizer(text_target=[summaries[row] for row in rows], truncation=False, verbose=False)
+            facts["num_cut_summaries"] = sum(len(ids) > self.max_target_length for ids in targets["input_ids"])
+            if facts["num_cut_summaries"]:  # truncation keeps the tokens that end a text
+                targets = self.tokenizer(
+                    text_target=[summaries[row] for row in rows], truncation=True, max_length=self.max_target_length
+                )
+            sequences["labels"] = Ragged.of(targets["input_ids"])
+        sequences.pop("token_type_ids", None)
+        return TokenizedRows(sequences, numbers={"table_row": np.array(rows)}, facts=facts)
+
+    def _texts(self, split: str, table: TextTable) -> tuple[list[str], list[str] | None]:
+        document, summary = self.columns_of(split)
+        documents = as_texts(table.column(document), table)
+        if split == "predict" and summary not in table.columns:
+            return documents, None
+        return documents, as_texts(table.column(summary), table)
+
+    def setup(self, stage: str) -> None:
+        """Read what the stage needs, with the texts themselves for evaluation, and say what was left out."""
+        before = set(self.rows)
+        super().setup(stage)
+        for split in self.rows.keys() - before:
+            rows = self.rows[split]
+            if dropped := rows.facts.get("num_dropped"):
+                rank_zero_warn(f"{dropped} pairs of {split} were left out: their document or summary is empty.")
+            if cut := rows.facts.get("num_cut_summaries"):
+                rank_zero_warn(
+                    f"{cut} of the {len(rows)} summaries of {split} are longer than the {self.max_target_length} "
+                    "tokens of `max_target_length`; the loss takes their beginnings, scores take all of them."
+                )
+            if split != "train":
+                table = self.sources()[split].read()
+                self.rows[split] = RowsWithTexts.of(rows, *self._texts(split, table))
+
+    def pad_values(self) -> dict[str, int]:
+        """Pad labels with what the loss leaves out."""
+        return {"labels": IGNORED}
+
+
+@dataclass(frozen=True)
+class RowsWithTexts(TokenizedRows):
+    """Tokenised pairs with their whole texts, which scores are computed on.
+
+    Args:
+        sequences: See `TokenizedRows`.
+        numbers: See `TokenizedRows`; `table_row` is the number of each pair in `documents` and `summaries`.
+        texts: See `TokenizedRows`.
+        facts: See `TokenizedRows`.
+        documents: All documents, those of pairs that were left out too.
+        summaries: All summaries; None where there are none.
+    """
+
+    documents: Sequence[str] = field(default_factory=list)
+    summaries: Sequence[str] | None = None
+
+    @classmethod
+    def of(cls, rows: TokenizedRows, documents: Sequence[str], summaries: Sequence[str] | None) -> RowsWithTexts:
+        """Add texts to rows."""
+        return cls(rows.sequences, rows.numbers, rows.texts, rows.facts, documents, summaries)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        item = super().__getitem__(row)
+        number = item["table_row"]
+        reference = "" if self.summaries is None else self.summaries[number]
+        return {**item, "source": self.documents[number], "reference": reference}
