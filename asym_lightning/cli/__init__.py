@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from asym_lightning.cli.commands import COMMANDS, run_command
+
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
@@ -24,6 +26,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if args is None else args)
     try:
+        if arguments and arguments[0] in COMMANDS:
+            return run_command(arguments[0], arguments[1:])
         # Only now: torch and Lightning take seconds to import, during which Ctrl-C must be as quiet as later.
         from asym_lightning.cli.training import TrainingCLI
 

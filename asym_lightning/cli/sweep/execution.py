@@ -56,13 +56,14 @@ def execute_runs(runs: Sequence[Run], sweep_directory: Path, jobs: int = 1, watc
         while waiting or active:
             while len(active) < jobs and (run := _next_run(waiting, not_before)):
                 waiting.remove(run)
-                process = context.Process(target=execute, args=(run, sweep_directory), name=run.name)
+                process: BaseProcess = context.Process(target=execute, args=(run, sweep_directory), name=run.name)
                 process.start()
                 active.append((run, process))
             watch([run for run, _ in active], waiting)
             time.sleep(POLL_SECONDS)
-            for run, process in [pair for pair in active if not pair[1].is_alive()]:
-                active.remove((run, process))
+            for pair in [pair for pair in active if not pair[1].is_alive()]:
+                active.remove(pair)
+                run, process = pair
                 if process.exitcode == EXIT_CLAIMED_ELSEWHERE:
                     waiting.append(run)
                     not_before[run.name] = time.monotonic() + RETRY_SECONDS

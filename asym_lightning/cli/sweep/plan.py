@@ -49,8 +49,8 @@ class Sweep:
         seeds: Seeds that each arm and rate is run with.
         vary: Which seeds follow the run's: of the "adapter" (A's draw), of the "head" (and of dropout before training),
             of the "data" (order of the training samples and dropout while training). The others stay at 0.
-        data_seed_key: Key of the data module's own seed of the order, such as `data.init_args.seed` of the text modules;
-            None where the order follows the run's random state, as it does with the digits.
+        data_seed_key: Key of the data module's own seed of the order, such as `data.init_args.seed` of the text
+            modules; None where the order follows the run's random state, as it does with the digits.
         options: Options of `fit` for every run.
     """
 
@@ -144,8 +144,17 @@ def merged_config(paths: Sequence[str]) -> dict[str, Any]:
     for path in paths:
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no config {path!r}.")
-        merged = _overlaid(merged, with_init_args(yaml.safe_load(Path(path).read_text()) or {}))
+        merged = _overlaid(merged, _long_form(yaml.safe_load(Path(path).read_text()) or {}))
     return merged
+
+
+def _long_form(config: dict[str, Any]) -> dict[str, Any]:
+    config = with_init_args(config)
+    for section in ("model", "data"):
+        value = config.get(section)
+        if isinstance(value, dict) and not value.keys() & {"class_path", "init_args"}:  # an overlay in the short form
+            config = {**config, section: {"init_args": value}}
+    return config
 
 
 def _run(sweep: Sweep, task: str, arm_name: str, rate: float, seed: int) -> Run:
@@ -154,7 +163,8 @@ def _run(sweep: Sweep, task: str, arm_name: str, rate: float, seed: int) -> Run:
     seeds = {name: seed if name in sweep.vary else FIXED_SEED for name in SEEDS}
     options = [f"--{key}={_text(value)}" for key, value in arm.options.items()]
     options += [f"--{LEARNING_RATE_KEY}={rate:g}", f"--seed_everything={seeds['head']}"]
-    if _has_adapter(configs, arm):
+    has_adapter = _has_adapter(configs, arm)
+    if has_adapter:
         options.append(f"--{ADAPTER_SEED_KEY}={seeds['adapter']}")
     if sweep.data_seed_key:
         options.append(f"--{sweep.data_seed_key}={seeds['data']}")
@@ -162,6 +172,7 @@ def _run(sweep: Sweep, task: str, arm_name: str, rate: float, seed: int) -> Run:
         "--trainer.callbacks+=asym_lightning.callbacks.order_seed.OrderSeed",
         f"--trainer.callbacks.seed={seeds['data']}",
         "--trainer.callbacks+=asym_lightning.callbacks.run_record.RunRecord",
+        *(["--trainer.callbacks+=asym_lightning.callbacks.BNormMonitor"] if has_adapter else []),
         "--trainer.enable_progress_bar=false",
         "--test_after_fit=true",
         *sweep.options,

@@ -78,7 +78,9 @@ def _line_by_line(runs: Sequence[Run], console: Console) -> Watcher:
             score = _validation(run)
             said = f", validation {score:.4f}" if score is not None else ""
             clock = f"{time.monotonic() - started:.0f} s"
-            console.print(f"[{len(told)}/{len(runs)}] {run.name} {status}{said} ({clock})", markup=False, soft_wrap=True)
+            console.print(
+                f"[{len(told)}/{len(runs)}] {run.name} {status}{said} ({clock})", markup=False, soft_wrap=True
+            )
         before = list(active)
 
     return watch
@@ -86,7 +88,7 @@ def _line_by_line(runs: Sequence[Run], console: Console) -> Watcher:
 
 def _status(run: Run) -> str | None:
     outcome = read_outcome(run)
-    return outcome and outcome.status
+    return outcome.status if outcome else None
 
 
 def _validation(run: Run) -> float | None:

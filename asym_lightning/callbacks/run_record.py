@@ -1,0 +1,148 @@
+"""Write down what a run came to, for tables and plots."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from typing_extensions import override
+
+from asym_lightning.adapters import adapters_by_name
+
+RECORD = "record.json"
+
+
+class RunRecord(Callback):
+    """Write scores, counts, time and memory of a run to `record.json` in its directory.
+
+    `asym-lightning report` reads it beside the run's `config.yaml` and `metrics.csv`. The file appears whole when fit
+    ends, and again when a test ends:
+
+    | key                        | what it is                                                                    |
+    |----------------------------|-------------------------------------------------------------------------------|
+    | `monitor`, `mode`          | the metric that chose the checkpoint, and whether more or less of it is better |
+    | `validation`               | that metric at the checkpoint; the last one where nothing was monitored        |
+    | `metrics`                  | all metrics at the end, those of the test included                            |
+    | `trained`, `total`         | parameters, each counted once                                                 |
+    | `trained_A`, `trained_B`   | those in the factors; the rest is in heads or, in full fine-tuning, the backbone |
+    | `ranks`                    | rank of each adapter at the end                                               |
+    | `seconds`, `steps`         | time and optimizer steps of fit                                               |
+    | `saved_bytes`              | what the first step kept for its backward pass, parameters left out           |
+    | `peak_bytes`               | peak of a GPU's allocator; null on a CPU                                      |
+
+    Example:
+        >>> RunRecord().record
+        {}
+    """
+
+    def __init__(self) -> None:
+        self.record: dict[str, Any] = {}
+        self._started = 0.0
+        self._saved: _SavedBytes | None = None
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._started = time.monotonic()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Count, in the first step, what the forward pass keeps."""
+        if trainer.global_step == 0 and "saved_bytes" not in self.record and self._saved is None:
+            self._saved = _SavedBytes(pl_module)
+            self._saved.start()
+
+    @override
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Stop counting."""
+        if self._saved is not None:
+            self.record["saved_bytes"] = self._saved.stop()
+            self._saved = None
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Stop counting: the hooks would outlive the run."""
+        if self._saved is not None:
+            self._saved.stop()
+            self._saved = None
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write all but the test's metrics."""
+        adapters = adapters_by_name(pl_module)
+        checkpoint: Any = trainer.checkpoint_callback
+        monitor = getattr(checkpoint, "monitor", None)
+        best = getattr(checkpoint, "best_model_score", None)
+        self.record |= {
+            "monitor": monitor,
+            "mode": getattr(checkpoint, "mode", "max") if monitor else None,
+            "validation": None if best is None else float(best),
+            "metrics": _numbers(trainer.callback_metrics),
+            "trained": _count(p for p in pl_module.parameters() if p.requires_grad),
+            "total": _count(pl_module.parameters()),
+            "trained_A": _count({adapter.factor_A for adapter in adapters.values() if adapter.factor_A.requires_grad}),
+            "trained_B": _count({adapter.factor_B for adapter in adapters.values() if adapter.factor_B.requires_grad}),
+            "ranks": {name: adapter.rank for name, adapter in adapters.items()},
+            "seconds": time.monotonic() - self._started,
+            "steps": trainer.global_step,
+            "peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+            "device": str(trainer.strategy.root_device),
+        }
+        self._write(trainer)
+
+    @override
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the test's metrics."""
+        self.record["metrics"] = {**self.record.get("metrics", {}), **_numbers(trainer.callback_metrics)}
+        self._write(trainer)
+
+    @rank_zero_only
+    def _write(self, trainer: Trainer) -> None:
+        if trainer.log_dir is None:
+            return
+        path = Path(trainer.log_dir) / RECORD
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".partial")
+        unfinished.write_text(json.dumps(self.record, indent=1) + "\n")
+        os.replace(unfinished, path)
+
+
+class _SavedBytes:
+    """Count the bytes that autograd keeps: each storage once, parameters and buffers not at all."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        kept_anyway = [*module.parameters(), *module.buffers()]
+        self._seen = {tensor.untyped_storage().data_ptr() for tensor in kept_anyway}
+        self._bytes = 0
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._count, lambda tensor: tensor)
+
+    def start(self) -> None:
+        self._hooks.__enter__()
+
+    def stop(self) -> int:
+        self._hooks.__exit__()
+        return self._bytes
+
+    def _count(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            self._bytes += storage.nbytes()
+        return tensor
+
+
+def _count(parameters: Any) -> int:
+    return sum(parameter.numel() for parameter in parameters)
+
+
+def _numbers(metrics: Any) -> dict[str, float]:
+    return {name: float(value) for name, value in metrics.items()}

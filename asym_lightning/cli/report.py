@@ -1,0 +1,51 @@
+"""`asym-lightning report`: run directories as a table and a page."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+DESCRIPTION = """Make a table and a page of finished runs: arms by tasks, each arm at the learning rate that validation
+data chose, mean and standard error over seeds on test data. Writes report.html, table.md, table.csv and table.tex."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code; without a finished run it fails and says what was found instead."""
+    parser = argparse.ArgumentParser(prog="asym-lightning report", description=DESCRIPTION, exit_on_error=False)
+    parser.add_argument("runs", nargs="+", metavar="DIR", help="run directories, or directories that hold some")
+    parser.add_argument("--out", help="directory of the report; default: the first DIR")
+    parser.add_argument("--title", help="title of the page; default: the name of the first DIR")
+    parser.add_argument("--compare", nargs=2, metavar=("ARM", "ARM"), help="print a paired test of two arms")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    options = parser.parse_args(arguments)
+
+    from asym_lightning.analysis.report.formats import csv_table, latex_table, markdown_table, score_text
+    from asym_lightning.analysis.report.page import html_page
+    from asym_lightning.analysis.report.runs import read_runs
+    from asym_lightning.analysis.report.table import results_table
+
+    found = read_runs(options.runs)
+    table = results_table(found.runs, found.notes)
+    out = Path(options.out or options.runs[0])
+    out.mkdir(parents=True, exist_ok=True)
+    title = options.title or Path(options.runs[0]).resolve().name
+    contents = {
+        "report.html": html_page(table, title),
+        "table.md": markdown_table(table),
+        "table.csv": csv_table(table),
+        "table.tex": latex_table(table),
+    }
+    for name, content in contents.items():
+        (out / name).write_text(content)
+    print(contents["table.md"])
+    if options.compare:
+        first, second = options.compare
+        for column in table.columns:
+            result = table.compare(first, second, column)
+            p = "needs two pairs" if math.isnan(result.p_value) else f"{result.p_value:.4f}"
+            pairs = f"{result.difference.count} pairs, p of the paired t-test {p}"
+            print(f"{first} - {second} on {column[0]}: {score_text(result.difference)} ({pairs})")
+    print(f"page  {out / 'report.html'}")
+    return 0

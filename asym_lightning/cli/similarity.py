@@ -1,0 +1,40 @@
+"""`asym-lightning similarity`: Figure 1 of the paper from one's own adapters."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+DESCRIPTION = """Compare the As and the Bs of adapters, layer by layer: 1 means one column space, "chance" what
+unrelated factors would have. Pairs are kept apart by whether task and draw of the factors are the same. Takes run
+directories, those of a whole sweep, and adapter directories of ours or of peft; name the task of a bare adapter as
+TASK=DIR."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code; it fails if there is no pair to compare."""
+    parser = argparse.ArgumentParser(prog="asym-lightning similarity", description=DESCRIPTION, exit_on_error=False)
+    parser.add_argument("adapters", nargs="+", metavar="[TASK=]DIR", help="adapters, runs, or directories of runs")
+    parser.add_argument("--arm", help="of a sweep's runs, only those of this arm")
+    parser.add_argument("--out", help="directory for similarity.html, .md and .csv; without it the table is printed")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    options = parser.parse_args(arguments)
+
+    from asym_lightning.analysis.adapter_similarity import compare_adapters
+    from asym_lightning.analysis.similarity_report import similarity_csv, similarity_html, similarity_markdown
+    from asym_lightning.analysis.trained_adapters import find_adapters
+
+    adapters, notes = find_adapters(options.adapters, options.arm)
+    rows, of_pairs = compare_adapters(adapters)
+    notes += of_pairs
+    markdown = similarity_markdown(rows, notes)
+    print(markdown)
+    if options.out:
+        out = Path(options.out)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "similarity.md").write_text(markdown)
+        (out / "similarity.csv").write_text(similarity_csv(rows))
+        (out / "similarity.html").write_text(similarity_html(rows, notes))
+        print(f"page  {out / 'similarity.html'}")
+    return 0
