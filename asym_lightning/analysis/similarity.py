@@ -34,7 +34,7 @@ def cca_similarity(first: Tensor, second: Tensor, *, rtol: float | None = None) 
 
     Example:
         >>> plane = torch.eye(4)[:, :2]
-        >>> round(cca_similarity(plane, plane @ torch.tensor([[1.0, 2.0], [0.0, 3.0]])), 6)  # another basis of the plane
+        >>> round(cca_similarity(plane, plane @ torch.tensor([[1.0, 2.0], [0.0, 3.0]])), 6)  # the same plane
         1.0
         >>> round(cca_similarity(plane, torch.eye(4)[:, 1:3]), 6)  # one direction of two in common
         0.5

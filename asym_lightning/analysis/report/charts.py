@@ -1,0 +1,91 @@
+"""The charts of a comparison, drawn from its table and its runs' files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from asym_lightning.analysis.report.runs import read_curve
+from asym_lightning.analysis.report.statistics import estimate
+from asym_lightning.analysis.report.svg import Axis, Series, bar_chart, line_chart, scatter_chart
+from asym_lightning.analysis.report.table import Cell, Column, ResultsTable
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with what there is to know about it.
+
+    Args:
+        svg: The chart.
+        caption: One or two sentences.
+    """
+
+    svg: str
+    caption: str
+
+
+def column_figures(table: ResultsTable, column: Column) -> Iterator[Figure]:
+    """Return the charts of one task."""
+    cells = {arm: cell for arm in table.arms if (cell := table.cells.get((arm, column)))}
+    metric = column[1]
+    yield Figure(
+        line_chart(
+            "Learning curves", [_learning_curve(arm, cell) for arm, cell in cells.items()],
+            Axis("optimizer step"), Axis(f"validation {metric}"),
+        ),
+        "Mean over seeds at the chosen learning rate.",
+    )  # fmt: skip
+    if any(len(cell.rates) > 1 for cell in cells.values()):
+        yield Figure(
+            line_chart(
+                "Choice of the learning rate", [_by_rate(arm, cell) for arm, cell in cells.items()],
+                Axis("learning rate", is_log=True), Axis(f"validation {metric}"),
+            ),
+            "Best validation score of each run, mean over seeds with its standard error. Each arm is reported at its "
+            "own best rate: one rate for all would favour some.",
+        )  # fmt: skip
+    yield Figure(
+        scatter_chart(
+            "Score against trained parameters",
+            [Series(arm, [cell.trained], [cell.score.mean], [cell.score.error]) for arm, cell in cells.items()],
+            Axis("trained parameters, head included", is_log=True), Axis(f"test {metric}"),
+        ),
+        "Mean over seeds with its standard error. Each parameter is counted once.",
+    )  # fmt: skip
+    seconds = [sum(run.record["seconds"] for run in cell.runs) / len(cell.runs) for cell in cells.values()]
+    yield Figure(
+        bar_chart("Time of fit, seconds", list(cells), seconds),
+        "Mean over seeds, validation included. Runs made at the same time slow each other down.",
+    )
+    saved = [(cell.runs[0].record.get("saved_bytes") or math.nan) / 1e6 for cell in cells.values()]
+    yield Figure(
+        bar_chart("Kept for the backward pass, MB", list(cells), saved),
+        "Activations of the first step, parameters left out.",
+    )
+    peaks = [(cell.runs[0].record.get("peak_bytes") or math.nan) / 1e6 for cell in cells.values()]
+    if any(map(math.isfinite, peaks)):
+        yield Figure(bar_chart("Peak of GPU memory, MB", list(cells), peaks), "Of the allocator, while fitting.")
+
+
+def _learning_curve(arm: str, cell: Cell) -> Series:
+    by_step: dict[float, list[float]] = {}
+    for run in cell.runs:
+        for step, value in read_curve(run, f"val/{run.metric}"):
+            by_step.setdefault(step, []).append(value)
+    steps = [step for step in sorted(by_step) if len(by_step[step]) == len(cell.runs)]
+    return Series(arm, steps, [estimate(by_step[step]).mean for step in steps])
+
+
+def _by_rate(arm: str, cell: Cell) -> Series:
+    return Series(
+        arm,
+        list(cell.rates),
+        [score.mean for score in cell.rates.values()],
+        [score.error for score in cell.rates.values()],
+    )
+
+
+def figures_html(figures: Sequence[Figure]) -> str:
+    """Return figures as HTML, for a grid."""
+    return "\n".join(f"<figure>{figure.svg}<figcaption>{figure.caption}</figcaption></figure>" for figure in figures)

@@ -1,0 +1,233 @@
+"""Run directories, as `fit` leaves them, read for a report."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+CONFIG, RECORD, METRICS, OUTCOME = "config.yaml", "record.json", "metrics.csv", "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finished run.
+
+    Args:
+        directory: Where it is.
+        task: What it was trained for.
+        arm: How it was trained.
+        learning_rate: Learning rate.
+        seed: Seed that the run goes by.
+        metric: Name of the score without its stage, such as "accuracy".
+        mode: "max" if more of it is better, else "min".
+        validation: The score on validation data at the chosen checkpoint.
+        test: The score on test data.
+        record: What `RunRecord` wrote.
+        settings: The resolved config, flat, without seeds, rate and paths: equal for runs that may be averaged.
+    """
+
+    directory: Path
+    task: str
+    arm: str
+    learning_rate: float
+    seed: int
+    metric: str
+    mode: str
+    validation: float
+    test: float
+    record: Mapping[str, Any]
+    settings: Mapping[str, Any]
+
+    @property
+    def column(self) -> tuple[str, str]:
+        """Task and metric: what is comparable."""
+        return self.task, self.metric
+
+
+@dataclass(frozen=True)
+class RunsFound:
+    """What was found in some directories.
+
+    Args:
+        runs: Finished runs.
+        notes: What was left out and why, in sentences.
+    """
+
+    runs: Sequence[Run]
+    notes: Sequence[str]
+
+
+def read_runs(paths: Iterable[Path | str]) -> RunsFound:
+    """Read all runs in and below some directories; what cannot be used is noted and never a reason to stop.
+
+    Args:
+        paths: Run directories, or directories that hold some.
+
+    Raises:
+        FileNotFoundError: If a path is no directory.
+    """
+    runs: list[Run] = []
+    notes: list[str] = []
+    seen: dict[tuple[object, ...], Path] = {}
+    for directory in _run_directories(map(Path, paths)):
+        run = _read_run(directory)
+        if isinstance(run, str):
+            notes.append(run)
+            continue
+        key = (*run.column, run.arm, run.learning_rate, run.seed)
+        if key in seen:
+            notes.append(f"`{directory}` repeats seed {run.seed} of `{seen[key]}` and is left out.")
+            continue
+        seen[key] = directory
+        runs.append(run)
+    runs, mixed = _without_mixed_settings(runs)
+    return RunsFound(runs, [*notes, *mixed])
+
+
+def read_curve(run: Run, metric: str) -> list[tuple[float, float]]:
+    """Return (step, value) of one metric over a run, from `metrics.csv`; empty if it was not logged."""
+    path = run.directory / METRICS
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [(float(row["step"]), float(row[metric])) for row in csv.DictReader(file) if row.get(metric)]
+
+
+def _run_directories(paths: Iterable[Path]) -> Iterator[Path]:
+    found: set[Path] = set()
+    for path in paths:
+        if not path.is_dir():
+            raise FileNotFoundError(f"there is no directory {str(path)!r} with runs.")
+        for name in (CONFIG, OUTCOME):
+            found |= {file.parent for file in path.rglob(name)}
+    # By path with numbers as numbers, so that seed_10 follows seed_9.
+    yield from sorted(found, key=lambda path: [_natural(part) for part in path.parts])
+
+
+def _natural(part: str) -> tuple[str, float]:
+    stem, _, number = part.rpartition("_")
+    try:
+        return stem, float(number)
+    except ValueError:
+        return part, 0.0
+
+
+def _read_run(directory: Path) -> Run | str:
+    """Return the run in a directory, or why there is none."""
+    outcome = _json(directory / OUTCOME)
+    if outcome.get("status") == "failed":
+        return f"`{directory}` failed and is left out: {outcome.get('error')}"
+    record = _json(directory / RECORD)
+    if not record or not (directory / CONFIG).is_file():
+        return f"`{directory}` is incomplete and is left out: it lacks {RECORD if not record else CONFIG}."
+    config = yaml.safe_load((directory / CONFIG).read_text())
+    monitor = record.get("monitor") or _first_metric(record["metrics"], "val/")
+    if not monitor:
+        return f"`{directory}` logged no validation metric and is left out."
+    metric = monitor.partition("/")[2]
+    validation = record.get("validation")
+    if validation is None:
+        validation = record["metrics"].get(monitor)
+    test = record["metrics"].get(f"test/{metric}")
+    if validation is None or test is None:
+        missing = monitor if validation is None else f"test/{metric}"
+        return f"`{directory}` has no {missing} and is left out; fit with `--test_after_fit=true`."
+    if not (math.isfinite(validation) and math.isfinite(test)):
+        return f"`{directory}` diverged (validation {validation}, test {test}) and is left out."
+    return Run(
+        directory=directory,
+        task=outcome.get("task") or _task_name(config),
+        arm=outcome.get("arm") or _arm_name(config),
+        learning_rate=outcome.get("learning_rate") or _optimizer(config).get("lr", math.nan),
+        seed=outcome.get("seed", config.get("seed_everything", 0)),
+        metric=metric,
+        mode=record.get("mode") or ("min" if "loss" in metric else "max"),
+        validation=validation,
+        test=test,
+        record=record,
+        settings=_settings(config),
+    )
+
+
+def _without_mixed_settings(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Leave out, of each arm on each task, the runs whose settings differ from those of most."""
+    groups: dict[tuple[str, str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((*run.column, run.arm), []).append(run)
+    kept: list[Run] = []
+    notes: list[str] = []
+    for (task, _, arm), members in groups.items():
+        variants: dict[str, list[Run]] = {}
+        for run in members:
+            variants.setdefault(json.dumps(run.settings, sort_keys=True), []).append(run)
+        most = max(variants.values(), key=len)
+        kept += most
+        for variant in variants.values():
+            if variant is not most:
+                differing = _differences(most[0].settings, variant[0].settings)
+                which = f"`{variant[0].directory}`" + (f" and {len(variant) - 1} more" if len(variant) > 1 else "")
+                notes.append(f"{which} of arm {arm} on {task} has other settings and is left out: {differing}.")
+    return kept, notes
+
+
+def _differences(common: Mapping[str, Any], other: Mapping[str, Any], limit: int = 3) -> str:
+    keys = sorted(key for key in common.keys() | other.keys() if common.get(key) != other.get(key))
+    shown = [f"{key} {other.get(key)} instead of {common.get(key)}" for key in keys[:limit]]
+    return "; ".join(shown) + (f" and {len(keys) - limit} more" if len(keys) > limit else "")
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    flat = dict(_flat(config, ""))
+    ends = ("seed", "seed_everything", "init_args.lr", "save_dir", "dirpath", "default_root_dir", "ckpt_path")
+    return {
+        key: value
+        for key, value in flat.items()
+        if not key.endswith(ends) and not key.startswith(("trainer.logger", "trainer.callbacks", "trainer.enable_"))
+    }
+
+
+def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, value
+
+
+def _task_name(config: Mapping[str, Any]) -> str:
+    data = config.get("data") or {}
+    name = str(data.get("class_path", "unknown task")).rpartition(".")[2].removesuffix("DataModule")
+    detail = (data.get("init_args") or {}).get("task")
+    return f"{name} {detail}" if detail else name
+
+
+def _arm_name(config: Mapping[str, Any]) -> str:
+    arguments = (config.get("model") or {}).get("init_args") or {}
+    adapter = arguments.get("adapter")
+    if adapter:
+        return f"{adapter['scheme']}_r{adapter['rank']}"
+    return "full" if arguments.get("train_backbone") else "head_only"
+
+
+def _optimizer(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    arguments = (config.get("model") or {}).get("init_args") or {}
+    return (arguments.get("optimizer") or {}).get("init_args") or {}
+
+
+def _first_metric(metrics: Mapping[str, float], prefix: str) -> str | None:
+    names = [name for name in metrics if name.startswith(prefix)]
+    return next((name for name in names if not name.endswith("loss")), names[0] if names else None)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
