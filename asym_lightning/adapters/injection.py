@@ -15,6 +15,8 @@ from asym_lightning.adapters.merging import merged_layers, unmerge_adapters
 from asym_lightning.adapters.report import InjectionReport
 from asym_lightning.adapters.targets import Target, find_heads, find_targets, resolve_pattern
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
 
 def inject_adapters(model: nn.Module, config: AdapterConfig) -> InjectionReport:
     """Adapt a model in place: add adapters to the layers that ``config`` names and freeze all else but the heads.
@@ -92,6 +94,16 @@ def freeze_backbone(model: nn.Module, heads: Sequence[str] = ()) -> None:
     model.requires_grad_(False)
     for head in heads:
         model.get_submodule(head).requires_grad_(True)
+
+
+def frozen_batch_norms(model: nn.Module) -> Iterator[nn.Module]:
+    """Batch normalisations whose parameters are frozen, which should be in evaluation mode while the rest trains.
+
+    Their running statistics are a part of the frozen function, and must not drift.
+    """
+    for module in model.modules():
+        if isinstance(module, BATCH_NORMS) and not any(p.requires_grad for p in module.parameters()):
+            yield module
 
 
 def trainable_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -105,18 +105,45 @@ def singular_values(
     for names in _by_shape(adapters, orthonormal):
         group = [adapters[name] for name in names]
         B = _stacked(adapter.B for adapter in group)
-        # Not `tensor(..., device=B.device)`, which would wait for the device.
-        scaling = B.new_tensor([adapter.scaling for adapter in group], device="cpu").to(B.device, non_blocking=True)
         if names[0] in orthonormal:
             of_B = torch.linalg.eigvalsh(B.mT @ B).clamp_min(0).sqrt().flip(-1)
-            of_update = scaling[:, None] * of_B
+            of_BA = of_B
         else:
             R_B = torch.linalg.qr(B, mode="r").R
             R_A = torch.linalg.qr(_stacked(adapter.A for adapter in group).mT, mode="r").R
             of_B = torch.linalg.svdvals(R_B)
-            of_update = scaling[:, None] * torch.linalg.svdvals(R_B @ R_A.mT)
-        values |= {name: SingularValues(*pair) for name, *pair in zip(names, of_update, of_B, strict=True)}
+            of_BA = torch.linalg.svdvals(R_B @ R_A.mT)
+        for i, name in enumerate(names):
+            values[name] = SingularValues(adapters[name].scaling * of_BA[i], of_B[i])
     return {name: values[name] for name in adapters}
+
+
+@torch.no_grad()
+def update_changes(
+    adapters: Mapping[str, LowRankAdapter], before: Mapping[str, tuple[Tensor, Tensor]]
+) -> dict[str, Tensor]:
+    """Frobenius norm of what each update differs by from what it was; nothing waits for the device.
+
+    The difference ``s (B' A' - B A)`` is ``s [B', -B] [A'; A]``, whatever became of rank and coordinates in between,
+    and its norm is that of the product of both sides' R factors.
+
+    Args:
+        adapters: Adapters by name.
+        before: Their A (rank, d_in) and B (d_out, rank) at another time.
+    """
+    shapes: dict[tuple[object, ...], list[str]] = {}
+    for name, adapter in adapters.items():
+        key = (adapter.d_out, adapter.d_in, adapter.rank, len(before[name][0]), adapter.factor_B.device)
+        shapes.setdefault(key, []).append(name)
+    changes: dict[str, Tensor] = {}
+    for names in shapes.values():
+        pairs = [(adapters[name], *before[name]) for name in names]
+        columns = _stacked(torch.cat([adapter.B, -B.to(adapter.B)], dim=1) for adapter, _, B in pairs)
+        rows = _stacked(torch.cat([adapter.A, A.to(adapter.A)]) for adapter, A, _ in pairs)
+        R_B, R_A = torch.linalg.qr(columns, mode="r").R, torch.linalg.qr(rows.mT, mode="r").R
+        norms = (R_B @ R_A.mT).flatten(1).norm(dim=1)
+        changes |= {name: adapters[name].scaling * norm for name, norm in zip(names, norms, strict=True)}
+    return {name: changes[name] for name in adapters}
 
 
 def orthonormal_A(adapters: Mapping[str, LowRankAdapter]) -> set[str]:

@@ -13,7 +13,7 @@ from torch import nn
 from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters
 from asym_lightning.adapters.rank import rank_groups, shrink_rank
 from asym_lightning.analysis import update_spectrum
-from asym_lightning.analysis.spectrum import orthonormal_A
+from asym_lightning.analysis.spectrum import orthonormal_A, update_changes
 
 
 def adapted(*shapes: tuple[int, int], scheme: str, dtype=torch.float32, **options) -> nn.Module:
@@ -84,3 +84,17 @@ def test_orthonormal_A_are_recognised_by_their_numbers_not_by_their_scheme():
 
 def test_a_model_without_adapters_has_no_spectra():
     assert update_spectrum(nn.Linear(2, 2)) == {}
+
+
+def test_changes_are_those_of_the_dense_update_whatever_the_ranks_and_coordinates():
+    model = adapted((9, 7), (9, 7), scheme="hB_he_A_rand", rank=4)
+    adapters = {name: layer.adapters["all"] for name, layer in adapter_layers(model).items()}
+    before = {name: (a.A.detach().clone(), a.B.detach().clone()) for name, a in adapters.items()}
+    dense = {name: a.delta_weight().detach().clone() for name, a in adapters.items()}
+    groups = rank_groups(model)
+    shrink_rank(groups["layer0.all"], 2)
+    shrink_rank(groups["layer1.all"], 4)
+    changes = update_changes(adapters, before)
+    expected = (adapters["layer0"].delta_weight() - dense["layer0"]).norm().double()
+    torch.testing.assert_close(changes["layer0"], expected, rtol=1e-5, atol=1e-6)
+    assert changes["layer1"] < 1e-5

@@ -1,0 +1,21 @@
+"""Callbacks for any Lightning project, one a file."""
+
+from asym_lightning.callbacks.checkpoint import AdapterCheckpoint
+from asym_lightning.callbacks.freeze import FreezeA
+from asym_lightning.callbacks.injection import AdapterInjection
+from asym_lightning.callbacks.norm_monitor import BNormMonitor
+from asym_lightning.callbacks.rank_policies import Budget, Energy, GrowOnStall, Milestones, RankPolicy
+from asym_lightning.callbacks.rank_schedule import RankScheduler
+
+__all__ = [
+    "AdapterCheckpoint",
+    "AdapterInjection",
+    "BNormMonitor",
+    "Budget",
+    "Energy",
+    "FreezeA",
+    "GrowOnStall",
+    "Milestones",
+    "RankPolicy",
+    "RankScheduler",
+]

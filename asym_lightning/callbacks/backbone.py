@@ -1,0 +1,42 @@
+"""Where in a LightningModule the adapted backbone is."""
+
+from __future__ import annotations
+
+import difflib
+
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+
+from asym_lightning.adapters import adapter_layers
+
+
+def named_backbone(module: nn.Module, name: str | None) -> nn.Module:
+    """The submodule of that dotted name, or the module itself for ``None``; of a compiled one, what was compiled.
+
+    Raises:
+        ValueError: There is no such submodule.
+    """
+    try:
+        backbone = module if name is None else module.get_submodule(name)
+    except AttributeError as error:
+        children = [child for child, _ in module.named_children()]
+        near = difflib.get_close_matches(name or "", children, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, children)) or 'none'}."
+        raise ValueError(f"`backbone` {name!r} is no submodule of {type(module).__name__}; {hint}") from error
+    return getattr(backbone, "_orig_mod", backbone)
+
+
+def adapted_backbone(trainer: Trainer, module: LightningModule) -> nn.Module:
+    """What layers and adapter files are named by: what AdapterInjection adapted, else `backbone`, else the module.
+
+    Args:
+        trainer: Its callbacks are asked.
+        module: The module in training.
+    """
+    from asym_lightning.callbacks.injection import AdapterInjection
+
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, AdapterInjection):
+            return named_backbone(module, callback.backbone)
+    backbone = getattr(module, "backbone", None)
+    return backbone if isinstance(backbone, nn.Module) and adapter_layers(backbone) else module

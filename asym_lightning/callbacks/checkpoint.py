@@ -1,0 +1,154 @@
+"""Checkpoints with the adapter in PEFT's layout beside them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins import TorchCheckpointIO
+from torch import nn
+
+from asym_lightning.adapters import save_adapters
+from asym_lightning.callbacks.backbone import adapted_backbone
+from asym_lightning.callbacks.resumable_loader import make_train_loaders_resumable
+
+SUFFIX = ".adapter"
+
+
+class AdapterCheckpoint(ModelCheckpoint):
+    """A `ModelCheckpoint` that writes the directory `<name>.adapter` next to each `<name>.ckpt`.
+
+    `peft` and `load_adapters` read the directory; it holds the adapter and the heads within the backbone, of the active
+    rank only. It goes when the checkpoint goes. The `.ckpt` files hold what was trained, as they do with a plain
+    `ModelCheckpoint`: that is the doing of AdapterInjection and of AdapterModule.
+
+    Files and directories appear whole or not at all: they are written under a name that starts with a dot and then
+    renamed, the directory first, so that next to a whole checkpoint there is a whole directory. (Lightning's own files
+    are moved from the system's temporary folder, which is a copy where that is another file system; a copy that is
+    killed leaves half a file.)
+
+    Args:
+        dirpath: Folder for the checkpoints, a local one; None means the run's own.
+        filename: Name with placeholders, such as `{epoch}-{val/accuracy:.3f}`.
+        monitor: Metric to rank checkpoints by; None keeps the latest.
+        mode: `min` if less of the metric is better, `max` if more is.
+        save_top_k: Number of checkpoints to keep; -1 means all.
+        save_last: Also keep the latest as `last.ckpt`.
+        every_n_train_steps: Steps between two checkpoints.
+        every_n_epochs: Epochs between two checkpoints.
+        include_frozen: False leaves out of the directory each frozen A that its seed gives back, which halves it, but
+            `peft` can't read that form.
+        **options: Further options of `ModelCheckpoint`.
+
+    Raises:
+        ValueError: If `save_last` is `link`, or, on start, `dirpath` is not local.
+
+    Example:
+        >>> AdapterCheckpoint(monitor="val/accuracy", mode="max", save_top_k=2).save_top_k
+        2
+    """
+
+    def __init__(
+        self,
+        dirpath: str | Path | None = None,
+        filename: str | None = None,
+        monitor: str | None = None,
+        mode: str = "min",
+        save_top_k: int = 1,
+        save_last: bool | None = None,
+        every_n_train_steps: int | None = None,
+        every_n_epochs: int | None = None,
+        include_frozen: bool = True,
+        **options: Any,
+    ) -> None:
+        if save_last == "link":
+            raise ValueError("`save_last: link` would leave the adapter directory behind; use true, files are small.")
+        super().__init__(
+            dirpath=dirpath,
+            filename=filename,
+            monitor=monitor,
+            mode=mode,
+            save_top_k=save_top_k,
+            save_last=save_last,
+            every_n_train_steps=every_n_train_steps,
+            every_n_epochs=every_n_epochs,
+            **options,
+        )
+        self.include_frozen = include_frozen
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let the Trainer write through `AdapterCheckpointIO`."""
+        super().setup(trainer, pl_module, stage)
+        if "://" in str(self.dirpath):
+            raise ValueError(f"AdapterCheckpoint writes to local folders, `dirpath` is {self.dirpath}.")
+        make_train_loaders_resumable(trainer)
+        io = trainer.strategy.checkpoint_io
+        if not (isinstance(io, AdapterCheckpointIO) and io.owner is self):
+            trainer.strategy.checkpoint_io = AdapterCheckpointIO(io, self, trainer)
+
+    def save_adapter(self, model: nn.Module, checkpoint: Path) -> None:
+        """Write the directory that belongs to a checkpoint."""
+        directory = checkpoint.with_suffix(SUFFIX)
+        staging = directory.with_name(f".{directory.name}.saving")
+        replaced = directory.with_name(f".{directory.name}.replaced")
+        for leftover in (staging, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+        save_adapters(model, staging, include_frozen=self.include_frozen)
+        # A directory that is not empty can't be replaced by a rename.
+        if directory.exists():
+            os.rename(directory, replaced)
+        os.rename(staging, directory)
+        shutil.rmtree(replaced, ignore_errors=True)
+
+
+class AdapterCheckpointIO(CheckpointIO):
+    """Writes and removes the adapter directories with the checkpoints of one callback's folder.
+
+    Args:
+        inner: What reads and writes the checkpoints themselves.
+        owner: The callback whose folder it is.
+        trainer: Whose module is saved.
+    """
+
+    def __init__(self, inner: CheckpointIO, owner: AdapterCheckpoint, trainer: Trainer) -> None:
+        self.inner = inner
+        self.owner = owner
+        self._trainer = trainer
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write the adapter directory and the checkpoint, each whole or not at all."""
+        if not self._is_owners(path):
+            self.inner.save_checkpoint(checkpoint, path, storage_options)
+            return
+        path = Path(path)
+        module = self._trainer.lightning_module
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.owner.save_adapter(adapted_backbone(self._trainer, module), path)
+        if not isinstance(self.inner, TorchCheckpointIO):  # one that writes in the background, say
+            self.inner.save_checkpoint(checkpoint, path, storage_options)
+            return
+        staging = path.with_name(f".{path.name}.saving")
+        self.inner.save_checkpoint(checkpoint, staging, storage_options)
+        os.replace(staging, path)
+
+    def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read a checkpoint."""
+        return self.inner.load_checkpoint(path, *args, **kwargs)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint, then its directory."""
+        self.inner.remove_checkpoint(path)
+        if self._is_owners(path):
+            shutil.rmtree(Path(path).with_suffix(SUFFIX), ignore_errors=True)
+
+    def teardown(self) -> None:
+        """Let the inner one finish."""
+        self.inner.teardown()
+
+    def _is_owners(self, path: str | Path) -> bool:
+        return "://" not in str(path) and Path(path).absolute().parent == Path(str(self.owner.dirpath)).absolute()

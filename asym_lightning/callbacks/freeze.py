@@ -1,0 +1,219 @@
+"""Train both factors, then one."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from asym_lightning.adapters import LowRankAdapter, adapters_by_name
+from asym_lightning.adapters.moments import drop_state
+from asym_lightning.adapters.rank import orthonormalize, rank_groups
+from asym_lightning.callbacks.backbone import adapted_backbone
+from asym_lightning.callbacks.stall import StallDetector
+
+
+class FreezeA(Callback):
+    """Freeze A, from the start or later, and prove at the end that it did not move.
+
+    With none of `after_steps`, `after_epochs`, `after_fraction` and `monitor` it freezes at the start. For a later
+    freeze the scheme has to train both factors until then, as `hB_zero_hA_rand` does. At the freeze the optimizer
+    forgets its state of A and keeps that of B. From then on A costs what a frozen A costs: no gradient, and no input
+    kept for it.
+
+    On tasks where a random A of low rank misses the few input directions that matter, an A that was trained for a tenth
+    of the steps is the natural remedy.
+
+    Args:
+        factor: `A`, or `B` to freeze B and go on with A.
+        after_steps: Freeze when this many optimizer steps are done.
+        after_epochs: Freeze when this many epochs are done.
+        after_fraction: Freeze when this share of all steps of the run is done, in (0, 1).
+        monitor: Freeze when this metric stalls; it is looked at after each validation, or each epoch if there is none.
+        mode: `min` if less of the metric is better, `max` if more is.
+        patience: Number of looks in a row without an improvement that make a stall.
+        min_delta: Smallest change of the metric that counts as an improvement.
+        orthonormalize: Make the frozen factor orthonormal at the freeze and put the rest into the other one; the
+            function does not change, and the optimizer's moments follow.
+
+    Raises:
+        ValueError: On construction, if more than one time is given or one is out of its range; on start, if the other
+            factor is frozen, so that nothing would train.
+        RuntimeError: If `monitor` was never logged, or the frozen factor changed while it was frozen.
+
+    Example:
+        >>> freeze = FreezeA(after_fraction=0.1, orthonormalize=True)
+        >>> freeze.frozen_at is None
+        True
+    """
+
+    def __init__(
+        self,
+        factor: Literal["A", "B"] = "A",
+        *,
+        after_steps: int | None = None,
+        after_epochs: int | None = None,
+        after_fraction: float | None = None,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] = "min",
+        patience: int = 3,
+        min_delta: float = 0.0,
+        orthonormalize: bool = False,
+    ) -> None:
+        super().__init__()
+        if factor not in ("A", "B"):
+            raise ValueError(f"`factor` must be 'A' or 'B', got {factor!r}.")
+        times = {"after_steps": after_steps, "after_epochs": after_epochs, "after_fraction": after_fraction}
+        given = [name for name, value in {**times, "monitor": monitor}.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(f'`{name}`' for name in given)} say twice when to freeze; give one.")
+        for name in ("after_steps", "after_epochs"):
+            if (value := times[name]) is not None and value < 0:
+                raise ValueError(f"`{name}` must not be negative, got {value}.")
+        if after_fraction is not None and not 0 < after_fraction < 1:
+            raise ValueError(f"`after_fraction` must be between 0 and 1, got {after_fraction}.")
+        self.factor = factor
+        self.after_steps, self.after_epochs, self.after_fraction = after_steps, after_epochs, after_fraction
+        self.orthonormalize = orthonormalize
+        self._stall = StallDetector(monitor, mode=mode, patience=patience, min_delta=min_delta) if monitor else None
+        self.frozen_at: int | None = None
+        self._digests: dict[str, str] = {}
+
+    @property
+    def state_key(self) -> str:
+        """One for each factor, so that two instances can be resumed."""
+        return f"{type(self).__qualname__}[{self.factor}]"
+
+    # When
+
+    def is_due(self, trainer: Trainer, num_epochs: int) -> bool:
+        """Whether the factor should be frozen by now, by steps or epochs; override it for another rule.
+
+        Args:
+            trainer: Knows the number of steps done and to do.
+            num_epochs: Number of epochs done; `trainer.current_epoch` is one behind when an epoch ends.
+        """
+        if self.after_steps is not None:
+            return trainer.global_step >= self.after_steps
+        if self.after_epochs is not None:
+            return num_epochs >= self.after_epochs
+        if self.after_fraction is not None:
+            return trainer.global_step >= max(1, round(self.after_fraction * trainer.estimated_stepping_batches))
+        return self._stall is None
+
+    # Lightning's hooks
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check that something is left to train, and that the strategy bears a freeze in mid-course."""
+        other = "factor_B" if self.factor == "A" else "factor_A"
+        adapters = self._adapters(trainer, pl_module)
+        if self.frozen_at is None and not any(getattr(a, other).requires_grad for a in adapters.values()):
+            raise ValueError(
+                f"Freezing {self.factor} would leave nothing to train: the scheme freezes the other factor already "
+                f"({next(iter(adapters.values())).scheme if adapters else 'there are no adapters'})."
+            )
+        trains = any(self._factor(adapter).requires_grad for adapter in adapters.values())
+        if trains and getattr(trainer.model, "find_unused_parameters", None) is False:
+            raise ValueError(
+                "DDP expects a gradient of every parameter that had one at the start, so a factor can't be frozen "
+                "later; use `strategy: ddp_find_unused_parameters_true`, or a scheme that freezes it from the start."
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Freeze what is to be frozen from the start, or was when the run was interrupted."""
+        if self.frozen_at is None:
+            self._freeze_if(self.is_due(trainer, trainer.current_epoch), trainer, pl_module)
+        else:
+            self._stop_training(trainer, pl_module)
+            self._prove_unchanged(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Freeze by steps."""
+        self._freeze_if(self.is_due(trainer, trainer.current_epoch), trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Freeze by epochs, and by the metric if there is no validation."""
+        self._freeze_if(self.is_due(trainer, trainer.current_epoch + 1), trainer, pl_module)
+        if not trainer.enable_validation:
+            self._look(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Freeze by the metric."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._look(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Prove that the frozen factor is what it was.
+
+        Raises:
+            RuntimeError: It changed; the message names the layers.
+        """
+        self._prove_unchanged(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """When it was frozen, and digests of what was."""
+        stall = self._stall.state_dict() if self._stall else None
+        return {"frozen_at": self.frozen_at, "digests": self._digests, "stall": stall}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore it."""
+        self.frozen_at, self._digests = state_dict["frozen_at"], dict(state_dict["digests"])
+        if self._stall and state_dict["stall"]:
+            self._stall.load_state_dict(state_dict["stall"])
+
+    # How
+
+    def record(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the frozen factor as it is now for what it has to remain, as after a change of rank."""
+        if self.frozen_at is not None:
+            adapters = self._adapters(trainer, pl_module)
+            self._digests = {name: _digest(self._factor(adapter)) for name, adapter in adapters.items()}
+
+    def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._stall and self.frozen_at is None:
+            self._freeze_if(self._stall.has_stalled(trainer.callback_metrics), trainer, pl_module)
+
+    def _freeze_if(self, is_due: bool, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not is_due or self.frozen_at is not None:
+            return
+        if self.orthonormalize:
+            for group in rank_groups(adapted_backbone(trainer, pl_module)).values():
+                orthonormalize(group, trainer.optimizers, factor=self.factor)
+        self._stop_training(trainer, pl_module)
+        self.frozen_at = trainer.global_step
+        self.record(trainer, pl_module)
+        rank_zero_info(
+            f"Factor {self.factor} of {len(self._digests)} adapters is frozen from step {self.frozen_at} on."
+        )
+
+    def _stop_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for adapter in self._adapters(trainer, pl_module).values():
+            factor = self._factor(adapter)
+            factor.requires_grad_(False)
+            factor.grad = None  # with one left over the optimizer would step once more
+            drop_state(trainer.optimizers, factor)
+
+    def _prove_unchanged(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        adapters = self._adapters(trainer, pl_module)
+        changed = [n for n, digest in self._digests.items() if _digest(self._factor(adapters[n])) != digest]
+        if changed:
+            raise RuntimeError(
+                f"The frozen factor {self.factor} changed in {len(changed)} adapters after step {self.frozen_at}: "
+                f"{', '.join(changed[:4])}{f' and {len(changed) - 4} more' if len(changed) > 4 else ''}."
+            )
+
+    def _adapters(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, LowRankAdapter]:
+        return adapters_by_name(adapted_backbone(trainer, pl_module))
+
+    def _factor(self, adapter: LowRankAdapter) -> nn.Parameter:
+        return adapter.factor_A if self.factor == "A" else adapter.factor_B
+
+
+def _digest(factor: Tensor) -> str:
+    """SHA-256 of the numbers, bit for bit."""
+    data = factor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,265 @@
+"""Watch the norms of B and of the update while training."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from asym_lightning.adapters import LowRankAdapter, adapter_layers, adapters_by_name
+from asym_lightning.analysis.spectrum import (
+    effective_rank,
+    orthonormal_A,
+    singular_values,
+    stable_rank,
+    to_cpu,
+    update_changes,
+)
+from asym_lightning.callbacks.backbone import adapted_backbone
+from asym_lightning.callbacks.loggers import LoggerFanout
+
+STATISTICS = (
+    "B_frobenius",
+    "B_spectral",
+    "update_frobenius",
+    "update_spectral",
+    "stable_rank",
+    "effective_rank",
+    "relative_norm",
+    "B_gradient",
+    "change",
+)
+TOTAL = "total"
+
+
+class BNormMonitor(Callback):
+    """Log exact statistics of every adapter, `b_norm/<adapter>/<statistic>`, and in total, `b_norm/total/<statistic>`.
+
+    | statistic          | of one adapter                                        | in total                        |
+    |--------------------|-------------------------------------------------------|---------------------------------|
+    | `B_frobenius`      | Frobenius norm of B                                   | root of the sum of squares      |
+    | `B_spectral`       | largest singular value of B                           | largest                         |
+    | `update_frobenius` | Frobenius norm of s B A                               | root of the sum of squares      |
+    | `update_spectral`  | largest singular value of s B A                       | largest                         |
+    | `stable_rank`      | squared Frobenius over squared spectral norm          | mean                            |
+    | `effective_rank`   | exponential entropy of the singular values' shares    | mean                            |
+    | `relative_norm`    | Frobenius norm of s B A over that of the weight       | ratio of the totals             |
+    | `B_gradient`       | Frobenius norm of B's gradient (before clipping)      | root of the sum of squares      |
+    | `change`           | Frobenius norm of the update's change since last time | root of the sum of squares      |
+
+    Nothing of the weight's size is formed; all numbers of a log come to the host in one transfer. They go to every
+    logger of the Trainer, singular values as histograms where a logger shows them, and to a CSV file, one row an
+    adapter, that plots are made from. A logger that fails is warned of and left out.
+
+    Args:
+        every_n_steps: Optimizer steps between two logs.
+        file: Path of the CSV file; None means `b_norms.csv` in the run's directory, an empty string no file.
+        histograms: Log the singular values.
+
+    Raises:
+        ValueError: If `every_n_steps` is less than 1.
+
+    Example:
+        >>> BNormMonitor(every_n_steps=50).every_n_steps
+        50
+    """
+
+    def __init__(self, every_n_steps: int = 50, *, file: str | Path | None = None, histograms: bool = True) -> None:
+        super().__init__()
+        if every_n_steps < 1:
+            raise ValueError(f"`every_n_steps` must be at least 1, got {every_n_steps}.")
+        self.every_n_steps = every_n_steps
+        self.file = file
+        self.histograms = histograms
+        self._loggers = LoggerFanout()
+        self._adapters: dict[str, LowRankAdapter] = {}
+        self._orthonormal: set[str] = set()
+        self._weight_norms: dict[str, float] = {}
+        self._gradients: dict[str, Tensor] = {}
+        self._before: dict[str, tuple[Tensor, Tensor]] = {}
+        self._last_logged = 0
+
+    # Lightning's hooks
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the measures that stay: the weights' norms, and which A are orthonormal for good."""
+        if not trainer.is_global_zero:
+            return
+        model = adapted_backbone(trainer, pl_module)
+        self._loggers = LoggerFanout()
+        self._adapters = adapters_by_name(model)
+        self._weight_norms = _weight_norms(model)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the present updates for those that the first change is counted from, and drop rows of a lost future."""
+        # A frozen A stays orthonormal: changes of rank rotate it or add orthonormal rows.
+        frozen = {name: adapter for name, adapter in self._adapters.items() if not adapter.factor_A.requires_grad}
+        self._orthonormal = orthonormal_A(frozen)
+        self._last_logged = trainer.global_step
+        if not self._before:
+            self._before = {name: _copies(adapter) for name, adapter in self._adapters.items()}
+        if trainer.is_global_zero and (path := self.path(trainer)):
+            _drop_rows_after(path, trainer.global_step)
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer, *args: Any
+    ) -> None:
+        """Note the gradients of B, if the step that is about to be taken will be logged."""
+        if self._is_due(trainer.global_step + 1):
+            for name, adapter in self._adapters.items():
+                if adapter.factor_B.grad is not None:
+                    self._gradients[name] = adapter.factor_B.grad.detach().norm()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Log, if due."""
+        if self._adapters and self._is_due(trainer.global_step):
+            self._last_logged = trainer.global_step
+            self.log(trainer)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next change is counted from."""
+        return {"before": {name: list(pair) for name, pair in self._before.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore it."""
+        self._before = {name: (A, B) for name, (A, B) in state_dict["before"].items()}
+
+    # Parts
+
+    def path(self, trainer: Trainer) -> Path | None:
+        """Where the rows go, or None if they go nowhere."""
+        if self.file is not None:
+            return Path(self.file) if str(self.file) else None
+        directory = trainer.log_dir
+        return Path(directory) / "b_norms.csv" if directory else None
+
+    def log(self, trainer: Trainer) -> dict[str, dict[str, float]]:
+        """Measure every adapter and write it everywhere; return the statistics by adapter and `total`."""
+        statistics, spectra = self._measure()
+        metrics = {
+            f"b_norm/{name}/{statistic}": value for name, row in statistics.items() for statistic, value in row.items()
+        }
+        histograms = {f"b_norm/{name}/singular_values": values for name, values in spectra.items()}
+        self._loggers.log(trainer, metrics, histograms if self.histograms else None)
+        if path := self.path(trainer):
+            _append_rows(path, trainer.global_step, trainer.current_epoch, statistics, spectra)
+        return statistics
+
+    @torch.no_grad()
+    def _measure(self) -> tuple[dict[str, dict[str, float]], dict[str, list[float]]]:
+        adapters = self._adapters
+        on_device = singular_values(adapters, self._orthonormal)
+        changes = update_changes(adapters, self._before)
+        vectors: list[Tensor] = []
+        for name, adapter in adapters.items():
+            gradient = self._gradients.get(name, adapter.factor_B.new_full((), math.nan))
+            vectors += [on_device[name].B, on_device[name].update, gradient.reshape(1), changes[name].reshape(1)]
+        numbers = iter(to_cpu(vectors))
+        statistics: dict[str, dict[str, float]] = {}
+        spectra: dict[str, list[float]] = {}
+        for name in adapters:
+            of_B, of_update, gradient, change = (next(numbers) for _ in range(4))
+            spectra[name] = of_update.tolist()
+            values = (
+                float(of_B.norm()),
+                float(of_B[0]),
+                float(of_update.norm()),
+                float(of_update[0]),
+                stable_rank(of_update),
+                effective_rank(of_update),
+                float(of_update.norm()) / self._weight_norms[name],
+                float(gradient),
+                float(change),
+            )
+            statistics[name] = dict(zip(STATISTICS, values, strict=True))
+        statistics[TOTAL] = self._totals(statistics)
+        self._before = {name: _copies(adapter) for name, adapter in adapters.items()}
+        self._gradients = {}
+        return statistics, spectra
+
+    def _totals(self, rows: dict[str, dict[str, float]]) -> dict[str, float]:
+        def of(statistic: str) -> list[float]:
+            return [row[statistic] for row in rows.values()]
+
+        totals = {name: math.hypot(*of(name)) for name in STATISTICS}
+        totals |= {name: max(of(name)) for name in ("B_spectral", "update_spectral")}
+        totals |= {name: sum(of(name)) / len(rows) for name in ("stable_rank", "effective_rank")}
+        totals["relative_norm"] = totals["update_frobenius"] / math.hypot(*self._weight_norms.values())
+        return totals
+
+    def _is_due(self, step: int) -> bool:
+        return step // self.every_n_steps > self._last_logged // self.every_n_steps
+
+
+def read_norms(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The rows of a monitor's file: `step`, `epoch`, `adapter`, the statistics, and `singular_values` as a list.
+
+    Args:
+        path: The CSV file.
+    """
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            values = [float(value) for value in row["singular_values"].split()]
+            numbers = {name: float(row[name]) for name in STATISTICS}
+            yield {
+                "step": int(row["step"]),
+                "epoch": int(row["epoch"]),
+                "adapter": row["adapter"],
+                **numbers,
+                "singular_values": values,
+            }
+
+
+@torch.no_grad()
+def _weight_norms(model: nn.Module) -> dict[str, float]:
+    """Frobenius norm of the rows of the weight that each adapter updates."""
+    norms = {
+        f"{layer_name}.{slice_name}": rows.take(layer.weight_matrix().detach(), 0).double().norm().reshape(1)
+        for layer_name, layer in adapter_layers(model).items()
+        for slice_name, rows in layer.adapters.rows.items()
+    }
+    # A weight of zeros has no ratio to it.
+    return {n: float(v) or math.nan for n, v in zip(norms, to_cpu(list(norms.values())), strict=True)}
+
+
+def _copies(adapter: LowRankAdapter) -> tuple[Tensor, Tensor]:
+    return adapter.A.detach().clone(), adapter.B.detach().clone()
+
+
+def _append_rows(
+    path: Path, step: int, epoch: int, statistics: dict[str, dict[str, float]], spectra: dict[str, list[float]]
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    if not path.exists() or path.stat().st_size == 0:
+        writer.writerow(["step", "epoch", "adapter", *STATISTICS, "singular_values"])
+    for name, row in statistics.items():
+        values = " ".join(f"{value:.9g}" for value in spectra.get(name, ()))
+        writer.writerow([step, epoch, name, *(f"{row[s]:.9g}" for s in STATISTICS), values])
+    # In one write, so that a killed run leaves no half of a log behind.
+    with open(path, "a", newline="") as file:
+        file.write(text.getvalue())
+
+
+def _drop_rows_after(path: Path, step: int) -> None:
+    """Take out what an interrupted run logged after the step that it is resumed from."""
+    if not path.exists():
+        return
+    with open(path, newline="") as file:
+        rows = list(csv.reader(file))
+    kept = rows[:1] + [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= step]
+    if len(kept) < len(rows):
+        staging = path.with_name(f".{path.name}.saving")
+        with open(staging, "w", newline="") as file:
+            csv.writer(file).writerows(kept)
+        os.replace(staging, path)

@@ -1,0 +1,344 @@
+"""Adapters in modules that know nothing of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning.pytorch import seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningCLI
+from torch import nn
+
+from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters
+from asym_lightning.callbacks import AdapterCheckpoint, AdapterInjection
+from tests.callbacks.foreign import Foreign, build_net, injection, loader, trainer
+
+FORMS = ("__init__", "setup", "configure_model")
+TRAINED = {"net.first.adapters.all.factor_B", "net.second.adapters.all.factor_B", "head.weight", "head.bias"}
+
+
+def moved(module: nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
+    after = dict(module.named_parameters())
+    return {name for name, value in before.items() if not torch.equal(value, after[name])}
+
+
+def snapshot(form: str) -> dict[str, torch.Tensor]:
+    module = Foreign(form)
+    module.build()
+    injection().inject(module)
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_adapters_and_head_train_and_nothing_else(form, tmp_path):
+    module = Foreign(form)
+    trainer(tmp_path, injection()).fit(module, loader())
+    assert {name for name, p in module.named_parameters() if p.requires_grad} == TRAINED
+    assert moved(module, snapshot(form)) == TRAINED
+
+
+def test_running_statistics_of_a_frozen_batch_normalisation_do_not_drift(tmp_path):
+    module = Foreign()
+    trainer(tmp_path, injection()).fit(module, loader(), loader())
+    fresh = build_net()
+    assert torch.equal(module.net.norm.running_mean, fresh.norm.running_mean)
+    assert module.net.norm.num_batches_tracked == 0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_fits_twice_validates_tests_and_predicts(form, tmp_path):
+    module = Foreign(form)
+    first = trainer(tmp_path, injection())
+    first.fit(module, loader(), loader())
+    for run in (first, trainer(tmp_path, injection())):
+        run.validate(module, loader(), verbose=False)
+        run.test(module, loader(), verbose=False)
+        assert len(run.predict(module, loader())) == 5
+    run.fit(module, loader())
+    assert len(adapter_layers(module)) == 2
+
+
+def test_without_heads_what_is_outside_the_backbone_trains_as_the_module_made_it(tmp_path):
+    module = Foreign()
+    module.aux.requires_grad_(False)
+    trainer(tmp_path, injection(heads=None)).fit(module, loader())
+    assert moved(module, snapshot("__init__")) == TRAINED
+
+
+def test_the_whole_module_is_adapted_if_no_backbone_is_named(tmp_path):
+    module = Foreign()
+    config = AdapterConfig(rank=2, targets=["first"], heads=["head", "aux"])
+    trainer(tmp_path, AdapterInjection(config)).fit(module, loader())
+    assert list(adapter_layers(module)) == ["net.first"]
+    assert module.aux.weight.requires_grad and not module.net.second.weight.requires_grad
+
+
+def test_a_head_within_the_backbone_can_be_named_from_the_module(tmp_path):
+    module = Foreign()
+    trainer(tmp_path, injection(adapter={"targets": ["first"]}, heads=["net.second", "head"])).fit(module, loader())
+    assert module.net.second.weight.requires_grad
+    assert not module.aux.weight.requires_grad
+
+
+def test_draws_of_A_are_those_of_the_backbone_alone(tmp_path):
+    module, net = Foreign("setup"), build_net()
+    trainer(tmp_path, injection()).fit(module, loader())
+    inject_adapters(net, AdapterConfig(rank=2, targets=["first", "second"]))
+    assert torch.equal(module.net.first.adapters["all"].A, net.first.adapters["all"].A)
+
+
+def test_a_compiled_backbone_is_adapted_under_its_own_names(tmp_path):
+    module = Foreign()
+    module.net = torch.compile(module.net, backend="eager")
+    callback = injection()
+    trainer(tmp_path, callback, max_steps=2).fit(module, loader())
+    assert [row.layer for row in callback.report.layers] == ["first", "second"]
+    assert module.net._orig_mod.first.adapters["all"].B.any()
+
+
+# Optimizers
+
+
+class OptimizerFromInit(Foreign):
+    """Makes its optimizer before there are adapters, as LightningCLI's automatic one is made."""
+
+    def __init__(self, groups: int = 1) -> None:
+        super().__init__()
+        half = len(list(self.net.parameters())) // 2
+        parameters = list(self.parameters())
+        split = [parameters] if groups == 1 else [parameters[:half], parameters[half:]]
+        self.made = torch.optim.AdamW([{"params": p} for p in split], lr=1e-2, weight_decay=0.5)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.made, lambda step: 0.9**step)
+
+    def configure_optimizers(self):
+        return [self.made], [self.schedule]
+
+
+def test_adapters_join_an_optimizer_that_was_made_without_them_and_frozen_weights_in_it_stay(tmp_path):
+    module = OptimizerFromInit()
+    trainer(tmp_path, injection()).fit(module, loader())
+    assert len(module.made.param_groups) == 1
+    assert moved(module, snapshot("__init__")) == TRAINED  # weight decay moved none of the frozen ones
+
+
+def test_an_optimizer_with_several_groups_that_lacks_adapters_is_refused_before_the_first_step(tmp_path):
+    module = OptimizerFromInit(groups=2)
+    run = trainer(tmp_path, injection())
+    with pytest.raises(RuntimeError, match=r"2 trained parameters are in none of the 1 optimizers.*net\.first\.adap"):
+        run.fit(module, loader())
+    assert run.global_step == 0
+
+
+class TwoOptimizers(Foreign):
+    """Manual optimization by turns."""
+
+    def __init__(self, drop: str = "") -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.drop = drop
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+            self.manual_backward(nn.functional.cross_entropy(self(x), y))
+            optimizer.step()
+            optimizer.zero_grad()
+
+    def configure_optimizers(self):
+        groups = [self.net.first.parameters(), [*self.net.second.parameters(), *self.head.parameters()]]
+        return [torch.optim.SGD([p for p in group if p.requires_grad], lr=0.1) for group in groups]
+
+
+def test_several_optimizers_and_manual_optimization(tmp_path):
+    module = TwoOptimizers()
+    trainer(tmp_path, injection()).fit(module, loader())
+    assert moved(module, snapshot("__init__")) == TRAINED
+
+
+def test_several_optimizers_that_lack_an_adapter_are_refused(tmp_path):
+    class Lacking(TwoOptimizers):
+        def configure_optimizers(self):
+            return [torch.optim.SGD(part.parameters(), lr=0.1) for part in (self.net.first, self.head)]
+
+    with pytest.raises(RuntimeError, match=r"in none of the 2 optimizers.*net\.second\.adapters\.all\.factor_B"):
+        trainer(tmp_path, injection()).fit(Lacking(), loader())
+
+
+def test_the_automatic_optimizer_of_the_command_line(tmp_path):
+    cli = LightningCLI(
+        Foreign,
+        args=[
+            "--optimizer=SGD",
+            "--optimizer.lr=0.1",
+            "--lr_scheduler=ExponentialLR",
+            "--lr_scheduler.gamma=0.9",
+            "--trainer.callbacks+=asym_lightning.callbacks.AdapterInjection",
+            "--trainer.callbacks.backbone=net",
+            "--trainer.callbacks.heads=[head]",
+            "--trainer.callbacks.adapter.rank=2",
+            "--trainer.callbacks.adapter.targets=[first,second]",
+        ],
+        run=False,
+        trainer_defaults={
+            "accelerator": "cpu",
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "max_epochs": 1,
+            "default_root_dir": str(tmp_path),
+        },
+        save_config_callback=None,
+    )
+    cli.trainer.fit(cli.model, loader())
+    assert moved(cli.model, snapshot("__init__")) == TRAINED
+
+
+# What stays untrained
+
+
+class Bypassing(Foreign):
+    """Reads a layer's weight and never calls the layer."""
+
+    def forward(self, x):
+        second = self.net.second
+        hidden = torch.tanh(self.net.first(x))
+        return self.aux(self.head(nn.functional.linear(hidden, second.weight, second.bias)))
+
+
+def test_an_adapter_that_is_never_called_is_refused_after_the_first_step(tmp_path):
+    run = trainer(tmp_path, injection())
+    with pytest.raises(RuntimeError, match=r"1 adapters got no gradient in 1 step\(s\).*second\.all"):
+        run.fit(Bypassing(), loader())
+    assert run.global_step == 1
+
+
+def test_layers_that_take_turns_pass_with_more_steps_to_check(tmp_path):
+    class TakingTurns(Foreign):
+        def training_step(self, batch, batch_idx):
+            hidden = (self.net.first, self.net.second)[batch_idx % 2](batch[0])
+            return self.aux(self.head(hidden)).square().mean()
+
+    with pytest.raises(RuntimeError, match="take turns"):
+        trainer(tmp_path, injection()).fit(TakingTurns(), loader())
+    trainer(tmp_path, injection(check_after=2)).fit(TakingTurns(), loader())
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("nett", "did you mean 'net'"), ("xyz", "it has 'net', 'head', 'aux'"), ("lr", "no submodule of Foreign")],
+)
+def test_a_backbone_that_does_not_exist_is_named_with_what_does(name, message, tmp_path):
+    with pytest.raises(ValueError, match=f"`backbone` '{name}'.*{message}|{message}"):
+        trainer(tmp_path, injection(backbone=name)).fit(Foreign(), loader())
+
+
+def test_a_head_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="`heads` entry 'haed' matches no module; the nearest is 'head'"):
+        trainer(tmp_path, injection(heads=["haed"])).fit(Foreign(), loader())
+
+
+def test_two_injections_are_refused(tmp_path):
+    with pytest.raises(RuntimeError, match="two AdapterInjection callbacks"):
+        trainer(tmp_path, injection(), injection(backbone="head")).fit(Foreign(), loader())
+
+
+def test_a_module_that_is_adapted_already_by_another_configuration_is_refused(tmp_path):
+    module = Foreign()
+    inject_adapters(module.net, AdapterConfig(rank=4, targets=["first"]))
+    with pytest.raises(RuntimeError, match="already adapted by another configuration"):
+        trainer(tmp_path, injection()).fit(module, loader())
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("kind", [ModelCheckpoint, AdapterCheckpoint])
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_checkpoints_hold_what_was_trained(kind, weights_only, tmp_path):
+    checkpoint = kind(tmp_path, filename="x", save_weights_only=weights_only)
+    module = Foreign("configure_model")
+    trainer(tmp_path, injection(), checkpoint, enable_checkpointing=True).fit(module, loader(), loader())
+    state = torch.load(tmp_path / "x.ckpt", weights_only=True)["state_dict"]
+    frozen = {name for name, p in module.named_parameters() if not p.requires_grad and ".adapters." not in name}
+    assert frozen and not frozen & set(state)
+    assert set(state) >= TRAINED | {"net.norm.running_mean", "net.first.adapters.all.factor_A"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_checkpoint_is_tested_in_a_fresh_trainer_and_loaded_without_one(form, tmp_path):
+    module = Foreign(form)
+    checkpoint = ModelCheckpoint(tmp_path, filename="x")
+    trainer(tmp_path, injection(), checkpoint, enable_checkpointing=True).fit(module, loader())
+    expected = trainer(tmp_path, injection()).test(module, loader(), verbose=False)
+
+    fresh = Foreign(form)
+    assert trainer(tmp_path, injection()).test(fresh, loader(), tmp_path / "x.ckpt", verbose=False) == expected
+
+    alone = Foreign(form)
+    alone.build()
+    injection().load(alone, tmp_path / "x.ckpt")
+    x = next(iter(loader()))[0]
+    torch.testing.assert_close(alone.eval()(x), module.eval()(x), atol=0, rtol=0)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    run = trainer(tmp_path, injection(), max_steps=1)
+    run.fit(Foreign(), loader())
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    return tmp_path / "x.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("adapter", "message"),
+    [
+        ({"rank": 3}, "`rank` should be 3, found 2"),
+        ({"scheme": "hA_zero_B_rand"}, "`scheme` should be 'hA_zero_B_rand', found 'hB_zero_A_rand'"),
+        ({"targets": ["first"]}, "`targets` should be"),
+    ],
+)
+def test_a_checkpoint_of_another_rank_or_scheme_is_refused_before_training_starts(saved, adapter, message, tmp_path):
+    run = trainer(tmp_path, injection(adapter=adapter))
+    with pytest.raises(ValueError, match=message):
+        run.fit(Foreign(), loader(), ckpt_path=saved)
+    assert run.global_step == 0
+
+
+def test_a_checkpoint_of_another_backbone_is_refused(saved, tmp_path):
+    other = Foreign()
+    with torch.no_grad():
+        other.net.first.weight.add_(1)
+    with pytest.raises(ValueError, match=r"another backbone: frozen `.*first\.weight` starts with"):
+        trainer(tmp_path, injection()).fit(other, loader(), ckpt_path=saved)
+
+
+def test_a_checkpoint_of_another_head_is_refused(saved, tmp_path):
+    other = Foreign()
+    other.head = nn.Linear(12, 4)
+    other.aux = nn.Linear(4, 3)
+    with pytest.raises(ValueError, match=r"`head.weight` should be \(4, 12\), found \(3, 12\)|another backbone"):
+        trainer(tmp_path, injection()).fit(other, loader(), ckpt_path=saved)
+
+
+def test_a_checkpoint_of_a_plain_run_is_refused(tmp_path):
+    run = trainer(tmp_path, max_steps=1)
+    run.fit(Foreign(), loader())
+    run.save_checkpoint(tmp_path / "plain.ckpt")
+    with pytest.raises(ValueError, match=r"does not fit the model: it lacks `net\.first\.adapters"):
+        trainer(tmp_path, injection()).fit(Foreign(), loader(), ckpt_path=tmp_path / "plain.ckpt")
+
+
+def test_random_numbers_of_a_resumed_run_go_on_and_those_of_a_new_one_do_not_jump(saved, tmp_path):
+    module = Foreign()
+    seed_everything(5, verbose=False)
+    run = trainer(tmp_path, injection(), max_steps=1)
+    run.test(module, loader(), ckpt_path=saved, verbose=False)
+    after_test = torch.rand(1)
+    seed_everything(5, verbose=False)
+    trainer(tmp_path, injection(), max_steps=1).test(Foreign(), loader(), verbose=False)
+    assert torch.equal(after_test, torch.rand(1))
