@@ -1,0 +1,32 @@
+"""Small images in folders, in the layouts that the data modules read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from asym_lightning.data.domainbed import DATASETS
+
+
+def write_images(folder: Path, classes: Sequence[str], per_class: int = 2, size: int = 16) -> Path:
+    """Write `folder/<class>/<number>.png`, each class in a colour of its own."""
+    random = np.random.default_rng(0)
+    for number, name in enumerate(classes):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for image in range(per_class):
+            pixels = random.integers(0, 40, (size, size, 3)) + np.array([20 * number % 200, 90, 50])
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / name / f"{image}.png")
+    return folder
+
+
+def write_environments(root: Path, dataset: str, per_class: int = 3) -> Path:
+    """Write a data set of DomainBed in its published layout below `root`, which is returned."""
+    description = DATASETS[dataset]
+    assert description.folder is not None
+    classes = [f"class_{number:02d}" for number in range(description.num_classes)]
+    for environment in description.environments:
+        write_images(root / description.folder / environment, classes, per_class)
+    return root
