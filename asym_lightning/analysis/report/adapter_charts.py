@@ -19,7 +19,8 @@ MAX_COLUMNS = 40  # of a heat map
 def adapter_figures(table: ResultsTable, column: Column) -> Iterator[Figure]:
     """Return the charts of one task's adapters; none where its runs have no adapters."""
     cells = {arm: cell for arm in table.arms if (cell := table.cells.get((arm, column)))}
-    spectra = [series for arm, cell in cells.items() if (series := _spectrum(arm, cell.runs)) is not None]
+    styles = {arm: i for i, arm in enumerate(table.arms)}
+    spectra = [series for arm, cell in cells.items() if (series := _spectrum(arm, cell.runs, styles[arm])) is not None]
     if spectra:
         yield Figure(
             line_chart(
@@ -28,10 +29,10 @@ def adapter_figures(table: ResultsTable, column: Column) -> Iterator[Figure]:
             "Singular values of B A at the end, as shares of each layer's largest, mean over layers and seeds. "
             "A flat line uses the whole rank; a steep one would do with less.",
         )  # fmt: skip
-    yield from _monitor_figures(cells)
+    yield from _monitor_figures(cells, styles)
 
 
-def _spectrum(arm: str, runs: Sequence[Run]) -> Series | None:
+def _spectrum(arm: str, runs: Sequence[Run], style: int) -> Series | None:
     shares = []
     for run in runs:
         if not (run.directory / "adapter").is_dir():
@@ -44,10 +45,10 @@ def _spectrum(arm: str, runs: Sequence[Run]) -> Series | None:
         return None
     longest = max(map(len, shares))
     mean = torch.stack([torch.nn.functional.pad(one, (0, longest - len(one))) for one in shares]).mean(0)
-    return Series(arm, list(range(1, longest + 1)), mean.tolist())
+    return Series(arm, list(range(1, longest + 1)), mean.tolist(), style=style)
 
 
-def _monitor_figures(cells: dict[str, Cell]) -> Iterator[Figure]:
+def _monitor_figures(cells: dict[str, Cell], styles: dict[str, int]) -> Iterator[Figure]:
     """Return charts from the file of `BNormMonitor`, where there is one; norms by layer are those of the first seed."""
     ranks = []
     for arm, cell in cells.items():
@@ -58,7 +59,8 @@ def _monitor_figures(cells: dict[str, Cell]) -> Iterator[Figure]:
         by_step: dict[int, list[float]] = {}
         for row in rows:
             by_step.setdefault(row.step, []).append(row.rank)
-        ranks.append(Series(arm, list(by_step), [sum(of_step) / len(of_step) for of_step in by_step.values()]))
+        means = [sum(of_step) / len(of_step) for of_step in by_step.values()]
+        ranks.append(Series(arm, list(by_step), means, style=styles[arm]))
     if ranks:
         yield Figure(
             line_chart("Rank over time", ranks, Axis("optimizer step"), Axis("mean rank", low=0)),

@@ -29,9 +29,10 @@ def column_figures(table: ResultsTable, column: Column) -> Iterator[Figure]:
     """Return the charts of one task."""
     cells = {arm: cell for arm in table.arms if (cell := table.cells.get((arm, column)))}
     metric = column[1]
+    styles = {arm: i for i, arm in enumerate(table.arms)}
     yield Figure(
         line_chart(
-            "Learning curves", [_learning_curve(arm, cell) for arm, cell in cells.items()],
+            "Learning curves", [_learning_curve(arm, cell, styles[arm]) for arm, cell in cells.items()],
             Axis("optimizer step"), Axis(f"validation {metric}"),
         ),
         "Mean over seeds at the chosen learning rate.",
@@ -39,7 +40,7 @@ def column_figures(table: ResultsTable, column: Column) -> Iterator[Figure]:
     if any(len(cell.rates) > 1 for cell in cells.values()):
         yield Figure(
             line_chart(
-                "Choice of the learning rate", [_by_rate(arm, cell) for arm, cell in cells.items()],
+                "Choice of the learning rate", [_by_rate(arm, cell, styles[arm]) for arm, cell in cells.items()],
                 Axis("learning rate", is_log=True), Axis(f"validation {metric}"),
             ),
             "Best validation score of each run, mean over seeds with its standard error. Each arm is reported at its "
@@ -48,7 +49,10 @@ def column_figures(table: ResultsTable, column: Column) -> Iterator[Figure]:
     yield Figure(
         scatter_chart(
             "Score against trained parameters",
-            [Series(arm, [cell.trained], [cell.score.mean], [cell.score.error]) for arm, cell in cells.items()],
+            [
+                Series(arm, [cell.trained], [cell.score.mean], [cell.score.error], styles[arm])
+                for arm, cell in cells.items()
+            ],
             Axis("trained parameters, head included", is_log=True), Axis(f"test {metric}"),
         ),
         "Mean over seeds with its standard error. Each parameter is counted once.",
@@ -68,21 +72,22 @@ def column_figures(table: ResultsTable, column: Column) -> Iterator[Figure]:
         yield Figure(bar_chart("Peak of GPU memory, MB", list(cells), peaks), "Of the allocator, while fitting.")
 
 
-def _learning_curve(arm: str, cell: Cell) -> Series:
+def _learning_curve(arm: str, cell: Cell, style: int) -> Series:
     by_step: dict[float, list[float]] = {}
     for run in cell.runs:
         for step, value in read_curve(run, f"val/{run.metric}"):
             by_step.setdefault(step, []).append(value)
     steps = [step for step in sorted(by_step) if len(by_step[step]) == len(cell.runs)]
-    return Series(arm, steps, [estimate(by_step[step]).mean for step in steps])
+    return Series(arm, steps, [estimate(by_step[step]).mean for step in steps], style=style)
 
 
-def _by_rate(arm: str, cell: Cell) -> Series:
+def _by_rate(arm: str, cell: Cell, style: int) -> Series:
     return Series(
         arm,
         list(cell.rates),
         [score.mean for score in cell.rates.values()],
         [score.error for score in cell.rates.values()],
+        style,
     )
 
 

@@ -38,12 +38,14 @@ class Series:
         x: Positions.
         y: Values; those that are not finite are left out.
         error: Half the height of an error bar at each point; None for none.
+        style: Number of its colour, dash and marker, so that one thing looks alike in all charts; None means its place.
     """
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     error: Sequence[float] | None = None
+    style: int | None = None
 
 
 @dataclass(frozen=True)
@@ -161,9 +163,10 @@ def _chart(
         at = to_y(chance)
         parts.append(f'<path d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}" class="chance"/>')
         parts.append(f'<text x="{WIDTH - RIGHT}" y="{at - 4:.1f}" text-anchor="end" class="faint">chance</text>')
-    for i, one in enumerate(points):
-        parts.append(_drawn(one, to_x, to_y, i, has_lines))
-    legend, height = _legend([one.name for one in series], has_lines)
+    styles = [i if one.style is None else one.style for i, one in enumerate(series)]
+    for one, style in zip(points, styles, strict=True):
+        parts.append(_drawn(one, to_x, to_y, style, has_lines))
+    legend, height = _legend([one.name for one in series], styles, has_lines)
     return _svg(title, HEIGHT + height, [*parts, *legend])
 
 
@@ -202,12 +205,12 @@ def _grid(to_x: _Scale, to_y: _Scale, x: Axis, y: Axis) -> str:
     return "".join(parts)
 
 
-def _legend(names: Sequence[str], has_lines: bool) -> tuple[list[str], int]:
+def _legend(names: Sequence[str], styles: Sequence[int], has_lines: bool) -> tuple[list[str], int]:
     if len(names) == 1 and not names[0]:
         return [], 0
     parts: list[str] = []
     x, y = float(RIGHT), HEIGHT + 8
-    for i, name in enumerate(names):
+    for i, name in zip(styles, names, strict=True):
         width = 38 + CHARACTER * len(name)
         if x > RIGHT and x + width > WIDTH:
             x, y = float(RIGHT), y + 17

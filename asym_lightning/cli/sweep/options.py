@@ -17,7 +17,7 @@ Each arm's learning rate is chosen on validation data; test data are looked at f
 The same command continues a sweep that was interrupted. Options after -- go to every fit."""
 
 EXAMPLES = """examples:
-  asym-lightning sweep --sweep configs/sweeps/digits.yaml --jobs 2
+  asym-lightning sweep --sweep benchmarks/sweeps/digits.yaml --jobs 2
   asym-lightning sweep --config configs/quickstart.yaml --arm configs/adapters/b_only_r8.yaml \\
       --arm configs/adapters/lora_r8.yaml --learning-rates 3e-3 1e-2 --seeds 0 1 2 --out runs/small
   asym-lightning sweep --config configs/quickstart.yaml --schemes hB_zero_A_rand hB_zero_hA_he --ranks 4 8 \\

@@ -163,7 +163,7 @@ def _run(sweep: Sweep, task: str, arm_name: str, rate: float, seed: int) -> Run:
     seeds = {name: seed if name in sweep.vary else FIXED_SEED for name in SEEDS}
     options = [f"--{key}={_text(value)}" for key, value in arm.options.items()]
     options += [f"--{LEARNING_RATE_KEY}={rate:g}", f"--seed_everything={seeds['head']}"]
-    has_adapter = _has_adapter(configs, arm)
+    has_adapter = _has_adapter(merged_config(configs), arm)
     if has_adapter:
         options.append(f"--{ADAPTER_SEED_KEY}={seeds['adapter']}")
     if sweep.data_seed_key:
@@ -198,11 +198,9 @@ def _run(sweep: Sweep, task: str, arm_name: str, rate: float, seed: int) -> Run:
     )
 
 
-def _has_adapter(configs: Sequence[str], arm: Arm) -> bool:
-    if any(key.startswith("model.init_args.adapter.") for key in arm.options):
-        return True
-    model = merged_config(configs).get("model", {})
-    return bool(model.get("init_args", {}).get("adapter"))
+def _has_adapter(config: Mapping[str, Any], arm: Arm) -> bool:
+    is_optioned = any(key.startswith("model.init_args.adapter.") for key in arm.options)
+    return is_optioned or bool(config.get("model", {}).get("init_args", {}).get("adapter"))
 
 
 def _overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
