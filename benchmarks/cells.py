@@ -82,8 +82,12 @@ _DEFAULTS = {"width": None, "targets": tuple(TARGETS), "rank": 8, "mode": "eager
 def cells_of(suite: str, overrides: Mapping[str, Sequence[Any] | None]) -> list[Cell]:
     """The cells of a suite, in which every given override replaces the suite's own values.
 
-    >>> [str(cell) for cell in cells_of("quick", {"model": ["vit-b"], "targets": ["qkv"], "rank": [4]})]
-    ['vit-b depth 4, 8 x 196, qkv, rank 4, eager', 'vit-b depth 6, 16 x 128, qkv, rank 4, eager']
+    >>> for cell in cells_of("models", {"rank": [4, 8], "model": ["vit-b"], "batch": [2], "depth": [1], "length": [4]}):
+    ...     print(cell)
+    vit-b depth 1, 2 x 4, qkv, rank 4, eager
+    vit-b depth 1, 2 x 4, qkv, rank 8, eager
+    vit-b depth 1, 2 x 4, all-linear, rank 4, eager
+    vit-b depth 1, 2 x 4, all-linear, rank 8, eager
     """
     given = {name: values for name, values in overrides.items() if values is not None}
     cells = [cell for grid in SUITES[suite] for cell in _grid({**_DEFAULTS, **grid, **given})]
