@@ -142,7 +142,7 @@ def _parse(entry: dict[str, str]) -> Row:
     for f in dataclasses.fields(Row):
         text = entry[f.name]
         if f.name == "step_seconds":
-            values[f.name] = tuple(float(ms) / 1000 for ms in text.split())
+            values[f.name] = tuple(round(float(ms) / 1000, 6) for ms in text.split())
         elif "int" in str(f.type):
             values[f.name] = int(text) if text else None
         elif str(f.type).startswith("float"):
