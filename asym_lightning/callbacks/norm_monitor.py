@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +22,8 @@ from asym_lightning.analysis.spectrum import (
 )
 from asym_lightning.callbacks.backbone import adapted_backbone
 from asym_lightning.callbacks.loggers import LoggerFanout
+from asym_lightning.callbacks.norms_file import STATISTICS, NormsFile
 
-STATISTICS = (
-    "B_frobenius",
-    "B_spectral",
-    "update_frobenius",
-    "update_spectral",
-    "stable_rank",
-    "effective_rank",
-    "relative_norm",
-    "B_gradient",
-    "change",
-)
 TOTAL = "total"
 
 
@@ -81,6 +67,7 @@ class BNormMonitor(Callback):
         self.file = file
         self.histograms = histograms
         self._loggers = LoggerFanout()
+        self._file: NormsFile | None = None
         self._adapters: dict[str, LowRankAdapter] = {}
         self._orthonormal: set[str] = set()
         self._weight_norms: dict[str, float] = {}
@@ -89,6 +76,10 @@ class BNormMonitor(Callback):
         self._last_logged = 0
 
     # Lightning's hooks
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget an earlier fit; a checkpoint is loaded after this."""
+        self._before, self._orthonormal, self._gradients = {}, set(), {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the measures that stay: the weights' norms, and which A are orthonormal for good."""
@@ -101,14 +92,15 @@ class BNormMonitor(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the present updates for those that the first change is counted from, and drop rows of a lost future."""
-        # A frozen A stays orthonormal: changes of rank rotate it or add orthonormal rows.
-        frozen = {name: adapter for name, adapter in self._adapters.items() if not adapter.factor_A.requires_grad}
-        self._orthonormal = orthonormal_A(frozen)
         self._last_logged = trainer.global_step
         if not self._before:
+            # A frozen A stays orthonormal: changes of rank rotate it or add orthonormal rows.
+            frozen = {name: adapter for name, adapter in self._adapters.items() if not adapter.factor_A.requires_grad}
+            self._orthonormal = orthonormal_A(frozen)
             self._before = {name: _copies(adapter) for name, adapter in self._adapters.items()}
         if trainer.is_global_zero and (path := self.path(trainer)):
-            _drop_rows_after(path, trainer.global_step)
+            self._file = NormsFile(path)
+            self._file.drop_rows_after(trainer.global_step)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer, *args: Any
@@ -123,15 +115,17 @@ class BNormMonitor(Callback):
         """Log, if due."""
         if self._adapters and self._is_due(trainer.global_step):
             self._last_logged = trainer.global_step
-            self.log(trainer)
+            self.write(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next change is counted from."""
-        return {"before": {name: list(pair) for name, pair in self._before.items()}}
+        """What the next change is counted from, and which A count as orthonormal."""
+        before = {name: list(pair) for name, pair in self._before.items()}
+        return {"before": before, "orthonormal": sorted(self._orthonormal)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore it."""
         self._before = {name: (A, B) for name, (A, B) in state_dict["before"].items()}
+        self._orthonormal = set(state_dict["orthonormal"])
 
     # Parts
 
@@ -142,7 +136,7 @@ class BNormMonitor(Callback):
         directory = trainer.log_dir
         return Path(directory) / "b_norms.csv" if directory else None
 
-    def log(self, trainer: Trainer) -> dict[str, dict[str, float]]:
+    def write(self, trainer: Trainer) -> dict[str, dict[str, float]]:
         """Measure every adapter and write it everywhere; return the statistics by adapter and `total`."""
         statistics, spectra = self._measure()
         metrics = {
@@ -150,8 +144,8 @@ class BNormMonitor(Callback):
         }
         histograms = {f"b_norm/{name}/singular_values": values for name, values in spectra.items()}
         self._loggers.log(trainer, metrics, histograms if self.histograms else None)
-        if path := self.path(trainer):
-            _append_rows(path, trainer.global_step, trainer.current_epoch, statistics, spectra)
+        if self._file:
+            self._file.append(trainer.global_step, trainer.current_epoch, statistics, spectra)
         return statistics
 
     @torch.no_grad()
@@ -200,25 +194,6 @@ class BNormMonitor(Callback):
         return step // self.every_n_steps > self._last_logged // self.every_n_steps
 
 
-def read_norms(path: str | Path) -> Iterator[dict[str, Any]]:
-    """The rows of a monitor's file: `step`, `epoch`, `adapter`, the statistics, and `singular_values` as a list.
-
-    Args:
-        path: The CSV file.
-    """
-    with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            values = [float(value) for value in row["singular_values"].split()]
-            numbers = {name: float(row[name]) for name in STATISTICS}
-            yield {
-                "step": int(row["step"]),
-                "epoch": int(row["epoch"]),
-                "adapter": row["adapter"],
-                **numbers,
-                "singular_values": values,
-            }
-
-
 @torch.no_grad()
 def _weight_norms(model: nn.Module) -> dict[str, float]:
     """Frobenius norm of the rows of the weight that each adapter updates."""
@@ -233,33 +208,3 @@ def _weight_norms(model: nn.Module) -> dict[str, float]:
 
 def _copies(adapter: LowRankAdapter) -> tuple[Tensor, Tensor]:
     return adapter.A.detach().clone(), adapter.B.detach().clone()
-
-
-def _append_rows(
-    path: Path, step: int, epoch: int, statistics: dict[str, dict[str, float]], spectra: dict[str, list[float]]
-) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    writer = csv.writer(text)
-    if not path.exists() or path.stat().st_size == 0:
-        writer.writerow(["step", "epoch", "adapter", *STATISTICS, "singular_values"])
-    for name, row in statistics.items():
-        values = " ".join(f"{value:.9g}" for value in spectra.get(name, ()))
-        writer.writerow([step, epoch, name, *(f"{row[s]:.9g}" for s in STATISTICS), values])
-    # In one write, so that a killed run leaves no half of a log behind.
-    with open(path, "a", newline="") as file:
-        file.write(text.getvalue())
-
-
-def _drop_rows_after(path: Path, step: int) -> None:
-    """Take out what an interrupted run logged after the step that it is resumed from."""
-    if not path.exists():
-        return
-    with open(path, newline="") as file:
-        rows = list(csv.reader(file))
-    kept = rows[:1] + [row for row in rows[1:] if len(row) == len(rows[0]) and int(row[0]) <= step]
-    if len(kept) < len(rows):
-        staging = path.with_name(f".{path.name}.saving")
-        with open(staging, "w", newline="") as file:
-            csv.writer(file).writerows(kept)
-        os.replace(staging, path)

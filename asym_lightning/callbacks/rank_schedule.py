@@ -32,7 +32,7 @@ class RankScheduler(Callback):
         policy: Which rank when: Milestones, Energy, Budget, GrowOnStall, or your own RankPolicy.
 
     Raises:
-        RuntimeError: On start, if there is a second RankScheduler or nothing to schedule.
+        RuntimeError: If there is a second RankScheduler (Lightning says so), or on start nothing to schedule.
         ValueError: On start, if the policy may ask for more than is allocated, or a layer can't have that rank.
 
     Example:
@@ -54,8 +54,6 @@ class RankScheduler(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make room for the largest rank in a module that is going to adapt itself."""
-        if sum(isinstance(c, RankScheduler) for c in trainer.callbacks) > 1:  # type: ignore[attr-defined]
-            raise RuntimeError("There are two RankScheduler callbacks, which would undo each other's work; remove one.")
         config = getattr(pl_module, "adapter", None)
         if isinstance(config, AdapterConfig) and not adapter_layers(pl_module):
             roomy: Any = scheduled_config(trainer, config)

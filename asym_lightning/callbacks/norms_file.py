@@ -1,0 +1,106 @@
+"""The CSV file of a run that BNormMonitor writes and plots are made from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+STATISTICS = (
+    "B_frobenius",
+    "B_spectral",
+    "update_frobenius",
+    "update_spectral",
+    "stable_rank",
+    "effective_rank",
+    "relative_norm",
+    "B_gradient",
+    "change",
+)
+_HEADER = ["step", "epoch", "adapter", *STATISTICS, "singular_values"]
+
+
+class NormsFile:
+    """Rows by step and adapter; if the disk fails, that is warned of once and the file is given up.
+
+    Args:
+        path: The file; its folder is made when the first row comes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._has_failed = False
+
+    def append(
+        self,
+        step: int,
+        epoch: int,
+        statistics: Mapping[str, Mapping[str, float]],
+        spectra: Mapping[str, list[float]],
+    ) -> None:
+        """Add the rows of one log.
+
+        Args:
+            step: Optimizer steps done.
+            epoch: Epochs done.
+            statistics: By adapter, the statistics by name.
+            spectra: By adapter, the singular values; an adapter may have none.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text)
+        for name, row in statistics.items():
+            values = " ".join(f"{value:.9g}" for value in spectra.get(name, ()))
+            writer.writerow([step, epoch, name, *(f"{row[s]:.9g}" for s in STATISTICS), values])
+        self._try(self._append_text, text.getvalue())
+
+    def drop_rows_after(self, step: int) -> None:
+        """Take out what an interrupted run logged after the step that it is resumed from."""
+        if self.path.exists():
+            self._try(self._rewrite_until, step)
+
+    def _append_text(self, rows: str) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not self.path.exists() or self.path.stat().st_size == 0
+        # In one write, so that a killed run leaves no half of a log behind.
+        with open(self.path, "a", newline="") as file:
+            file.write(",".join(_HEADER) + "\r\n" + rows if is_new else rows)
+
+    def _rewrite_until(self, step: int) -> None:
+        with open(self.path, newline="") as file:
+            rows = list(csv.reader(file))
+        kept = rows[:1] + [row for row in rows[1:] if len(row) == len(_HEADER) and int(row[0]) <= step]
+        if len(kept) < len(rows):
+            staging = self.path.with_name(f".{self.path.name}.saving")
+            with open(staging, "w", newline="") as file:
+                csv.writer(file).writerows(kept)
+            os.replace(staging, self.path)
+
+    def _try(self, write: Any, argument: Any) -> None:
+        if self._has_failed:
+            return
+        try:
+            write(argument)
+        except OSError as error:
+            self._has_failed = True
+            warnings.warn(f"{self.path} can't be written ({error}); training goes on without it.", stacklevel=3)
+
+
+def read_norms(path: str | Path) -> Iterator[dict[str, Any]]:
+    """The rows of such a file: `step`, `epoch`, `adapter`, the statistics, and `singular_values` as a list.
+
+    Args:
+        path: The CSV file.
+    """
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            yield {
+                "step": int(row["step"]),
+                "epoch": int(row["epoch"]),
+                "adapter": row["adapter"],
+                **{name: float(row[name]) for name in STATISTICS},
+                "singular_values": [float(value) for value in row["singular_values"].split()],
+            }
