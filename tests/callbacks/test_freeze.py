@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from asym_lightning.adapters import adapters_by_name
 from asym_lightning.callbacks import FreezeA
+from asym_lightning.cli import main
 from tests.callbacks.foreign import Foreign, injection, loader, trainer
 
 BOTH = {"scheme": "hB_zero_hA_rand"}
@@ -162,3 +164,18 @@ def test_bad_options_are_refused(options, message):
 def test_freezing_all_that_trains_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"Freezing B would leave nothing to train.*hB_zero_A_rand"):
         fit(tmp_path, FreezeA("B", after_steps=3), adapter={})
+
+
+def test_the_overlay_freezes_a_tenth_of_the_way_and_keeps_the_callbacks_of_the_task(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    configs = [
+        Path(__file__).parents[2] / "configs" / name for name in ("quickstart.yaml", "adapters/b_only_r8_warm.yaml")
+    ]
+    options = [option for config in configs for option in ("--config", str(config))]
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.max_epochs", "2"]
+    assert main(["fit", *options, *quiet]) == 0
+    (checkpoint,) = tmp_path.rglob("best.ckpt")
+    state = torch.load(checkpoint, weights_only=True)
+    assert state["callbacks"]["FreezeA[A]"]["frozen_at"] == 2  # of 20 steps
+    A = state["state_dict"]["backbone.blocks.0.attn.qkv.adapters.q.factor_A"]
+    torch.testing.assert_close(A @ A.T, torch.eye(8), atol=1e-5, rtol=0)
