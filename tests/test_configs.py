@@ -10,7 +10,8 @@ from asym_lightning.cli import main
 CONFIGS = Path(__file__).parents[1] / "configs"
 QUICKSTART = CONFIGS / "quickstart.yaml"
 ARMS = sorted((CONFIGS / "adapters").glob("*.yaml"))
-TASKS = [path for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name not in ("adapters", "strategies")]
+OVERLAYS = ("adapters", "strategies", "overlays")  # folders of configs that go on top of another
+TASKS = [path for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name not in OVERLAYS]
 
 NUM_TRAINED = {
     "b_only_r8": 14_794,

@@ -160,7 +160,18 @@ def _top_level_options() -> list[str]:
     from lightning.pytorch import Trainer
 
     trainer = [f"trainer.{name}" for name in inspect.signature(Trainer).parameters]
-    return ["config", "seed_everything", "trainer", "model", "data", "ckpt_path", "test_after_fit", "debug", *trainer]
+    return [
+        "config",
+        "seed_everything",
+        "trainer",
+        "model",
+        "data",
+        "ckpt_path",
+        "test_after_fit",
+        "num_threads",
+        "debug",
+        *trainer,
+    ]
 
 
 def _is_task(thing: object) -> bool:

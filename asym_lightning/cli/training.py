@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.trainer.states import TrainerStatus
@@ -63,6 +64,13 @@ class TrainingCLI(LightningCLI):
             default=False,
             help="Test the best checkpoint when fit ends (other commands ignore it).",
         )
+        parser.add_argument(
+            "--num_threads",
+            type=PositiveInt | None,
+            default=None,
+            help="Threads that PyTorch uses on a CPU; null leaves it to PyTorch. For a tiny model one is fastest: more "
+            "wait for each other, and on a busy machine for long.",
+        )
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
         parser.add_argument("--model.adapter.help", action=AdapterHelp, help="Show the adapter's options and exit.")
 
@@ -72,6 +80,11 @@ class TrainingCLI(LightningCLI):
         if self.config.get("subcommand"):
             options = self.config[self.config.subcommand]
             check_checkpoint(options.get("ckpt_path"))
+
+    def before_instantiate_classes(self) -> None:
+        """Set the number of threads before anything computes."""
+        if num_threads := self._get(self.config, "num_threads"):
+            torch.set_num_threads(num_threads)
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train, test the best checkpoint if asked to, save its adapter and say what came out."""

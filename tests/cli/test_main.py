@@ -51,7 +51,7 @@ def test_fit_leaves_config_checkpoint_and_adapter_and_reports_them(run):
     summary = dict(line.split(maxsplit=1) for line in out.strip().splitlines()[-6:])
     assert list(summary) == ["test/accuracy", "test/loss", "time", "trained", "checkpoint", "adapter"]
     assert 0 < float(summary["test/accuracy"]) < 1
-    assert summary["trained"].startswith("14,794 of 70")
+    assert summary["trained"].startswith("14,794 of 692,842 parameters")
     assert torch.load(summary["checkpoint"], weights_only=True)["global_step"] == 2
     assert Path(summary["adapter"]) == directory / "adapter"
 
@@ -60,7 +60,7 @@ def test_saved_adapter_is_that_of_the_best_checkpoint(run):
     run("fit", *QUICKSTART, *SHORT, "--trainer.max_epochs", "2")
     directory = Path("runs/quickstart/version_0")
     best = ImageClassifier.load_from_checkpoint(directory / "checkpoints/best.ckpt", weights_only=True)
-    module = ImageClassifier("vit_digits", 10, AdapterConfig(rank=8))
+    module = ImageClassifier("vit_digits", 10, AdapterConfig(rank=8, share_a=True))
     module.configure_model()
     load_adapters(module.backbone, directory / "adapter")
     for name, layer in adapter_layers(best.backbone).items():
@@ -129,7 +129,7 @@ BAD_INPUT = {
     "unknown scheme token": (["--model.adapter.scheme", "hC_zero_A_rand"], "hC"),
     "unknown option of the model": (
         ["--model.num_clases", "3"],
-        "`model` has no option 'num_clases': did you mean num_classes?",
+        "`model` has no option 'num_clases': did you mean num_classes",
     ),
     "unknown option of the data": (
         ["--data.batchsize", "3"],
