@@ -252,7 +252,7 @@ class TokenizedTextDataModule(LightningDataModule, ABC):
         rows = self._rows("train")
         chosen = self._chosen_rows(len(rows))
         sampler = LengthBucketSampler(rows.lengths()[chosen], self.batch_size, self.seed)
-        return DataLoader(Subset(rows, chosen), self.batch_size, sampler=sampler, **self._loading())
+        return DataLoader(Subset(rows, chosen), batch_size=self.batch_size, sampler=sampler, **self._loading())
 
     def _chosen_rows(self, count: int) -> list[int]:
         if self.num_train is None:
@@ -278,7 +278,9 @@ class TokenizedTextDataModule(LightningDataModule, ABC):
         if not splits and stage != "val":  # training without validation is a choice, testing on nothing is not
             raise ValueError(f"there is no {stage} data: the data module has {', '.join(self.sources()) or 'none'}.")
         return [
-            DataLoader(rows, self.eval_batch_size, sampler=LongestFirstSampler(rows.lengths()), **self._loading())
+            DataLoader(
+                rows, batch_size=self.eval_batch_size, sampler=LongestFirstSampler(rows.lengths()), **self._loading()
+            )
             for rows in map(self._rows, splits)
         ]
 
