@@ -32,8 +32,8 @@ class Summarizer(GenerativeModule):
     `summaries.jsonl` with `source`, `reference` and `summary`.
 
     The roles `q`, `k`, `v` adapt the encoder's self-attention, the decoder's self-attention and the cross-attention.
-    Leave one out by `exclude`, such as `["*encoder_attn*"]` for BART's cross-attention, or name another in `targets`,
-    such as `["encoder.layers.*.q_proj"]`.
+    Leave one out by `exclude`, such as `["encoder_attn.*"]` for BART's cross-attention, or name another in `targets`,
+    such as `["encoder.layers.*.self_attn.q_proj"]`.
 
     Args:
         backbone: Name on the hub, local folder with `config.json` (and weights, if `pretrained`), or a model.
