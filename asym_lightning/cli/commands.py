@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Sequence
 
 COMMANDS = {
+    "merge": "asym_lightning.cli.merge",
+    "export": "asym_lightning.cli.export",
     "sweep": "asym_lightning.cli.sweep",
     "report": "asym_lightning.cli.report",
     "similarity": "asym_lightning.cli.similarity",

@@ -1,0 +1,37 @@
+"""`asym-lightning export`: the trained adapter as a directory for `peft`, with a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from asym_lightning.cli.run_options import run_parser
+
+DESCRIPTION = """Write the adapter of a finished run, and the heads trained with it, as a directory that peft loads,
+with a model card."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    parser = run_parser("export", DESCRIPTION)
+    parser.add_argument(
+        "--compact", action="store_true", help="leave out frozen factors that their seed gives back; not for peft"
+    )
+    options = parser.parse_args(arguments)
+    from asym_lightning.adapters import save_adapters
+    from asym_lightning.cli.hub import check_login, new_folder, push_folder
+    from asym_lightning.cli.model_card import model_card
+    from asym_lightning.cli.trained_run import load_trained_run
+
+    if options.push_to_hub:
+        check_login()
+    with new_folder(options.output) as folder:
+        run = load_trained_run(options.run, options.checkpoint)
+        backbone: Any = run.model.backbone
+        card = model_card(backbone, run.backbone_name, is_compact=options.compact)
+        save_adapters(backbone, folder, include_frozen=not options.compact)
+        (folder / "README.md").write_text(card)
+    print(f"exported  {options.output}")
+    if options.push_to_hub:
+        print(f"hub       {push_folder(options.output, options.push_to_hub, options.private)}")
+    return 0

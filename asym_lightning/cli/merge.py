@@ -1,0 +1,57 @@
+"""`asym-lightning merge`: the trained model as a plain checkpoint, the adapter folded into its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from asym_lightning.cli.run_options import run_parser
+
+DESCRIPTION = """Write the model of a finished run as a full checkpoint with the adapter folded in: for Hugging Face
+models a folder that from_pretrained loads, tokenizer included; for timm models config.json and model.safetensors, which
+timm.create_model("local-dir:DIR", pretrained=True) loads. Neither needs this package."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    options = run_parser("merge", DESCRIPTION).parse_args(arguments)
+    from asym_lightning.adapters import merge_adapters
+    from asym_lightning.cli.hub import check_login, new_folder, push_folder
+    from asym_lightning.cli.trained_run import load_trained_run
+
+    if options.push_to_hub:
+        check_login()
+    with new_folder(options.output) as folder:
+        run = load_trained_run(options.run, options.checkpoint)
+        backbone: Any = run.model.backbone
+        merge_adapters(backbone, keep_weights=False)
+        save_plain(backbone, folder)
+        if run.tokenizer_name is not None:
+            from transformers import AutoTokenizer
+
+            AutoTokenizer.from_pretrained(run.tokenizer_name).save_pretrained(folder)
+    print(f"merged  {options.output}")
+    if options.push_to_hub:
+        print(f"hub     {push_folder(options.output, options.push_to_hub, options.private)}")
+    return 0
+
+
+def save_plain(backbone: Any, folder: Path) -> None:
+    """Write a model in the format of the library that it comes from.
+
+    Raises:
+        ValueError: If it comes from neither transformers nor timm.
+    """
+    from transformers import PreTrainedModel
+
+    if isinstance(backbone, PreTrainedModel):
+        backbone.save_pretrained(folder)
+    elif hasattr(backbone, "pretrained_cfg"):
+        import timm
+
+        timm.models.save_for_hf(backbone, str(folder), safe_serialization=True)
+    else:
+        raise ValueError(
+            f"a {type(backbone).__name__} is a model of neither transformers nor timm: nothing can load it."
+        )

@@ -1,0 +1,93 @@
+"""Finished runs: the model that a run directory describes, with what was trained in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LightningArgumentParser
+
+import asym_lightning.data
+import asym_lightning.modules  # noqa: F401  (so that classes are known by their bare names)
+from asym_lightning.adapters import load_adapters
+from asym_lightning.cli.errors import check_checkpoint
+from asym_lightning.cli.short_config import with_init_args
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run that was trained.
+
+    Args:
+        model: The module, built and with its trained weights.
+        backbone_name: What the config calls the backbone.
+        tokenizer_name: Where its tokenizer is; None where the task has none.
+    """
+
+    model: LightningModule
+    backbone_name: str
+    tokenizer_name: str | None
+
+
+def load_trained_run(directory: str | Path, checkpoint: str | Path | None = None) -> TrainedRun:
+    """Build the model of a run directory and load what was trained.
+
+    Args:
+        directory: A run directory, which holds `config.yaml`.
+        checkpoint: The checkpoint to load. None takes the best one of the run, or the only one, or the saved adapter.
+
+    Raises:
+        FileNotFoundError: If there is no run, no checkpoint or no adapter.
+        ValueError: If there are several checkpoints to choose from, or one does not fit.
+    """
+    directory = Path(directory)
+    config_file = directory / "config.yaml"
+    if not config_file.is_file():
+        raise FileNotFoundError(f"{str(directory)!r} is no run directory: it has no config.yaml.")
+    config = with_init_args(yaml.safe_load(config_file.read_text()))
+    if checkpoint is not None:
+        check_checkpoint(str(checkpoint))
+    found = Path(checkpoint) if checkpoint is not None else _best_checkpoint(directory)
+    adapter = directory / "adapter"
+    if found is None and not adapter.is_dir():
+        raise FileNotFoundError(f"the run {str(directory)!r} has neither a checkpoint nor an adapter.")
+    saved = None if found is None else torch.load(found, map_location="cpu", weights_only=True)
+    model = _built(config["model"], {} if saved is None else saved.get("hyper_parameters", {}))
+    model.configure_model()
+    if saved is None:
+        load_adapters(model.backbone, adapter)  # type: ignore[arg-type]
+    else:
+        model.on_load_checkpoint(saved)
+        model.load_state_dict(saved["state_dict"], strict=model.strict_loading)
+    arguments = config["model"]["init_args"]
+    tokenizer = ((config.get("data") or {}).get("init_args") or {}).get("tokenizer")
+    is_text = isinstance(config.get("data"), dict) and "tokenizer" in (config["data"].get("init_args") or {})
+    return TrainedRun(model.eval(), arguments["backbone"], (tokenizer or arguments["backbone"]) if is_text else None)
+
+
+def _best_checkpoint(directory: Path) -> Path | None:
+    checkpoints = sorted(directory.glob("**/*.ckpt"))
+    best = [path for path in checkpoints if path.stem.startswith("best")] or checkpoints
+    if len(best) > 1:
+        raise ValueError(
+            f"the run {str(directory)!r} has {len(best)} checkpoints: choose one by `--checkpoint`, of "
+            f"{', '.join(str(path) for path in best[:5])}."
+        )
+    return best[0] if best else None
+
+
+def _built(config: dict[str, Any], hyperparameters: dict[str, Any]) -> LightningModule:
+    arguments = dict(config["init_args"])
+    # What a module learnt from its data module, such as the names of the classes, is in the checkpoint alone.
+    arguments |= {
+        name: value for name, value in hyperparameters.items() if name in arguments and arguments[name] is None
+    }
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
+    parsed = parser.parse_object({"model": {**config, "init_args": arguments}})
+    model: LightningModule = parser.instantiate_classes(parsed).model
+    return model
