@@ -80,9 +80,15 @@ class TrainingCLI(LightningCLI):
         if self.config.get("subcommand"):
             options = self.config[self.config.subcommand]
             check_checkpoint(options.get("ckpt_path"))
+        self._given_config = self.config.clone()
 
     def before_instantiate_classes(self) -> None:
-        """Set the number of threads before anything computes."""
+        """Set the number of threads before anything computes, and build what the config says.
+
+        Lightning lets the hyperparameters in a checkpoint win over the config, silently: `--ckpt_path` would undo
+        `--model.decoding.num_beams 8`, and put the class that was trained in place of the one that evaluates it.
+        """
+        self.config = self._given_config
         if num_threads := self._get(self.config, "num_threads"):
             torch.set_num_threads(num_threads)
 
