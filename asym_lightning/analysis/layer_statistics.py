@@ -1,4 +1,4 @@
-"""What a calibration batch tells of real layers: second moments of their inputs and of the gradients at their outputs."""
+"""What a calibration batch tells of real layers: second moments of inputs and of gradients at the outputs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class LayerStatistics:
 
     Attributes:
         input_covariance: Of the layer's inputs, not centred (d_in, d_in).
-        output_metric: Of the loss's gradient by the layer's outputs (d_out, d_out): the curvature of the loss there, in the
-            Gauss-Newton approximation that K-FAC makes.
+        output_metric: Of the loss's gradient by the layer's outputs (d_out, d_out): the curvature of the loss there, in
+            the Gauss-Newton approximation that K-FAC makes.
         num_tokens: How many tokens were averaged.
     """
 

@@ -1,0 +1,89 @@
+"""`asym-lightning report` from the command line to its files."""
+
+import csv
+import re
+from html.parser import HTMLParser
+
+import pytest
+import torch
+from torch import nn
+
+from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, save_adapters
+from asym_lightning.cli import main
+
+
+@pytest.fixture
+def runs(write_run, tmp_path):
+    for seed in (0, 1, 2):
+        for rate, better in ((0.01, 0.0), (0.1, 0.02), (1.0, -0.3)):
+            directory = write_run("b_only_r8", seed, 0.84 + 0.01 * seed + better, rate=rate, trained=14_794)
+            add_adapter(directory, seed)
+            write_run("head_only", seed, 0.70 + 0.02 * seed + better, rate=rate, trained=970)
+    return tmp_path
+
+
+def add_adapter(directory, seed):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(8, 8))
+    inject_adapters(model, AdapterConfig(rank=4, targets=["0"], seed=seed))
+    for adapter in adapters_by_name(model).values():
+        nn.init.normal_(adapter.factor_B)
+    save_adapters(model, directory / "adapter")
+    (directory / "b_norms.csv").write_text(
+        "step,epoch,adapter,B_frobenius,singular_values\n10,0,0.all,0.5,0.3 0.2\n10,0,total,0.5,\n20,1,0.all,0.9,0.5 0.4\n"
+    )
+
+
+def test_writes_table_and_page(runs, capsys):
+    assert main(["report", str(runs), "--title", "Digits & more", "--compare", "b_only_r8", "head_only"]) == 0
+    printed = capsys.readouterr().out
+    assert "| b_only_r8 | **0.870 ± 0.006** | 14,794 | 0.1 | 3 |" in printed
+    assert "b_only_r8 - head_only on digits: 0.130 ± 0.006 (3 pairs, p of the paired t-test 0.0020)" in printed
+    rows = list(csv.DictReader((runs / "table.csv").open()))
+    assert [(row["arm"], row["is_best"]) for row in rows] == [("b_only_r8", "True"), ("head_only", "False")]
+    assert float(rows[0]["test_mean"]) == pytest.approx(0.87)
+    latex = (runs / "table.tex").read_text()
+    assert r"b\_only\_r8 & \textbf{0.870 $\pm$ 0.006} & 14,794 \\" in latex
+    assert latex.count("&") == 2 * 3
+
+
+class Tags(HTMLParser):
+    VOID = frozenset({"meta", "br", "link", "img", "rect", "circle", "path", "polyline"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def test_the_page_needs_nothing_beside_it_and_is_well_formed(runs):
+    assert main(["report", str(runs)]) == 0
+    page = (runs / "report.html").read_text()
+    assert not re.search(r'(src|href)="', page)
+    assert not re.search(r"url\(|@import|<script", page)
+    tags = Tags()
+    tags.feed(page)
+    assert not tags.open
+    titles = re.findall(r'class="title">([^<]+)', page)
+    assert titles == [
+        "Learning curves", "Choice of the learning rate", "Score against trained parameters", "Time of fit, seconds",
+        "Kept for the backward pass, MB", "Spectrum of the update", "Norm of B: b_only_r8", "Rank over time",
+    ]  # fmt: skip
+    assert "viewport" in page
+
+
+def test_without_a_finished_run_the_command_fails(write_run, tmp_path, capsys):
+    write_run(record=False)
+    assert main(["report", str(tmp_path)]) == 1
+    assert "there is no finished run to report" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+    assert main(["report", str(tmp_path / "missing")]) == 1
+    assert "there is no directory" in capsys.readouterr().err
