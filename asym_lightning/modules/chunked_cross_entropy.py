@@ -48,6 +48,8 @@ def chunked_cross_entropy(
     """
     is_labelled = labels != IGNORED
     hidden, labels = hidden[is_labelled], labels[is_labelled]
+    if not torch.is_grad_enabled():  # what requires a gradient still says so to a Function
+        hidden, parameters = hidden.detach(), ()
     loss, likely = _ChunkedCrossEntropy.apply(hidden, labels, output_layer, chunk_size, *parameters)
     return loss, likely
 

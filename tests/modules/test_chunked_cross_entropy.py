@@ -65,6 +65,15 @@ def test_works_under_autocast_and_without_gradients(case) -> None:
     assert loss.dtype == torch.float32
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_no_gradient_is_computed_where_none_is_asked_for(case, mode) -> None:
+    expected = F.cross_entropy(case.head(case.hidden), case.labels, reduction="sum")
+    with mode():
+        loss, _ = chunked_cross_entropy(case.hidden, case.labels, case.head, list(case.head.parameters()))
+    torch.testing.assert_close(loss, expected.detach())
+    assert not loss.requires_grad
+
+
 SIZES = {
     "vocab_size": 40, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
     "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0,
