@@ -29,9 +29,8 @@ def add_adapter(directory, seed):
     for adapter in adapters_by_name(model).values():
         nn.init.normal_(adapter.factor_B)
     save_adapters(model, directory / "adapter")
-    (directory / "b_norms.csv").write_text(
-        "step,epoch,adapter,B_frobenius,singular_values\n10,0,0.all,0.5,0.3 0.2\n10,0,total,0.5,\n20,1,0.all,0.9,0.5 0.4\n"
-    )
+    rows = ["step,epoch,adapter,B_frobenius,singular_values", "10,0,0.all,0.5,0.3 0.2", "10,0,total,0.5,"]
+    (directory / "b_norms.csv").write_text("\n".join([*rows, "20,1,0.all,0.9,0.5 0.4"]) + "\n")
 
 
 def test_writes_table_and_page(runs, capsys):
