@@ -176,7 +176,7 @@ def grow_rank(group: RankGroup, rank: int, optimizers: Iterable[Optimizer] = (),
       on average (root mean square), so that the new directions learn at the pace of the old.
     * Where B is the frozen factor, B gets such columns and A zero rows.
 
-    New columns have no momentum, and the mean second moment of the old ones.
+    New columns have no momentum, and a tenth of the old ones' mean second moment.
     """
     old, optimizers = group.rank, list(optimizers)
     if group.frozen_is_B:

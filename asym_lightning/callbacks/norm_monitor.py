@@ -198,7 +198,7 @@ class BNormMonitor(Callback):
 def _weight_norms(model: nn.Module) -> dict[str, float]:
     """Frobenius norm of the rows of the weight that each adapter updates."""
     norms = {
-        f"{layer_name}.{slice_name}": rows.take(layer.weight_matrix().detach(), 0).double().norm().reshape(1)
+        f"{layer_name}.{slice_name}": rows.take(layer.weight_matrix().detach(), 0).float().norm().reshape(1)
         for layer_name, layer in adapter_layers(model).items()
         for slice_name, rows in layer.adapters.rows.items()
     }
