@@ -1,0 +1,100 @@
+import json
+
+import pytest
+
+from asym_lightning.data import TextFilesDataModule
+from tests.text_stand_ins import word_pieces
+
+
+@pytest.fixture
+def files(tmp_path):
+    rows = [
+        {"text": "the cat sat .", "second": "a dog .", "label": "pos" if i % 2 else "neg", "key": f"k{i}"}
+        for i in range(6)
+    ]
+
+    def make(rows=rows, **options):
+        path = tmp_path / "train.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        defaults = {"train": path, "val": path, "tokenizer": word_pieces(), "cache_dir": tmp_path / "cache"}
+        return TextFilesDataModule(**{**defaults, **options})
+
+    return make
+
+
+def test_classes_are_those_of_the_training_file_sorted(files):
+    data = files(id_column="key")
+    data.setup("fit")
+    assert data.label_names == ("neg", "pos")
+    assert data.rows["train"].numbers["labels"].tolist() == [0, 1] * 3
+    assert data.rows["train"][3]["ids"] == "k3"
+
+
+def test_numbered_classes_are_sorted_as_numbers_and_stand_for_themselves(files):
+    data = files([{"text": "a", "label": label} for label in (10, 9, 10)])
+    data.setup("fit")
+    assert data.label_names == ("9", "10")
+    assert data.rows["train"].numbers["labels"].tolist() == [1, 0, 1]
+
+
+def test_pairs_scores_and_given_classes(files):
+    pairs = files(text_columns=["text", "second"], label_names=["pos", "neg"])
+    pairs.setup("fit")
+    assert pairs.rows["train"][0]["token_type_ids"].any()
+    assert pairs.rows["train"].numbers["labels"].tolist() == [1, 0] * 3
+    scores = files([{"text": "a", "label": 0.5}, {"text": "a", "label": "2"}], regression=True)
+    scores.setup("fit")
+    assert scores.label_names is None
+    assert scores.rows["train"].numbers["labels"].tolist() == [0.5, 2.0]
+
+
+def test_rows_to_predict_need_no_label(files, tmp_path):
+    (tmp_path / "new.csv").write_text("text\nthe cat\n")
+    data = files(predict=tmp_path / "new.csv")
+    data.setup("predict")
+    assert data.rows["predict"].numbers["labels"].tolist() == [-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train": None, "val": None}, "none of the files"),
+        ({"text_columns": ["a", "b", "c"]}, "`text_columns` must name one column, or two"),
+        ({"regression": True, "label_names": ["a"]}, "`label_names` are for classes"),
+        ({"batch_size": 0}, "`batch_size` must be at least 1, not 0"),
+        ({"num_train": 0}, "`num_train` must be at least 1"),
+        ({"max_length": 0}, "`max_length` must be at least 1"),
+    ],
+)
+def test_bad_argument_is_refused(files, options, message):
+    with pytest.raises(ValueError, match=message):
+        files(**options)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([{"text": None, "label": "a"}], {}, r"train\.jsonl, line 1: there is no text"),
+        ([{"text": "a", "label": "b"}], {"text_columns": "txt"}, r"no column 'txt'.*did you mean 'text'\?"),
+        ([{"text": "a", "label": None}], {"label_names": ["b", "c"]}, r"line 1: the label None is none of b, c"),
+        ([{"text": "a", "label": "x"}], {"regression": True}, r"line 1: the score 'x' is not a number"),
+        (
+            [{"text": "a", "label": "b"}],
+            {"num_train": 2},
+            r"`num_train` must be at most 1, the training rows there are",
+        ),
+        ([], {"label_names": ["a", "b"]}, r"train\.jsonl is empty"),
+    ],
+)
+def test_bad_file_is_refused(files, rows, options, message):
+    data = files(rows, **options)
+    with pytest.raises(ValueError, match=message):
+        data.setup("fit")
+        data.train_dataloader()
+
+
+def test_training_on_a_file_that_is_not_given_is_refused(files):
+    data = files(train=None, label_names=["neg", "pos"])
+    data.setup("fit")
+    with pytest.raises(ValueError, match="there is no train data"):
+        data.train_dataloader()
