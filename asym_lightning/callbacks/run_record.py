@@ -34,6 +34,7 @@ class RunRecord(Callback):
     | `trained_A`, `trained_B`   | those in the factors; the rest is in heads or, in full fine-tuning, the backbone |
     | `ranks`                    | rank of each adapter at the end                                               |
     | `seconds`, `steps`         | time and optimizer steps of fit                                               |
+    | `cpu_seconds`              | what of a core this process used in fit, which others on a machine leave alone |
     | `saved_bytes`              | what the first step kept for its backward pass, parameters left out           |
     | `peak_bytes`               | peak of a GPU's allocator; null on a CPU                                      |
 
@@ -44,13 +45,13 @@ class RunRecord(Callback):
 
     def __init__(self) -> None:
         self.record: dict[str, Any] = {}
-        self._started = 0.0
+        self._started = self._cpu_started = 0.0
         self._saved: _SavedBytes | None = None
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._started = time.monotonic()
+        self._started, self._cpu_started = time.monotonic(), time.process_time()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
@@ -93,6 +94,7 @@ class RunRecord(Callback):
             "trained_B": _count({adapter.factor_B for adapter in adapters.values() if adapter.factor_B.requires_grad}),
             "ranks": {name: adapter.rank for name, adapter in adapters.items()},
             "seconds": time.monotonic() - self._started,
+            "cpu_seconds": time.process_time() - self._cpu_started,
             "steps": trainer.global_step,
             "peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
             "device": str(trainer.strategy.root_device),
