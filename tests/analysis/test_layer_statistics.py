@@ -64,3 +64,46 @@ def test_refuses_layers_without_statistics():
         layer_statistics(model, ["1"], [], cross_entropy(model))
     with pytest.raises(ValueError, match="`0` was never called"):
         layer_statistics(model, ["0"], [], cross_entropy(model))
+
+
+@pytest.mark.parametrize(
+    ("num_inputs", "num_outputs", "winner"),
+    [(3, 32, "B"), (32, 2, "A")],
+    ids=["few directions of inputs", "few directions of outputs"],
+)
+def test_training_shows_what_the_advice_says(num_inputs, num_outputs, winner):
+    """A pretrained layer must become another one; both arms are trained to the end by Adam, each at its best rate."""
+    torch.manual_seed(0)
+    dim, rank = 32, 4
+    inputs = torch.randn(500, num_inputs) @ torch.linalg.qr(torch.randn(dim, num_inputs)).Q.T
+    head = nn.Linear(dim, num_outputs).requires_grad_(False)
+    weight, update = torch.randn(dim, dim) / dim**0.5, torch.randn(dim, dim) / dim**0.5
+
+    def loss_with(delta):
+        hidden = inputs @ (weight + delta).T
+        return F.mse_loss(head(hidden.tanh()), head((inputs @ (weight + update).T).tanh()))
+
+    model = nn.Sequential(nn.Linear(dim, dim, bias=False), nn.Tanh(), head)
+    model[0].weight.data = weight
+    targets = head((inputs @ (weight + update).T).tanh()).detach()
+    statistics = layer_statistics(model, ["0"], [inputs], lambda x: (model(x) - targets).square().sum())
+    assert advise_layers({"0": update}, statistics, rank)["0"].factor == winner
+
+    A, B = torch.linalg.qr(torch.randn(dim, rank)).Q.T, torch.linalg.qr(torch.randn(dim, rank)).Q
+
+    def trained(product, shape):
+        losses = []
+        for rate in (0.01, 0.03, 0.1):
+            factor = torch.zeros(shape, requires_grad=True)
+            optimizer = torch.optim.Adam([factor], lr=rate)
+            for _ in range(300):
+                optimizer.zero_grad()
+                loss = loss_with(product(factor))
+                loss.backward()
+                optimizer.step()
+            losses.append(loss.item())
+        return min(losses)
+
+    loss_of = {"B": trained(lambda b: b @ A, (dim, rank)), "A": trained(lambda a: B @ a, (rank, dim))}
+    loser = {"A": "B", "B": "A"}[winner]
+    assert loss_of[winner] < 0.5 * loss_of[loser]
