@@ -1,0 +1,81 @@
+"""What start-up costs: drawing every A of a 7B model, SVD inits, saving and loading.
+
+    python -m benchmarks.startup
+
+prints seconds on this machine. The backbone of the 7B rows is on the meta device, for no draw reads its weights; the
+SVD rows have weights with the power-law spectrum of pretrained ones and the flat one of noise, the worst case.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, load_adapters, save_adapters
+from asym_lightning.adapters.singular_vectors import singular_vectors
+
+
+def llama_q_and_v(num_layers: int = 32, width: int = 4096, device: str = "meta") -> nn.Module:
+    """The q and v projections of Llama-2-7B by their names."""
+
+    def layer() -> nn.Module:
+        projections = {n: nn.Linear(width, width, bias=False, device=device) for n in ("q_proj", "v_proj")}
+        return nn.ModuleDict({"self_attn": nn.ModuleDict(projections)})
+
+    return nn.ModuleDict({str(i): layer() for i in range(num_layers)})
+
+
+def with_spectrum(size: int, power: float) -> torch.Tensor:
+    """A (size, size) matrix whose k-th singular value is ``k ** -power``."""
+    U, V = (torch.linalg.qr(torch.randn(size, size)).Q for _ in range(2))
+    return U @ torch.diag(torch.arange(1, size + 1.0) ** -power) @ V
+
+
+def main() -> None:
+    """Print one line a measurement."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    torch.set_num_threads(parser.parse_args().threads)
+    torch.manual_seed(0)
+
+    config = AdapterConfig(rank=64, targets=["q", "v"], heads=[])
+    model = llama_q_and_v()
+    report("Llama-2-7B, q and v, rank 64: inject on the meta device", lambda: inject_adapters(model, config))
+    adapters = adapters_by_name(model).values()
+    report(f"Llama-2-7B, q and v, rank 64: draw all {len(adapters)} A", lambda: [a.draw_A() for a in adapters])
+
+    for size, rank in ((768, 8), (1024, 16), (4096, 16)):
+        for power, name in ((0.5, "power-law"), (0.0, "flat")):
+            W = with_spectrum(size, power) if power else torch.randn(size, size)
+            if size < 4096 or power:  # the full decomposition of 4096 takes minutes
+                label = f"{rank} leading singular vectors, {size} x {size}, {name} spectrum"
+                report(label, lambda W=W, rank=rank: singular_vectors(W, rank, side="V", last=False))  # type: ignore[misc]
+
+    small = llama_q_and_v(num_layers=32, width=1024, device="cpu")
+    inject_adapters(small, AdapterConfig(rank=16, targets=["q", "v"], heads=[]))
+    with tempfile.TemporaryDirectory() as directory:
+        for form, include_frozen in (("full", True), ("compact", False)):
+            path = Path(directory, form)
+            report(
+                f"64 layers of 1024, rank 16: save, {form}",
+                lambda p=path, i=include_frozen: save_adapters(small, p, include_frozen=i),  # type: ignore[misc]
+            )
+            size = (path / "adapter_model.safetensors").stat().st_size
+            report(f"64 layers of 1024, rank 16: load, {form} ({size:,} bytes)", lambda p=path: load_adapters(small, p))  # type: ignore[misc]
+
+
+def report(label: str, run: Callable[[], object]) -> None:
+    """Run once and print the wall time."""
+    start = time.perf_counter()
+    run()
+    print(f"{time.perf_counter() - start:8.2f} s  {label}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
