@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -48,9 +49,10 @@ def _dropped_positions(num_entries: int, seed: Tensor, p: float) -> Tensor:
     """Sorted flat positions of the dropped entries among ``num_entries``."""
     # At least mean + 10 standard deviations: 0.1 n p + 251 >= 10 sqrt(n p) for every n.
     num_gaps = int(1.1 * p * num_entries) + 251
-    generator = torch.Generator().manual_seed(int(seed))
-    uniform = torch.rand(num_gaps, generator=generator).neg_().add_(1.0)  # in (0, 1]: the logarithm is finite
-    gaps = uniform.log_().mul_(1 / math.log1p(-p)).floor_()
+    # numpy's SFC64 gives random bits three times as fast as torch's generator, in a stream that numpy keeps stable.
+    bits = torch.from_numpy(np.random.SFC64(int(seed)).random_raw(num_gaps // 2 + 1)).view(torch.int32)[:num_gaps]
+    uniform = bits.bitwise_and_(0x7FFFFFFF).to(torch.float32).add_(1.0)  # times 2^-31, in (0, 1]: never log(0)
+    gaps = uniform.log_().sub_(31 * math.log(2)).mul_(1 / math.log1p(-p)).floor_()
     positions = gaps.to(torch.int64).add_(1).cumsum_(0).sub_(1)
     return positions[: int(torch.searchsorted(positions, num_entries))]
 
