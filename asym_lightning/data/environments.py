@@ -25,7 +25,9 @@ DIGIT_ANGLES = (0, 15, 30, 45, 60, 75)
 class Environment(Protocol):
     """Images of one environment, by number."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Its name, as options give it."""
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from asym_lightning.data.image_files import ImageFiles, Sample, class_names, find_samples, readable_samples
 from asym_lightning.data.image_transforms import (
@@ -65,7 +65,7 @@ class ImageDataModule(LightningDataModule):
         model_input = ImageInput() if config is None else ImageInput.from_timm(config)
         return model_input.changed(self.image_size, self.mean, self.std)
 
-    def loader(self, dataset: ImageFiles, training: bool = False) -> DataLoader:
+    def loader(self, dataset: Dataset, training: bool = False) -> DataLoader:
         """Return the batches of a data set, shuffled in training."""
         return DataLoader(
             dataset,

@@ -33,7 +33,7 @@ def log_samples(loggers: Iterable[Logger], name: str, samples: Sequence[Sample],
     columns = list(samples[0])
     cells = [[str(sample[column]) for column in columns] for sample in samples]
     for logger in loggers:
-        experiment: Any = logger.experiment
+        experiment = getattr(logger, "experiment", None)
         if hasattr(logger, "log_table"):
             logger.log_table(key=name, columns=columns, data=cells, step=step)
         elif hasattr(experiment, "add_text"):
