@@ -36,7 +36,7 @@ def log_samples(loggers: Iterable[Logger], name: str, samples: Sequence[Sample],
         experiment = getattr(logger, "experiment", None)
         if hasattr(logger, "log_table"):
             logger.log_table(key=name, columns=columns, data=cells, step=step)
-        elif hasattr(experiment, "add_text"):
+        elif experiment is not None and hasattr(experiment, "add_text"):
             experiment.add_text(name, markdown_table(columns, cells), step)
 
 
