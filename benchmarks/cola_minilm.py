@@ -6,9 +6,9 @@
 About an hour on one core. Each run is added to a csv file when it is done, and runs that are there are not
 repeated: start the same command again to continue. At the end the table is written beside the csv file.
 
-2,000 training sentences, 3 epochs, batches of 32, AdamW without weight decay, linear decay after a warm-up of 6 %,
-scaling alpha / rank = 2 on q, k and v, no adapter dropout; the score is Matthews correlation on the whole development
-set after the last step. The seed decides head, adapter, order of the sentences and dropout. `peft` starts from the same
+2,000 training sentences, 3 epochs, batches of 16, AdamW without weight decay, linear decay after a warm-up of 6 %,
+scaling alpha / rank = 2 on q, k and v, no dropout; the score is Matthews correlation on the whole development
+set after the last step. The seed decides head, adapter and order of the sentences. `peft` starts from the same
 factors and the same head and sees the same batches in the same training loop, so only its layers differ.
 """
 
@@ -18,7 +18,6 @@ import argparse
 import csv
 import importlib.util
 import logging
-import math
 import statistics
 import time
 import warnings
@@ -31,6 +30,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from torch import nn
 
 from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters
+from asym_lightning.callbacks import FreezeA
 from asym_lightning.data import GLUEDataModule
 from asym_lightning.modules import TextClassifier, WarmupSchedule
 from asym_lightning.modules.text_backbone import create_text_backbone
@@ -38,6 +38,8 @@ from asym_lightning.modules.text_backbone import create_text_backbone
 RESULTS = Path(__file__).parent / "results" / "cola_minilm.csv"
 LABELS = ("unacceptable", "acceptable")
 SEEDS = (0, 1)
+# With the encoder's own dropout of 0.1, no arm gets off the ground in 3 epochs: LoRA's best of three rates is 0.05.
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,12 @@ class Arm:
 
 
 ARMS = (
-    Arm("LoRA r8", "hB_zero_hA_he", 8, (1e-3, 3e-3, 1e-2)),
-    Arm("B-only r8", "hB_zero_A_rand", 8, (3e-3, 1e-2, 3e-2)),
-    Arm("B-only r16", "hB_zero_A_rand", 16, (3e-3, 1e-2, 3e-2)),
-    Arm("A then B-only r8", "hB_zero_hA_rand", 8, (1e-3, 3e-3, 1e-2), freezes_A_after=0.1),
-    Arm("A-only r8", "B_rand_hA_zero", 8, (1e-3, 3e-3, 1e-2)),
-    Arm("head only", None, 0, (3e-3, 1e-2, 3e-2)),
+    Arm("LoRA r8", "hB_zero_hA_he", 8, (5e-4, 1.5e-3, 5e-3)),
+    Arm("B-only r8", "hB_zero_A_rand", 8, (1.5e-3, 5e-3, 1.5e-2)),
+    Arm("B-only r16", "hB_zero_A_rand", 16, (1.5e-3, 5e-3, 1.5e-2)),
+    Arm("A then B-only r8", "hB_zero_hA_rand", 8, (5e-4, 1.5e-3, 5e-3), freezes_A_after=0.1),
+    Arm("A-only r8", "B_rand_hA_zero", 8, (5e-4, 1.5e-3, 5e-3)),
+    Arm("head only", None, 0, (1.5e-3, 5e-3, 1.5e-2)),
 )
 
 
@@ -75,16 +77,16 @@ class Run:
         return self.arm, self.library, self.rate, self.seed
 
 
-class StopTrainingA(Callback):
-    """Freeze every A after a share of the steps, in this package's layers and in `peft`'s alike."""
+class FreezePeftA(Callback):
+    """What `FreezeA` does, for `peft`'s layers."""
 
     def __init__(self, share: float) -> None:
         self.share = share
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: object, batch_idx: int) -> None:
-        if trainer.global_step == math.ceil(self.share * int(trainer.estimated_stepping_batches)):
+        if trainer.global_step == round(self.share * int(trainer.estimated_stepping_batches)):
             for name, parameter in module.named_parameters():
-                if "factor_A" in name or "lora_A" in name:
+                if "lora_A" in name:
                     parameter.requires_grad_(False)
                     parameter.grad = None
 
@@ -102,7 +104,7 @@ def build(encoder: str, arm: Arm, library: str, rate: float, seed: int) -> TextC
     if arm.scheme is not None:
         config = AdapterConfig(arm.scheme, rank=arm.rank, alpha=2 * arm.rank, seed=seed)
     seed_everything(seed, verbose=False)
-    backbone: nn.Module = create_text_backbone(encoder, len(LABELS), LABELS)
+    backbone: nn.Module = create_text_backbone(encoder, len(LABELS), LABELS, model_args=NO_DROPOUT)
     in_peft = library == "peft" and config is not None
     if in_peft:
         backbone = adapted_by_peft(backbone, config)
@@ -147,13 +149,15 @@ def run(arm: Arm, library: str, rate: float, seed: int, options: argparse.Namesp
         options.glue,
         tokenizer=str(options.encoder),
         num_train=options.sentences,
+        batch_size=16,
         seed=seed,
         cache_dir=options.cache_dir,
     )
+    freeze = {"ours": lambda share: FreezeA(after_fraction=share), "peft": FreezePeftA}[library]
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=options.epochs,
-        callbacks=[StopTrainingA(arm.freezes_A_after)] if arm.freezes_A_after else [],
+        callbacks=[freeze(arm.freezes_A_after)] if arm.freezes_A_after else [],
         limit_val_batches=0,
         logger=False,
         enable_checkpointing=False,
