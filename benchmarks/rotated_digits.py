@@ -4,9 +4,9 @@
     OMP_NUM_THREADS=1 python -m benchmarks.rotated_digits
 
 About ten minutes on one core. The setting is configs/domainbed/rotated_digits.yaml: the tiny ViT, 180 steps of 32
-images, trained at 75 degrees. Every arm runs at three or more learning rates and three seeds; its rate is the one with the
-best mean of `val/accuracy`, which is in-domain alone, and each run is tested as it was at its best validation. The seed
-decides head, adapter, split and order of the images. Runs are added to a csv file as they are done and are not
+images, trained at 75 degrees. Every arm runs at three or more learning rates and three seeds; its rate is the one with
+the best mean of `val/accuracy`, which is in-domain alone, and each run is tested as it was at its best validation. The
+seed decides head, adapter, split and order of the images. Runs are added to a csv file as they are done and are not
 repeated.
 """
 

@@ -116,7 +116,6 @@ class GLUEDataModule(LabelledTextDataModule):
         texts, label = self.task.texts, "label"
         if self.folder is not None:
             texts, label = self.task.file_texts, self.task.file_label
-        # Test sets have an identifier; the development set takes its place in the order of its rows.
         return LabelledColumns(texts, label, is_label_required=not split.startswith("predict"))
 
     def _hub_sources(self) -> dict[str, TextSource]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -60,18 +61,17 @@ def create_text_backbone(
         raise ValueError(f"the backbone {source!r} cannot be built for classification: {first_line}") from error
 
 
-class _quiet:  # noqa: N801
-    """Context in which transformers reports nothing but errors."""
-
-    def __enter__(self) -> None:
-        self.verbosity = transformers_logging.get_verbosity()
-        self.has_bar = transformers_logging.is_progress_bar_enabled()
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-
-    def __exit__(self, *exception: object) -> None:
-        transformers_logging.set_verbosity(self.verbosity)
-        if self.has_bar:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let transformers report nothing but errors."""
+    verbosity, has_bar = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if has_bar:
             transformers_logging.enable_progress_bar()
 
 

@@ -1,3 +1,4 @@
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -178,3 +179,25 @@ def test_empty_split_is_named(glue, tmp_path):
     path.write_text(path.read_text().splitlines()[0] + "\n")
     with pytest.raises(ValueError, match=r"dev\.tsv is empty: there is nothing to use as val data"):
         data.prepare_data()
+
+
+@pytest.mark.parametrize("task", ["mnli", "stsb"])
+def test_task_comes_from_the_hub_where_no_folder_is_given(tmp_path, monkeypatch, task):
+    asked = []
+
+    def load_dataset(repository, name, split):
+        asked.append((repository, name, split))
+        label = -1 if split.startswith("test") else 1
+        texts = {column: ["the cat sat .", "a dog ran ."] for column in GLUE_TASKS[name].texts}
+        return datasets.Dataset.from_dict({**texts, "label": [label, label], "idx": [0, 1]})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    data = GLUEDataModule(task, tokenizer=word_pieces(), cache_dir=tmp_path)
+    data.prepare_data()
+    for stage in ("fit", "test", "predict"):
+        data.setup(stage)
+    sets = ("_matched", "_mismatched") if task == "mnli" else ("",)
+    splits = {"train"} | {f"{split}{suffix}" for split in ("validation", "test") for suffix in sets}
+    assert set(asked) == {("nyu-mll/glue", task, split) for split in splits}
+    assert data.rows["train"].numbers["labels"].tolist() == [1, 1]
+    assert data.rows["train"][0]["token_type_ids"].any()
