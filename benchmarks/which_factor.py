@@ -31,6 +31,7 @@ from asym_lightning.modules import AdapterModule, ImageClassifier, TextClassifie
 RESULTS = Path(__file__).parent / "results"
 NUM_CALIBRATION = 500
 RANK = 8
+LABELS = ("unacceptable", "acceptable")
 
 
 class Digits:
@@ -77,7 +78,7 @@ class CoLA:
         return GLUEDataModule("cola", self.glue, tokenizer=self.encoder, num_train=2000, batch_size=8)
 
     def module(self, train_backbone: bool, rate: float) -> AdapterModule:
-        return TextClassifier(self.encoder, "cola", train_backbone=train_backbone, **training(rate))
+        return TextClassifier(self.encoder, "cola", LABELS, train_backbone=train_backbone, **training(rate))
 
     def logits(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         return model(**{name: value for name, value in batch.items() if name != "labels"}).logits

@@ -137,8 +137,9 @@ def _read_run(directory: Path) -> Run | str:
         validation = record["metrics"].get(monitor)
     test = record["metrics"].get(f"test/{metric}")
     if validation is None or test is None:
-        missing = monitor if validation is None else f"test/{metric}"
-        return f"`{directory}` has no {missing} and is left out; fit with `--test_after_fit=true`."
+        if validation is None:
+            return f"`{directory}` has no {monitor} and is left out: it was never validated."
+        return f"`{directory}` has no test/{metric} and is left out; fit with `--test_after_fit=true`."
     if not (math.isfinite(validation) and math.isfinite(test)):
         return f"`{directory}` diverged (validation {validation}, test {test}) and is left out."
     return Run(

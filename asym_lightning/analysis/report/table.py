@@ -101,7 +101,9 @@ def results_table(runs: Sequence[Run], notes: Sequence[str] = ()) -> ResultsTabl
         ValueError: If there are no runs.
     """
     if not runs:
-        raise ValueError("there is no finished run to report." + "".join(f"\n- {note}" for note in notes))
+        shown = "".join(f"\n- {note}" for note in notes[:3])
+        more = f"\n- and {len(notes) - 3} more" if len(notes) > 3 else ""
+        raise ValueError(f"there is no finished run to report.{shown}{more}")
     notes = list(notes)
     columns = list(dict.fromkeys(run.column for run in runs))
     arms = list(dict.fromkeys(run.arm for run in runs))
