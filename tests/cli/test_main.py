@@ -215,7 +215,15 @@ def test_failed_run_beside_others_removes_itself_only(run):
     assert files() == kept
 
 
-def test_interrupt_is_quiet_and_exits_with_130(run):
+@pytest.fixture
+def default_interrupt():
+    """Python's own handler: a shell without job control starts background jobs with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_interrupt_is_quiet_and_exits_with_130(run, default_interrupt):
     def interrupt_when_training():
         while not list(Path().rglob("*.ckpt")):
             stop.wait(0.02)
