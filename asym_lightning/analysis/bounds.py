@@ -43,11 +43,11 @@ def generalization_bound(
     bits: float = 32,
     sigma: float = 1.0,
 ) -> float:
-    r"""Bound the expected gap between training and test loss by the information that the trained numbers can hold.
+    """Bound the expected gap between training and test loss by the information that the trained numbers can hold.
 
-    With rank $r_l$ and $D_l = d_{out}$ (B trained), $d_{in}$ (A trained) or $d_{in} + d_{out}$ (both) in layer $l$:
+    With the rank r and D = d_out (B trained), d_in (A trained) or d_in + d_out (both) of each layer it is
 
-    $$|\mathrm{gap}| \le \sqrt{\frac{2 \sigma^2\, q \ln 2}{n} \sum_l r_l D_l}$$
+        sqrt(2 sigma^2 q ln(2) / n * sum over layers of r D)
 
     The bound is loose, often above the largest loss there is. What it tells is the *ratio* of the arms: for
     square layers B-only may have twice the rank of both at an equal bound. Layers that are not square, as grouped-query

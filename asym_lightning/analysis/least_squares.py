@@ -31,23 +31,22 @@ class LeastSquaresGap:
 def least_squares_gap(
     delta: Tensor, input_covariance: Tensor, A: Tensor, B: Tensor, output_metric: Tensor | None = None
 ) -> LeastSquaresGap:
-    r"""Compare training B with A frozen to training A with B frozen, on a target update and given inputs.
+    """Compare training B with A frozen to training A with B frozen, on a target update and given inputs.
 
-    The model is $y = (W_0 + BA)x$ and the target $W_0 + \Delta$, so with $\Sigma = E[x x^\top]$ the loss is
-    $E\lVert(\Delta - BA)x\rVert_G^2 = \mathrm{Tr}[G(\Delta-BA)\Sigma(\Delta-BA)^\top]$, with $G = I$ in the
-    paper. Its optima are in `optimal_B` and `optimal_A`.
+    The model is `y = (W0 + B A) x` and the target `W0 + Delta`, so with `Sigma = E[x x^T]` the loss is
+    `Tr[G (Delta - B A) Sigma (Delta - B A)^T]`, with `G = I` in the paper. Its optima are `optimal_B` and `optimal_A`.
 
-    What decides is concentration. The best B sees $\Sigma$ and projects on the inputs that occur: if those
+    What decides is concentration. The best B sees Sigma and projects on the inputs that occur: if those
     fill few directions, as activations of a pretrained network do, a random A catches them and training B
     wins. Isotropic inputs give a tie. By the mirror image, which the paper does not treat, training A wins where
-    $G$, the curvature of the loss in this layer's outputs, fills fewer directions than $\Sigma$.
+    G, the curvature of the loss in this layer's outputs, fills fewer directions than Sigma.
 
     Args:
         delta: Target update (d_out, d_in).
-        input_covariance: Second moment $\Sigma$ of the layer's inputs (d_in, d_in).
+        input_covariance: Second moment Sigma of the layer's inputs (d_in, d_in).
         A: Frozen A (rank, d_in) of the arm that trains B; its rows need not be orthonormal.
         B: Frozen B (d_out, rank) of the arm that trains A.
-        output_metric: Positive semidefinite $G$ (d_out, d_out): how much an error of the layer's output costs. For a
+        output_metric: Positive semidefinite G (d_out, d_out): how much an error of the layer's output costs. For a
             layer inside a network: the second moment of the loss's gradient by the output. None means the identity.
 
     Raises:
@@ -74,7 +73,7 @@ def least_squares_gap(
 
 
 def optimal_B(delta: Tensor, input_covariance: Tensor, A: Tensor) -> Tensor:
-    r"""Return the best B (d_out, rank) for a frozen A: $\Delta \Sigma A^\top (A \Sigma A^\top)^{+}$.
+    """Return the best B (d_out, rank) for a frozen A: `Delta Sigma A^T (A Sigma A^T)^+`.
 
     It does not depend on the metric of the outputs.
 
@@ -88,7 +87,7 @@ def optimal_B(delta: Tensor, input_covariance: Tensor, A: Tensor) -> Tensor:
 
 
 def optimal_A(delta: Tensor, B: Tensor, output_metric: Tensor | None = None) -> Tensor:
-    r"""Return the best A (rank, d_in) for a frozen B: $(B^\top G B)^{+} B^\top G \Delta$.
+    """Return the best A (rank, d_in) for a frozen B: `(B^T G B)^+ B^T G Delta`.
 
     It does not depend on the inputs: that is the asymmetry.
 
@@ -102,7 +101,7 @@ def optimal_A(delta: Tensor, B: Tensor, output_metric: Tensor | None = None) -> 
 
 
 def update_loss(error: Tensor, input_covariance: Tensor, output_metric: Tensor | None = None) -> float:
-    r"""Return $\mathrm{Tr}[G\, E \Sigma E^\top]$, the expected squared error of outputs for an error E of the weight.
+    """Return `Tr[G E Sigma E^T]`, the expected squared error of outputs for an error E of the weight.
 
     Example:
         >>> update_loss(torch.tensor([[1.0, 2.0]]), torch.eye(2))
@@ -157,7 +156,7 @@ def mean_least_squares_gap(
 
 
 def effective_dimension(moment: Tensor) -> float:
-    r"""Return how many directions a second moment fills: $(\mathrm{Tr}\,\Sigma)^2 / \mathrm{Tr}\,\Sigma^2$.
+    """Return how many directions a second moment fills: `(Tr Sigma)^2 / Tr(Sigma^2)`.
 
     d for isotropic data, k for equal variance in k directions.
 

@@ -9,16 +9,13 @@ from torch import Tensor
 
 
 def cca_similarity(first: Tensor, second: Tensor, *, rtol: float | None = None) -> float:
-    r"""Return how much the column spaces of two matrices have in common, in [0, 1].
+    """Return how much the column spaces of two matrices have in common, in [0, 1].
 
-    With orthonormal bases $Q_1, Q_2$ of the column spaces, of dimensions $r_1, r_2$:
-
-    $$s = \frac{\lVert Q_1^\top Q_2 \rVert_F^2}{\min(r_1, r_2)}$$
-
-    the mean squared canonical correlation. 1 means that one space contains the other, 0 that they are orthogonal, and
-    unrelated spaces come out at `chance_similarity`. For adapters the columns are those of B (d_out, rank) and of the
-    transposed A (d_in, rank). The measure does not change when B A is written as (B C)(C^-1 A), so it compares what
-    the factors can express and not how they are written down.
+    With orthonormal bases `Q1` and `Q2` of the column spaces, of dimensions r1 and r2, it is
+    `||Q1^T Q2||_F^2 / min(r1, r2)`, the mean squared canonical correlation. 1 means that one space contains the other,
+    0 that they are orthogonal, and unrelated spaces come out at `chance_similarity`. For adapters the columns are
+    those of B (d_out, rank) and of the transposed A (d_in, rank). The measure does not change when B A is written as
+    (B C)(C^-1 A), so it compares what the factors can express and not how they are written down.
 
     Args:
         first: Matrix (d, r1).

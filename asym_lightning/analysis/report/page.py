@@ -36,7 +36,7 @@ def html_page(table: ResultsTable, title: str) -> str:
         summary=summary,
         table=_results(table),
         legend=escape(LEGEND),
-        comparisons="\n".join(_comparisons(table, column) for column in table.columns),
+        comparisons=_comparisons(table),
         notes=_notes(table),
         sections="\n".join(sections),
     )
@@ -67,7 +67,15 @@ def _score(cell: Cell | None) -> str:
     return f"<b>{text}</b>" if cell.is_best else f"{text} *" if cell.is_tied else text
 
 
-def _comparisons(table: ResultsTable, column: Column) -> str:
+def _comparisons(table: ResultsTable) -> str:
+    tables = [text for column in table.columns if (text := _against_best(table, column))]
+    if not tables:
+        return ""
+    legend = "Paired over seeds, two-sided t-test. With several arms compared, some p are small by chance."
+    return "\n".join(["<h2>Against the best arm</h2>", *tables, f"<p><small>{legend}</small></p>"])
+
+
+def _against_best(table: ResultsTable, column: Column) -> str:
     best = table.best_arm(column)
     rows = []
     for arm in table.arms:
@@ -81,13 +89,8 @@ def _comparisons(table: ResultsTable, column: Column) -> str:
         rows.append([escape(arm), score_text(result.difference), str(result.difference.count), p])
     if not rows:
         return ""
-    header = ["arm", f"difference to {escape(best)}", "pairs", "p"]
-    return (
-        f"<h2>Against the best arm: {escape(column[0])}</h2>\n"
-        f'<div class="scroll">\n{_table(header, rows)}\n</div>\n'
-        "<p><small>Paired over seeds, two-sided t-test. With several arms compared, some p are small by chance."
-        "</small></p>"
-    )
+    header = [escape(column[0]), f"difference to {escape(best)}", "pairs", "p"]
+    return f'<div class="scroll">\n{_table(header, rows)}\n</div>'
 
 
 def _notes(table: ResultsTable) -> str:

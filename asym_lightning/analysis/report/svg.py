@@ -162,7 +162,8 @@ def _chart(
     if chance is not None:
         at = to_y(chance)
         parts.append(f'<path d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}" class="chance"/>')
-        parts.append(f'<text x="{WIDTH - RIGHT}" y="{at - 4:.1f}" text-anchor="end" class="faint">chance</text>')
+        beside = at + 11 if HEIGHT - BOTTOM - at > 15 else at - 4
+        parts.append(f'<text x="{WIDTH - RIGHT}" y="{beside:.1f}" text-anchor="end" class="faint">chance</text>')
     styles = [i if one.style is None else one.style for i, one in enumerate(series)]
     for one, style in zip(points, styles, strict=True):
         parts.append(_drawn(one, to_x, to_y, style, has_lines))
@@ -246,11 +247,11 @@ class _Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        if self.is_log:
-            return _log_ticks(self.low, self.high)
-        step = _nice_step((self.high - self.low) / 4)
-        first = math.ceil(self.low / step - 1e-9)
-        return [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
+        if self.is_log and len(ticks := _log_ticks(self.low, self.high)) > 1:
+            return ticks
+        low, high = (10**self.low, 10**self.high) if self.is_log else (self.low, self.high)
+        step = _nice_step((high - low) / 4)
+        return [k * step for k in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def _nice_step(rough: float) -> float:

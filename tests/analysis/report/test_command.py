@@ -29,7 +29,7 @@ def add_adapter(directory, seed):
     for adapter in adapters_by_name(model).values():
         nn.init.normal_(adapter.factor_B)
     save_adapters(model, directory / "adapter")
-    rows = ["step,epoch,adapter,B_frobenius,singular_values", "10,0,0.all,0.5,0.3 0.2", "10,0,total,0.5,"]
+    rows = ["step,epoch,adapter,B_frobenius,singular_values", "10,0,0.all,0.5,0.3", "10,0,total,0.5,"]
     (directory / "b_norms.csv").write_text("\n".join([*rows, "20,1,0.all,0.9,0.5 0.4"]) + "\n")
 
 
