@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 
-from asym_lightning.cli.sweep.outcome import FAILED, read_outcome, write_outcome
+from asym_lightning.cli.sweep.outcome import FAILED, is_finished, read_outcome, write_outcome
 from asym_lightning.cli.sweep.plan import Run
 from asym_lightning.cli.sweep.run_process import EXIT_CLAIMED_ELSEWHERE, execute
 
@@ -56,6 +56,8 @@ def execute_runs(runs: Sequence[Run], sweep_directory: Path, jobs: int = 1, watc
         while waiting or active:
             while len(active) < jobs and (run := _next_run(waiting, not_before)):
                 waiting.remove(run)
+                if is_finished(run):  # by another sweep
+                    continue
                 process: BaseProcess = context.Process(target=execute, args=(run, sweep_directory), name=run.name)
                 process.start()
                 active.append((run, process))

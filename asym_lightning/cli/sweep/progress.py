@@ -63,27 +63,28 @@ def progress_table(runs: Sequence[Run], active: Sequence[Run]) -> Table:
 
 
 def _line_by_line(runs: Sequence[Run], console: Console) -> Watcher:
-    told = {run.name for run in runs if _status(run)}
     before: list[Run] = []
     started = time.monotonic()
-    if told:
-        console.print(f"{len(told)} of {len(runs)} runs are over already")
+    if over := _num_over(runs):
+        console.print(f"{over} of {len(runs)} runs are over already")
 
     def watch(active: Sequence[Run], waiting: Sequence[Run]) -> None:
         nonlocal before
         for run in before:
             if run in active or not (status := _status(run)):
                 continue
-            told.add(run.name)
             score = _validation(run)
             said = f", validation {score:.4f}" if score is not None else ""
             clock = f"{time.monotonic() - started:.0f} s"
-            console.print(
-                f"[{len(told)}/{len(runs)}] {run.name} {status}{said} ({clock})", markup=False, soft_wrap=True
-            )
+            count = f"[{_num_over(runs)}/{len(runs)}]"  # those that another sweep made included
+            console.print(f"{count} {run.name} {status}{said} ({clock})", markup=False, soft_wrap=True)
         before = list(active)
 
     return watch
+
+
+def _num_over(runs: Sequence[Run]) -> int:
+    return sum(_status(run) is not None for run in runs)
 
 
 def _status(run: Run) -> str | None:
