@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -84,6 +84,7 @@ def trained(scheme: str, make: Callable = torch.optim.AdamW, **options) -> tuple
 
 
 @settings(max_examples=40, deadline=None)
+@example(scheme="hB_he_A_rand", sizes=(8, 14), ranks=[8, 3, 2], share_a=False, dtype=torch.float32)
 @given(
     scheme=st.sampled_from(SCHEMES),
     sizes=st.tuples(st.integers(3, 14), st.integers(3, 14)),
@@ -106,7 +107,9 @@ def test_any_walk_of_ranks_gives_the_best_approximation_on_the_way_down_and_the_
         for group in rank_groups(model).values():
             set_rank(group, rank, step=step)
         for old, new in zip(before, blocks(model), strict=True):
-            torch.testing.assert_close(new, best_approximation(old, rank), atol=1e-6, rtol=1e-5)
+            # Rounding of the factors moves entries in proportion to the update's norm, not to each entry.
+            rounding = 1e-6 * max(1.0, torch.linalg.matrix_norm(old, 2).item())
+            torch.testing.assert_close(new, best_approximation(old, rank), atol=rounding, rtol=1e-5)
         for adapter in model.qkv.adapters.values():
             assert adapter.rank == rank
             assert not adapter.factor_A[rank:].any() and not adapter.factor_B[:, rank:].any()
