@@ -23,11 +23,13 @@ import asym_lightning
 import asym_lightning.data
 import asym_lightning.modules
 from asym_lightning.adapters import AdapterConfig, adapter_layers, save_adapters, trainable_parameters
+from asym_lightning.cli.commands import COMMANDS
 from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.short_config import SHORT_CONFIG
 
-DESCRIPTION = """Fine-tune timm and Hugging Face backbones with low-rank adapters whose A is random and frozen.
-Example: lightning fit --config configs/quickstart.yaml --config configs/adapters/lora_r8.yaml"""
+DESCRIPTION = f"""Fine-tune timm and Hugging Face backbones with low-rank adapters whose A is random and frozen.
+Example: lightning fit --config configs/quickstart.yaml --config configs/adapters/lora_r8.yaml
+Commands beside these subcommands, each with --help: {", ".join(COMMANDS)}."""
 
 
 class TrainingCLI(LightningCLI):
