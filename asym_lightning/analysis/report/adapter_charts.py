@@ -55,7 +55,8 @@ def _monitor_figures(cells: dict[str, Cell], styles: dict[str, int]) -> Iterator
         rows = read_monitor(cell.runs[0].directory)
         if not rows:
             continue
-        yield _norm_map(arm, rows)
+        if cell.runs[0].record.get("trained_B"):  # a frozen B has one norm for good
+            yield _norm_map(arm, rows)
         by_step: dict[int, list[float]] = {}
         for row in rows:
             by_step.setdefault(row.step, []).append(row.rank)

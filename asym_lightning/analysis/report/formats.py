@@ -75,7 +75,8 @@ def score_text(score: Estimate) -> str:
     """
     if math.isnan(score.error):
         return f"{score.mean:.4f}"
-    digits = 3 if score.error == 0 else min(6, max(1, -math.floor(math.log10(score.error))))
+    fewest = 3 if abs(score.mean) < 2 else 1  # accuracies are compared in thousandths, percentages in tenths
+    digits = fewest if score.error == 0 else min(6, max(fewest, -math.floor(math.log10(score.error))))
     return f"{score.mean:.{digits}f} ± {score.error:.{digits}f}"
 
 

@@ -138,8 +138,8 @@ def _chosen(runs: Sequence[Run], notes: list[str]) -> Cell:
     rates = {rate: estimate([run.validation for run in complete[rate]]) for rate in sorted(complete)}
     sign = -1 if runs[0].mode == "max" else 1
     chosen = min(rates, key=lambda rate: (sign * rates[rate].mean, rate))
-    if len(rates) > 1 and chosen in (min(rates), max(rates)):
-        side = "smallest" if chosen == min(rates) else "largest"
+    if len(by_rate) > 1 and chosen in (min(by_rate), max(by_rate)):
+        side = "smallest" if chosen == min(by_rate) else "largest"
         notes.append(f"{where}: the chosen rate {chosen:g} is the {side} tried, so a better one may lie beyond.")
     of_chosen = sorted(complete[chosen], key=lambda run: run.seed)
     return Cell(of_chosen, rates, estimate([run.test for run in of_chosen]), published=published_score(of_chosen[0]))
