@@ -49,12 +49,12 @@ class Arm:
 
 
 ARMS = (
-    Arm("LoRA r8", "hB_zero_hA_he", 8, (3e-4, 1e-3, 3e-3, 1e-2)),
+    Arm("LoRA r8", "hB_zero_hA_he", 8, (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)),
     Arm("B-only r8", "hB_zero_A_rand", 8, (3e-3, 1e-2, 3e-2)),
-    Arm("B-only r16", "hB_zero_A_rand", 16, (3e-3, 1e-2, 3e-2)),
+    Arm("B-only r16", "hB_zero_A_rand", 16, (1e-3, 3e-3, 1e-2, 3e-2)),
     Arm("A-only r8", "B_rand_hA_zero", 8, (3e-3, 1e-2, 3e-2)),
     Arm("full", None, 0, (3e-4, 1e-3, 3e-3), trains_all=True),
-    Arm("head only", None, 0, (1e-2, 3e-2, 1e-1)),
+    Arm("head only", None, 0, (1e-2, 3e-2, 1e-1, 3e-1)),
 )
 Run = dict[str, str | float]
 """A row of the csv file: arm, rate, seed, trained, and the numbers in `COLUMNS`."""
