@@ -39,7 +39,7 @@ ARMS = {
     "A-only": AdapterConfig("B_rand_hA_zero", rank=8, alpha=16, targets=["q", "k", "v", "o", "mlp"]),
     "LoRA": AdapterConfig("hB_zero_hA_he", rank=4, alpha=8, targets=["q", "k", "v", "o", "mlp"]),
 }
-RATES = (3e-3, 1e-2, 3e-2)
+RATES = (3e-3, 1e-2, 3e-2, 1e-1)
 NUM_EXAMPLES = 2000
 
 
