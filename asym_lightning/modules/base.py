@@ -104,7 +104,8 @@ class AdapterModule(LightningModule, ABC):
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.injection_report: InjectionReport | None = None
-        self._backbone_source = backbone
+        # In a tuple, or a module would be registered here as well as under `backbone`.
+        self._backbone_source = (backbone,)
         self._check_adapters_are_trained = False
         self._random_state: dict[str, Any] | None = None  # of a checkpoint that a run resumes from
 
@@ -135,7 +136,7 @@ class AdapterModule(LightningModule, ABC):
         """
         if hasattr(self, "backbone"):
             return
-        backbone = self.build_backbone(self._backbone_source)
+        backbone = self.build_backbone(self._backbone_source[0])
         if self.adapter is not None:
             self.injection_report = inject_adapters(backbone, self.adapter)
         elif not self.train_backbone:

@@ -160,11 +160,12 @@ class GenerativeModule(AdapterModule):
         data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
         if (tokenizer := getattr(data, "tokenizer", None)) is not None:
             return tokenizer
-        if not isinstance(self._backbone_source, str):
+        (source,) = self._backbone_source
+        if not isinstance(source, str):
             raise ValueError(
                 "there is no tokenizer: the data module has none, and `backbone` is no name to take it from."
             )
-        return AutoTokenizer.from_pretrained(self._backbone_source)
+        return AutoTokenizer.from_pretrained(source)
 
     @property
     def pad_token_id(self) -> int:

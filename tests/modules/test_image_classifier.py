@@ -84,3 +84,10 @@ def test_checkpoint_of_the_tiny_vit_is_a_fraction_of_its_weights(tmp_path):
     trainer = fit(tmp_path, module)
     trainer.save_checkpoint(tmp_path / "x.ckpt", weights_only=True)
     assert (tmp_path / "x.ckpt").stat().st_size < 674_410 * 4 * 0.1
+
+
+def test_backbone_given_as_a_module_has_its_parameters_once():
+    module = ImageClassifier(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 3)), num_classes=3)
+    assert list(module.state_dict()) == []
+    module.configure_model()
+    assert all(name.startswith("backbone.") for name in module.state_dict())
