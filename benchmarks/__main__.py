@@ -17,8 +17,8 @@ from benchmarks.cells import MODES, PRECISIONS, SUITES, TARGETS, Cell, cells_of
 from benchmarks.measure import Settings, measure_cell
 from benchmarks.models import SHAPES
 from benchmarks.plots import write_plots
-from benchmarks.profile import profile_arm
 from benchmarks.results import Row, read_csv, write_csv
+from benchmarks.step_profile import profile_arm
 from benchmarks.table import markdown, write_markdown
 from benchmarks.targets import check
 
