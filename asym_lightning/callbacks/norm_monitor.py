@@ -98,7 +98,8 @@ class BNormMonitor(Callback):
             frozen = {name: adapter for name, adapter in self._adapters.items() if not adapter.factor_A.requires_grad}
             self._orthonormal = orthonormal_A(frozen)
             self._before = {name: _copies(adapter) for name, adapter in self._adapters.items()}
-        if trainer.is_global_zero and (path := self.path(trainer)):
+        path = self.path(trainer)  # on all processes: the Trainer sends its directory to them
+        if trainer.is_global_zero and path:
             self._file = NormsFile(path)
             self._file.drop_rows_after(trainer.global_step)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class RunRecord(Callback):
     | `ranks`                    | rank of each adapter at the end                                               |
     | `seconds`, `steps`         | time and optimizer steps of fit                                               |
     | `cpu_seconds`              | what of a core this process used in fit, which others on a machine leave alone |
-    | `saved_bytes`              | what the first step kept for its backward pass, parameters left out           |
+    | `saved_bytes`              | what the first step kept for its backward pass, without parameters; null if sharded |
     | `peak_bytes`               | peak of a GPU's allocator; null on a CPU                                      |
 
     Example:
@@ -59,22 +60,27 @@ class RunRecord(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Count, in the first step, what the forward pass keeps."""
         if trainer.global_step == 0 and "saved_bytes" not in self.record and self._saved is None:
-            self._saved = _SavedBytes(pl_module)
-            self._saved.start()
+            self._saved = _SavedBytes.of(pl_module)
 
     @override
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         """Stop counting."""
         if self._saved is not None:
-            self.record["saved_bytes"] = self._saved.stop()
-            self._saved = None
+            self.record["saved_bytes"] = self._stop_counting()
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Stop counting in a step that had no backward pass."""
+        self._stop_counting()
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stop counting: the hooks would outlive the run."""
-        if self._saved is not None:
-            self._saved.stop()
-            self._saved = None
+        self._stop_counting()
+
+    def _stop_counting(self) -> int | None:
+        saved, self._saved = self._saved, None
+        return None if saved is None else saved.stop()
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -99,19 +105,19 @@ class RunRecord(Callback):
             "peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
             "device": str(trainer.strategy.root_device),
         }
-        self._write(trainer)
+        self._write(trainer.log_dir)
 
     @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the test's metrics."""
         self.record["metrics"] = {**self.record.get("metrics", {}), **_numbers(trainer.callback_metrics)}
-        self._write(trainer)
+        self._write(trainer.log_dir)
 
     @rank_zero_only
-    def _write(self, trainer: Trainer) -> None:
-        if trainer.log_dir is None:
+    def _write(self, directory: str | None) -> None:  # of the Trainer, which all processes must ask for it
+        if directory is None:
             return
-        path = Path(trainer.log_dir) / RECORD
+        path = Path(directory) / RECORD
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".partial")
         unfinished.write_text(json.dumps(self.record, indent=1) + "\n")
@@ -121,14 +127,20 @@ class RunRecord(Callback):
 class _SavedBytes:
     """Count the bytes that autograd keeps: each storage once, parameters and buffers not at all."""
 
-    def __init__(self, module: torch.nn.Module) -> None:
-        kept_anyway = [*module.parameters(), *module.buffers()]
+    def __init__(self, kept_anyway: Iterable[Tensor]) -> None:
         self._seen = {tensor.untyped_storage().data_ptr() for tensor in kept_anyway}
         self._bytes = 0
         self._hooks = torch.autograd.graph.saved_tensors_hooks(self._count, lambda tensor: tensor)
 
-    def start(self) -> None:
-        self._hooks.__enter__()
+    @classmethod
+    def of(cls, module: torch.nn.Module) -> _SavedBytes | None:
+        """Start to count, unless some parameters are sharded: those gathered could not be told from activations."""
+        kept_anyway = [*module.parameters(), *module.buffers()]
+        if any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in kept_anyway):
+            return None
+        saved = cls(kept_anyway)
+        saved._hooks.__enter__()
+        return saved
 
     def stop(self) -> int:
         self._hooks.__exit__()

@@ -23,6 +23,7 @@ import asym_lightning
 import asym_lightning.data
 import asym_lightning.modules
 from asym_lightning.adapters import AdapterConfig, adapter_layers, save_adapters, trainable_parameters
+from asym_lightning.callbacks import RunRecord
 from asym_lightning.cli.commands import COMMANDS
 from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.short_config import SHORT_CONFIG
@@ -83,6 +84,13 @@ class TrainingCLI(LightningCLI):
             options = self.config[self.config.subcommand]
             check_checkpoint(options.get("ckpt_path"))
         self._given_config = self.config.clone()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make the trainer; a fit records itself, so that `report` can read any run."""
+        trainer = super().instantiate_trainer(**kwargs)
+        if self.subcommand == "fit" and not any(isinstance(callback, RunRecord) for callback in trainer.callbacks):
+            trainer.callbacks.append(RunRecord())
+        return trainer
 
     def before_instantiate_classes(self) -> None:
         """Set the number of threads before anything computes, and build what the config says.

@@ -56,6 +56,15 @@ def test_fit_leaves_config_checkpoint_and_adapter_and_reports_them(run):
     assert Path(summary["adapter"]) == directory / "adapter"
 
 
+def test_report_reads_runs_that_no_sweep_made(run):
+    for seed in ("0", "1"):
+        assert run("fit", *QUICKSTART, *SHORT, "--seed_everything", seed)[0] == 0
+    code, out, _ = run("report", "runs")
+    assert code == 0
+    assert "| hB_zero_A_rand_r8 | **0." in out and "| 14,794 | 0.01 | 2 |" in out
+    assert Path("runs/report.html").is_file()
+
+
 def test_saved_adapter_is_that_of_the_best_checkpoint(run):
     run("fit", *QUICKSTART, *SHORT, "--trainer.max_epochs", "2")
     directory = Path("runs/quickstart/version_0")

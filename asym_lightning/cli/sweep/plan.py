@@ -169,9 +169,8 @@ def _run(sweep: Sweep, task: str, arm_name: str, rate: float, seed: int) -> Run:
     if sweep.data_seed_key:
         options.append(f"--{sweep.data_seed_key}={seeds['data']}")
     options += [
-        "--trainer.callbacks+=asym_lightning.callbacks.order_seed.OrderSeed",
+        "--trainer.callbacks+=asym_lightning.callbacks.OrderSeed",
         f"--trainer.callbacks.seed={seeds['data']}",
-        "--trainer.callbacks+=asym_lightning.callbacks.run_record.RunRecord",
         *(["--trainer.callbacks+=asym_lightning.callbacks.BNormMonitor"] if has_adapter else []),
         "--trainer.enable_progress_bar=false",
         "--test_after_fit=true",
