@@ -65,8 +65,11 @@ def progress_table(runs: Sequence[Run], active: Sequence[Run]) -> Table:
 def _line_by_line(runs: Sequence[Run], console: Console) -> Watcher:
     before: list[Run] = []
     started = time.monotonic()
-    if over := _num_over(runs):
-        console.print(f"{over} of {len(runs)} runs are over already")
+    to_try_again = {run.name for run in runs if _status(run) == FAILED}
+    if finished := sum(_status(run) == FINISHED for run in runs):
+        console.print(f"{finished} of {len(runs)} runs are finished already")
+    if to_try_again:
+        console.print(f"{len(to_try_again)} runs failed before and are tried again")
 
     def watch(active: Sequence[Run], waiting: Sequence[Run]) -> None:
         nonlocal before
@@ -76,15 +79,13 @@ def _line_by_line(runs: Sequence[Run], console: Console) -> Watcher:
             score = _validation(run)
             said = f", validation {score:.4f}" if score is not None else ""
             clock = f"{time.monotonic() - started:.0f} s"
-            count = f"[{_num_over(runs)}/{len(runs)}]"  # those that another sweep made included
+            to_try_again.discard(run.name)
+            over = sum(one.name not in to_try_again and _status(one) is not None for one in runs)
+            count = f"[{over}/{len(runs)}]"  # those that another sweep made included
             console.print(f"{count} {run.name} {status}{said} ({clock})", markup=False, soft_wrap=True)
         before = list(active)
 
     return watch
-
-
-def _num_over(runs: Sequence[Run]) -> int:
-    return sum(_status(run) is not None for run in runs)
 
 
 def _status(run: Run) -> str | None:
