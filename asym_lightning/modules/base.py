@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -119,6 +119,10 @@ class AdapterModule(LightningModule, ABC):
             ValueError: If there is no such model.
         """
 
+    def heads(self, backbone: nn.Module) -> Sequence[str] | None:
+        """Return the modules that are trained in full where `adapter.heads` names none; None for the family's own."""
+        return None
+
     @abstractmethod
     def build_metrics(self) -> MetricCollection:
         """Return the metrics by the name they are logged under, such as "accuracy"."""
@@ -138,9 +142,12 @@ class AdapterModule(LightningModule, ABC):
             return
         backbone = self.build_backbone(self._backbone_source[0])
         if self.adapter is not None:
-            self.injection_report = inject_adapters(backbone, self.adapter)
+            config = self.adapter
+            if config.heads is None:
+                config = dataclasses.replace(config, heads=self.heads(backbone))
+            self.injection_report = inject_adapters(backbone, config)
         elif not self.train_backbone:
-            freeze_backbone(backbone, find_heads(backbone, None))
+            freeze_backbone(backbone, find_heads(backbone, self.heads(backbone)))
         metrics = self.build_metrics()
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
+
+
+class TextBackbone(NamedTuple):
+    """A model with a sequence-classification head.
+
+    Attributes:
+        model: The model.
+        new_modules: Names of the modules for which the checkpoint has no weights, and which therefore start from random
+            ones: the head, and often BERT's pooler, which checkpoints of masked language models lack.
+    """
+
+    model: nn.Module
+    new_modules: list[str]
 
 
 def create_text_backbone(
@@ -17,7 +30,7 @@ def create_text_backbone(
     label_names: Sequence[str] | None = None,
     pretrained: bool = True,
     model_args: dict[str, Any] | None = None,
-) -> nn.Module:
+) -> TextBackbone:
     """Build an encoder or decoder with a head of `num_outputs` outputs.
 
     A checkpoint that was trained on the same classes keeps its head, and its own order of the classes. In all other
@@ -31,7 +44,8 @@ def create_text_backbone(
         model_args: Fields of the model's config that differ, such as `{"hidden_dropout_prob": 0.0}`.
 
     Raises:
-        ValueError: If there is no such model, or it has no sequence-classification head.
+        ValueError: If there is no such model, it has no sequence-classification head, or the weights are those of
+            another architecture.
     """
     try:
         config = AutoConfig.from_pretrained(source)
@@ -51,14 +65,27 @@ def create_text_backbone(
         setattr(config, name, value)
     try:
         if not pretrained:
-            return AutoModelForSequenceClassification.from_config(config)
-        with _quiet():  # the head is new: no need to report its weights as missing
-            return AutoModelForSequenceClassification.from_pretrained(
-                source, config=config, ignore_mismatched_sizes=not keeps_head
+            return TextBackbone(AutoModelForSequenceClassification.from_config(config), [])
+        with _quiet():  # its report of missing weights: `new_modules` are trained
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                source, config=config, ignore_mismatched_sizes=not keeps_head, output_loading_info=True
             )
     except (OSError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ValueError(f"the backbone {source!r} cannot be built for classification: {first_line}") from error
+    missing = loading["missing_keys"]
+    _check_weights_fit(source, model, missing)
+    return TextBackbone(model, sorted({key.rpartition(".")[0] for key in missing if "." in key}))
+
+
+def _check_weights_fit(source: str, model: nn.Module, missing: Collection[str]) -> None:
+    num_missing = sum(parameter.numel() for name, parameter in model.named_parameters() if name in missing)
+    total = sum(parameter.numel() for parameter in model.parameters())
+    if num_missing > total / 2:
+        raise ValueError(
+            f"the weights of {source!r} are not those of a {type(model).__name__}: {num_missing:,} of its {total:,} "
+            "parameters are not among them."
+        )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from asym_lightning.adapters import AdapterConfig
+from asym_lightning.adapters.targets import find_heads
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 from asym_lightning.modules.predictions_file import Prediction, write_predictions
@@ -27,6 +28,9 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 class TextClassifier(EvaluationSetsModule):
     """Classify or score texts with a Hugging Face model: a new head that is trained, and the metrics of the task.
+
+    With the head trains whatever else the checkpoint has no weights for, such as the pooler of a BERT that was trained
+    as a masked language model: frozen, it would stay random.
 
     Batches are dictionaries with `input_ids` and `attention_mask` (batch, length), `token_type_ids` if the model
     has them, and `labels` (batch,): class numbers in the order of `label_names`, or scores. For prediction they
@@ -94,6 +98,7 @@ class TextClassifier(EvaluationSetsModule):
         self.model_args = model_args
         self.label_smoothing = label_smoothing
         self.class_weights = None if class_weights is None else list(class_weights)
+        self._new_modules: list[str] = []
         self._predictions: list[list[Prediction]] = []
 
     # Building
@@ -110,7 +115,9 @@ class TextClassifier(EvaluationSetsModule):
             if self.label_names is None and not self.is_regression:
                 raise ValueError("`label_names` are neither given nor known to the data module.")
             num_outputs = 1 if self.is_regression else len(self.label_names or ())
-            model = create_text_backbone(source, num_outputs, self.label_names, self.pretrained, self.model_args)
+            model, self._new_modules = create_text_backbone(
+                source, num_outputs, self.label_names, self.pretrained, self.model_args
+            )
         else:
             model = source
         config: Any = getattr(model, "config", None)
@@ -126,6 +133,15 @@ class TextClassifier(EvaluationSetsModule):
         if "token_type_ids" not in self._inputs and getattr(config, "type_vocab_size", 0) > 1:
             self._inputs.append("token_type_ids")  # a wrapper's signature, such as PEFT's, hides it behind `**kwargs`
         return model
+
+    def heads(self, backbone: nn.Module) -> list[str] | None:
+        """Return the head and whatever else the checkpoint has no weights for, such as BERT's pooler."""
+        own = find_heads(backbone, None)
+        others = [n for n in self._new_modules if not any(n == head or n.startswith(f"{head}.") for head in own)]
+        if not others:
+            return None
+        rank_zero_info(f"also trained   {', '.join(others)}, for which the checkpoint has no weights")
+        return [*own, *others]
 
     def _label_names_of_data(self) -> list[str] | None:
         data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None

@@ -90,7 +90,38 @@ def test_a_head_that_was_trained_on_the_same_classes_in_another_order_is_kept(tm
 def test_a_head_of_other_classes_is_replaced(tmp_path, bert):
     model = tf.BertForSequenceClassification(tf.BertConfig.from_pretrained(bert, num_labels=5))
     model.save_pretrained(tmp_path / "other")
-    assert create_text_backbone(str(tmp_path / "other"), 2, ["no", "yes"]).config.label2id == {"no": 0, "yes": 1}
+    created = create_text_backbone(str(tmp_path / "other"), 2, ["no", "yes"])
+    assert created.model.config.label2id == {"no": 0, "yes": 1}
+
+
+@pytest.mark.parametrize("adapter", [AdapterConfig(rank=2), None])
+def test_pooler_that_the_checkpoint_lacks_is_trained_with_the_head(tmp_path, bert, glue, adapter):
+    tf.BertForMaskedLM(tf.BertConfig.from_pretrained(bert)).save_pretrained(tmp_path / "masked")
+    word_pieces().save_pretrained(tmp_path / "masked")
+    module, fit = TextClassifier(str(tmp_path / "masked"), "rte", adapter=adapter), trainer(tmp_path, max_steps=1)
+    fit.fit(module, glue("rte"))
+    trained = {n for n, p in module.backbone.named_parameters() if p.requires_grad and "factor" not in n}
+    layers = ("bert.pooler.dense", "classifier")
+    assert trained == {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+    fit.save_checkpoint(tmp_path / "a.ckpt")
+    again = TextClassifier.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    assert torch.equal(again.backbone.bert.pooler.dense.weight, module.backbone.bert.pooler.dense.weight)
+
+
+def test_named_heads_come_before_what_the_checkpoint_lacks(tmp_path, bert):
+    tf.BertForMaskedLM(tf.BertConfig.from_pretrained(bert)).save_pretrained(tmp_path / "masked")
+    adapter = AdapterConfig(rank=2, heads=["classifier"])
+    module = TextClassifier(str(tmp_path / "masked"), label_names=["no", "yes"], adapter=adapter)
+    module.configure_model()
+    assert not module.backbone.bert.pooler.dense.weight.requires_grad
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path, bert):
+    other = tf.DistilBertConfig(vocab_size=19, dim=16, n_layers=2, n_heads=2, hidden_dim=16)
+    tf.DistilBertModel(other).save_pretrained(tmp_path / "mixed")
+    tf.BertConfig.from_pretrained(bert).save_pretrained(tmp_path / "mixed")
+    with pytest.raises(ValueError, match=r"mixed' are not those of a BertForSequenceClassification: [\d,]+ of its"):
+        create_text_backbone(str(tmp_path / "mixed"), 2)
 
 
 def test_decoders_classify_by_the_last_token_whatever_the_padding(tmp_path):
