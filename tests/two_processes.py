@@ -1,0 +1,109 @@
+"""Run a function in two processes that Lightning and torch.distributed take for one run, on the CPU with gloo.
+
+    outcomes = in_two_processes(train, tmp_path)
+
+The processes come from multiprocessing's fork server, which has imported the libraries once for all tests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+PRELOADED = ["lightning.pytorch.cli", "asym_lightning.callbacks", "asym_lightning.modules", "asym_lightning.data"]
+
+
+@dataclass
+class Outcome:
+    """What became of one process: what the function returned, or its traceback, what it printed, and the exit code."""
+
+    value: Any
+    error: str
+    printed: str
+    exit_code: int | None
+
+
+def in_two_processes(function: Callable[..., Any], *args: Any, check: bool = True, timeout: float = 180) -> list[Outcome]:
+    """Call `function(*args)` in two processes; it has to be importable, hence no closure.
+
+    Args:
+        function: Called in both.
+        args: Its arguments, pickled.
+        check: Fail unless both return.
+        timeout: Seconds after which both are killed, and the test fails.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    processes, pipes = [], []
+    for rank in range(2):
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_child, args=(rank, port, theirs, function, args))
+        process.start()
+        theirs.close()
+        processes.append(process)
+        pipes.append(ours)
+    deadline = time.monotonic() + timeout
+    outcomes = []
+    for process, pipe in zip(processes, pipes, strict=True):
+        value, error, printed = None, "", ""
+        with contextlib.suppress(EOFError):  # killed before it could say anything
+            if pipe.poll(max(deadline - time.monotonic(), 0.1)):
+                value, error, printed = pickle.loads(pipe.recv_bytes())
+        process.join(max(deadline - time.monotonic(), 0.1))
+        outcomes.append(Outcome(value, error, printed, process.exitcode))
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+            process.join()
+    late = [rank for rank, outcome in enumerate(outcomes) if outcome.exit_code is None]
+    assert not late, f"process {late} did not end in {timeout} s"
+    if check:
+        for rank, outcome in enumerate(outcomes):
+            assert outcome.exit_code == 0, f"process {rank} exited with {outcome.exit_code}:\n{outcome.error}"
+    return outcomes
+
+
+def die(rank: int = 1) -> None:
+    """End one of the processes as the kernel does when memory runs out; the other goes on."""
+    if int(os.environ["RANK"]) == rank:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _child(rank: int, port: str, pipe: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=port, WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank), NODE_RANK="0"
+    )
+    import torch
+    from lightning.pytorch.utilities import rank_zero_only
+
+    torch.set_num_threads(1)
+    rank_zero_only.rank = rank  # the fork server asked the environment before there was a rank
+    value, error, code = None, "", 0
+    with tempfile.TemporaryFile("w+b") as printed:
+        for stream in (1, 2):  # the descriptors: loggers hold the streams that were there before
+            os.dup2(printed.fileno(), stream)
+        try:
+            value = function(*args)
+        except BaseException:
+            error, code = traceback.format_exc(), 1
+        sys.stdout.flush()
+        printed.seek(0)
+        text = printed.read().decode()
+    pipe.send_bytes(pickle.dumps((value, error, text)))
+    pipe.close()
+    os._exit(code)  # without the clean-up of what the fork server holds
