@@ -10,11 +10,13 @@ from asym_lightning.adapters.initialization import (
     layer_generator,
     orthonormal_rows,
 )
+from asym_lightning.adapters.precision import InFloat32
 from asym_lightning.adapters.scheme import Scheme
+from asym_lightning.adapters.shards import edited
 from asym_lightning.adapters.singular_vectors import singular_vectors
 
 
-class LowRankAdapter(nn.Module):
+class LowRankAdapter(InFloat32):
     """The update ``scaling * B A`` of a (d_out, d_in) weight.
 
     The parameters ``factor_A`` (max_rank, d_in) and ``factor_B`` (d_out, max_rank) are allocated once and never
@@ -89,9 +91,10 @@ class LowRankAdapter(nn.Module):
             A_weight: The weight that A is made for where that is another one, because slices share A.
         """
         with torch.no_grad():
-            A = self.draw_A(weight if A_weight is None else A_weight)
-            self.factor_A.zero_()[: self.rank] = A.to(self.factor_A)
-            self.factor_B.zero_()[:, : self.rank] = self.draw_B(weight).to(self.factor_B)
+            with edited(self.factor_A) as A:
+                A.zero_()[: self.rank] = self.draw_A(weight if A_weight is None else A_weight).to(A)
+            with edited(self.factor_B) as B:
+                B.zero_()[:, : self.rank] = self.draw_B(weight).to(B)
 
     def draw_A(self, weight: Tensor | None = None, *, rank: int | None = None) -> Tensor:
         """A as its rule gives it, (rank, d_in) float64: a function of seed, name, shape and init (for V, of W).

@@ -17,6 +17,7 @@ from asym_lightning.adapters.injection import adapter_layers, adapters_by_name, 
 from asym_lightning.adapters.layers import AdaptedLayer
 from asym_lightning.adapters.redraw import CHECKSUM_TOLERANCE, checksum, redraw_A
 from asym_lightning.adapters.saving import COMPACT_TYPE, CONFIG_FILE, KEY_PREFIX, METADATA_KEY, TENSOR_FILE
+from asym_lightning.adapters.shards import sharded_like
 
 _REFUSED_FEATURES = (
     "use_dora",
@@ -175,7 +176,7 @@ def _assign(model: nn.Module, saved: _Saved) -> None:
         staged.append((state[name], tensor))
     with torch.no_grad():
         for target, source in staged:
-            target.copy_(source)
+            target.copy_(sharded_like(source, target))
     for name, adapter in adapters_by_name(model).items():
         adapter.rank = ranks[name]
 

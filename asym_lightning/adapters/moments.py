@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from asym_lightning.adapters.shards import edited
+
 FIRST_MOMENTS = ("exp_avg", "momentum_buffer", "grad_avg")
 # Second moments of new columns, as a share of the mean of the active ones; see `open_columns`.
 NEW_SHARE = 0.1
@@ -35,10 +37,11 @@ def change_coordinates(
         rank: Columns that were active.
     """
     for moment, order in _moments(optimizers, parameter):
-        columns = moment if columns_dim == 1 else moment.T
-        matrix = (T if order == 1 else T * T).to(columns.device)
-        new = columns[:, :rank].to(matrix.dtype) @ matrix
-        columns.zero_()[:, : new.shape[1]] = new.to(columns.dtype)
+        with edited(moment) as values:
+            columns = values if columns_dim == 1 else values.T
+            matrix = (T if order == 1 else T * T).to(columns.device)
+            new = columns[:, :rank].to(matrix.dtype) @ matrix
+            columns.zero_()[:, : new.shape[1]] = new.to(columns.dtype)
 
 
 @torch.no_grad()
@@ -61,9 +64,10 @@ def open_columns(
         new_rank: Columns that are active now.
     """
     for moment, order in _moments(optimizers, parameter):
-        columns = moment if columns_dim == 1 else moment.T
-        mean = columns[:, :rank].mean(dim=1, keepdim=True)
-        columns[:, rank:new_rank] = NEW_SHARE * mean if order == 2 else 0
+        with edited(moment) as values:
+            columns = values if columns_dim == 1 else values.T
+            mean = columns[:, :rank].mean(dim=1, keepdim=True)
+            columns[:, rank:new_rank] = NEW_SHARE * mean if order == 2 else 0
 
 
 def drop_state(optimizers: Iterable[Optimizer], parameter: nn.Parameter) -> None:

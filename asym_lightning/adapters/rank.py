@@ -25,6 +25,7 @@ from asym_lightning.adapters.factors import LowRankAdapter
 from asym_lightning.adapters.initialization import layer_generator, orthonormal_rows
 from asym_lightning.adapters.injection import adapter_layers
 from asym_lightning.adapters.moments import change_coordinates, open_columns
+from asym_lightning.adapters.shards import edited, whole
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,14 @@ class RankGroup:
     @property
     def A(self) -> Tensor:
         """(rank, d_in) float64 on the CPU."""
-        return self.adapters[0].A.detach().to("cpu", torch.float64)
+        return whole(self.factor_A)[: self.rank].to("cpu", torch.float64)
 
     @property
     def B(self) -> Tensor:
         """(sum of d_out, rank) float64 on the CPU: the B's stacked, each relative to the first one's scaling."""
         first = self.adapters[0]
-        return torch.cat([a.scaling / first.scaling * a.B.detach().to("cpu", torch.float64) for a in self.adapters])
+        Bs = [whole(a.factor_B)[:, : self.rank].to("cpu", torch.float64) for a in self.adapters]
+        return torch.cat([a.scaling / first.scaling * B for a, B in zip(self.adapters, Bs, strict=True)])
 
     @property
     def frozen_is_B(self) -> bool:
@@ -182,15 +184,17 @@ def grow_rank(group: RankGroup, rank: int, optimizers: Iterable[Optimizer] = (),
     if group.frozen_is_B:
         for adapter in group.adapters:
             generator = layer_generator(adapter.seed, f"{adapter.key}.B.grown.{step}")
-            columns = _rows_beside(adapter.B.detach().to("cpu", torch.float64).T, rank - old, generator).T
-            adapter.factor_B[:, old:rank] = columns.to(adapter.factor_B)
+            with edited(adapter.factor_B) as B:
+                columns = _rows_beside(B[:, :old].to("cpu", torch.float64).T, rank - old, generator).T
+                B[:, old:rank] = columns.to(B)
     else:
         first = group.adapters[0]
         rows = _seeded_rows(first, rank)
         if rows is None:
             generator = layer_generator(first.seed, f"{first.A_key}.A.grown.{step}")
             rows = _rows_beside(group.A, rank - old, generator)
-        group.factor_A[old:rank] = rows.to(group.factor_A)
+        with edited(group.factor_A) as A:
+            A[old:rank] = rows.to(A)
     for adapter in group.adapters:
         open_columns(optimizers, adapter.factor_B, columns_dim=1, rank=old, new_rank=rank)
         adapter.rank = rank
@@ -233,12 +237,14 @@ def _qr(matrix: Tensor) -> tuple[Tensor, Tensor]:
 def _write(group: RankGroup, B: Tensor, A: Tensor, change: _Change, optimizers: list[Optimizer]) -> None:
     old, new = group.rank, A.shape[0]
     change_coordinates(optimizers, group.factor_A, change.for_a, columns_dim=0, rank=old)
-    group.factor_A.zero_()[:new] = A.to(group.factor_A)
+    with edited(group.factor_A) as factor_A:
+        factor_A.zero_()[:new] = A.to(factor_A)
     scaling = group.adapters[0].scaling
     blocks = B.split([adapter.d_out for adapter in group.adapters])
     for adapter, block in zip(group.adapters, blocks, strict=True):
         change_coordinates(optimizers, adapter.factor_B, change.for_b, columns_dim=1, rank=old)
-        adapter.factor_B.zero_()[:, :new] = (block * (scaling / adapter.scaling)).to(adapter.factor_B)
+        with edited(adapter.factor_B) as factor_B:
+            factor_B.zero_()[:, :new] = (block * (scaling / adapter.scaling)).to(factor_B)
         adapter.rank = new
 
 
@@ -255,5 +261,6 @@ def _seeded_rows(adapter: LowRankAdapter, rank: int) -> Tensor | None:
     if adapter.scheme.A.init != "rand":
         return None
     rows = adapter.draw_A(rank=rank)
-    is_seeded = torch.equal(rows[: adapter.rank].to(adapter.factor_A), adapter.A)
+    present = whole(adapter.factor_A)[: adapter.rank]
+    is_seeded = torch.equal(rows[: adapter.rank].to(present), present)
     return rows[adapter.rank :] if is_seeded else None

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -30,22 +31,34 @@ from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.injection import adapter_layers, adapters_by_name
 from asym_lightning.adapters.layers import AdaptedConv2d, AdaptedLayer
 from asym_lightning.adapters.redraw import checksum, redraw_A
+from asym_lightning.adapters.shards import any_sharded, is_sharded, whole_state_dict
 from asym_lightning.adapters.targets import find_heads
 
 CONFIG_FILE, TENSOR_FILE = "adapter_config.json", "adapter_model.safetensors"
 COMPACT_TYPE = "ASYM_LIGHTNING_COMPACT"
 METADATA_KEY = "asym_lightning"
 KEY_PREFIX = "base_model.model."
+Factors = dict[str, tuple[Tensor, Tensor]]
 
 
-def save_adapters(model: nn.Module, directory: str | Path, *, include_frozen: bool = True) -> None:
+def save_adapters(
+    model: nn.Module,
+    directory: str | Path,
+    *,
+    include_frozen: bool = True,
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write the adapters and the trained heads of ``model`` to ``directory``; files appear whole or not at all.
+
+    Where the model is sharded every process has to call it: adapters and heads are gathered, and the first one writes.
 
     Args:
         model: An adapted model; its layers go by their names in it.
         directory: Where to write; other files there are left alone.
         include_frozen: ``False`` leaves out each frozen A that seed and rule give back (and only those), which halves
             the file. `peft` can't read that form.
+        state: Adapters and heads by their names in ``model.state_dict()``, where they are gathered already; then
+            this process writes and no other has to take part.
 
     Raises:
         RuntimeError: The model has no adapters, or they are merged.
@@ -59,28 +72,65 @@ def save_adapters(model: nn.Module, directory: str | Path, *, include_frozen: bo
         "config": config.to_dict(),
         "ranks": {name: adapter.rank for name, adapter in adapters_by_name(model).items()},
     }
+    if state is None:
+        own, is_writer = model.state_dict(), True
+        if any_sharded(model):
+            is_writer = dist.get_rank() == 0
+            own = whole_state_dict(own, _saved_names(own, layers, heads), keep=is_writer)
+        if not is_writer:
+            return
+        state = own
+    factors = {name: _factors(name, layer, state) for name, layer in layers.items()}
     if include_frozen:
-        tensors, peft_config = _peft_form(model, layers, config, heads)
+        tensors, peft_config = _peft_form(model, layers, factors, config, heads)
         header = {"format": "pt", METADATA_KEY: json.dumps(metadata)}
     else:
-        tensors, metadata["checksums"] = _compact_form(layers)
+        tensors, metadata["checksums"] = _compact_form(layers, factors)
         peft_config = {"peft_type": COMPACT_TYPE, "modules_to_save": heads, METADATA_KEY: metadata}
         header = {"format": "pt"}
-    for head in heads:
-        for name, tensor in model.get_submodule(head).state_dict().items():
-            tensors[f"{KEY_PREFIX}{head}.{name}"] = tensor
+    for name, tensor in state.items():
+        if name.startswith(tuple(f"{head}." for head in heads)) and name not in _factor_names(layers):
+            tensors[f"{KEY_PREFIX}{name}"] = tensor
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     _write(Path(directory), tensors, header, peft_config)
 
 
+def _factor_names(layers: Mapping[str, AdaptedLayer]) -> set[str]:
+    return {
+        f"{name}.adapters.{part}.{factor}".removeprefix(".")
+        for name, layer in layers.items()
+        for part in layer.adapters
+        for factor in ("factor_A", "factor_B")
+    }
+
+
+def _saved_names(state: Mapping[str, Tensor], layers: Mapping[str, AdaptedLayer], heads: list[str]) -> list[str]:
+    factors, in_heads = _factor_names(layers), tuple(f"{head}." for head in heads)
+    return [name for name in state if name in factors or name.startswith(in_heads)]
+
+
+def _factors(name: str, layer: AdaptedLayer, state: Mapping[str, Tensor]) -> Factors:
+    """A (rank, d_in) and B (d_out, rank) of each slice."""
+    factors: Factors = {}
+    for part, adapter in layer.adapters.items():
+        prefix = f"{name}.adapters.{part}".removeprefix(".")
+        A, B = state[f"{prefix}.factor_A"].detach(), state[f"{prefix}.factor_B"].detach()
+        factors[part] = A[: adapter.rank], B[:, : adapter.rank]
+    return factors
+
+
 def _peft_form(
-    model: nn.Module, layers: Mapping[str, AdaptedLayer], config: AdapterConfig, heads: list[str]
+    model: nn.Module,
+    layers: Mapping[str, AdaptedLayer],
+    factors: Mapping[str, Factors],
+    config: AdapterConfig,
+    heads: list[str],
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors: dict[str, Tensor] = {}
     ranks: dict[str, int] = {}
     alphas: dict[str, float] = {}
     for name, layer in layers.items():
-        A, B, scaling = _joined(layer)
+        A, B, scaling = _joined(layer, factors[name])
         ranks[name], alphas[name] = A.shape[0], scaling * A.shape[0]
         if isinstance(layer, AdaptedConv2d):
             A, B = A.view(-1, *layer.weight.shape[1:]), B[..., None, None]
@@ -104,35 +154,39 @@ def _peft_form(
     }
 
 
-def _joined(layer: AdaptedLayer) -> tuple[Tensor, Tensor, float]:
+def _joined(layer: AdaptedLayer, factors: Factors) -> tuple[Tensor, Tensor, float]:
     """The layer's update as one A (r, d_in), one B (d_out, r) and a scaling; r sums the slices' ranks."""
     adapters = layer.adapters
     first = next(iter(adapters.values()))
     d_out = layer.weight_matrix().shape[0]
-    As = [first.A] if adapters.shares_a else [adapter.A for adapter in adapters.values()]
-    A = torch.cat([a.detach() for a in As])
+    As = [A for A, _ in factors.values()]
+    A = torch.cat(As[:1] if adapters.shares_a else As)
     B = A.new_zeros(d_out, A.shape[0])
     column = 0
     for name, adapter in adapters.items():
         rows = adapters.rows[name]
-        block = adapter.B.detach() * (adapter.scaling / first.scaling)
+        block = factors[name][1] * (adapter.scaling / first.scaling)
         columns = slice(column, column + adapter.rank)
         rows.view(B[:, columns], 0).copy_(rows.split(block, 0))
         column += 0 if adapters.shares_a else adapter.rank
     return A, B, first.scaling
 
 
-def _compact_form(layers: Mapping[str, AdaptedLayer]) -> tuple[dict[str, Tensor], dict[str, float]]:
+def _compact_form(
+    layers: Mapping[str, AdaptedLayer], factors: Mapping[str, Factors]
+) -> tuple[dict[str, Tensor], dict[str, float]]:
     tensors: dict[str, Tensor] = {}
     checksums: dict[str, float] = {}
     for name, layer in layers.items():
         for slice_name, adapter in layer.adapters.items():
             key = f"{name}.{slice_name}"
-            tensors[f"{KEY_PREFIX}{key}.lora_B.weight"] = adapter.B
-            if not adapter.factor_A.requires_grad and torch.equal(adapter.A, redraw_A(layer, slice_name)):
-                checksums[key] = checksum(adapter.A)
+            A, tensors[f"{KEY_PREFIX}{key}.lora_B.weight"] = factors[name][slice_name]
+            # From a sharded weight singular vectors can't be drawn here alone.
+            is_redrawn = not (adapter.scheme.needs_weight and is_sharded(layer.weight))
+            if not adapter.factor_A.requires_grad and is_redrawn and torch.equal(A, redraw_A(layer, slice_name).to(A)):
+                checksums[key] = checksum(A)
             else:
-                tensors[f"{KEY_PREFIX}{key}.lora_A.weight"] = adapter.A
+                tensors[f"{KEY_PREFIX}{key}.lora_A.weight"] = A
     return tensors, checksums
 
 

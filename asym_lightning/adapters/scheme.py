@@ -61,6 +61,11 @@ class Scheme:
         scheme._check_can_move(text)
         return scheme
 
+    @property
+    def needs_weight(self) -> bool:
+        """Whether a factor starts from singular vectors of the pretrained weight."""
+        return self.A.init[0] == "V" or self.B.init[0] == "U"
+
     def _check_can_move(self, text: str) -> None:
         if not (self.A.is_trained or self.B.is_trained):
             raise ValueError(f"`scheme` {text!r} trains nothing; mark the factor to train with 'h', as in 'hB_zero'.")
