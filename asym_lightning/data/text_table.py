@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,46 +115,71 @@ def _problem(names: Sequence[str], values: Sequence[Any] | None, columns: dict[s
 
 
 def _delimited_rows(path: Path, header: Sequence[str] | None) -> Iterator[Row]:
-    # newline="" and a split on "\n" alone: some sentences hold characters that str.splitlines would break at.
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = _csv_cells(file) if path.suffix == ".csv" else _tsv_cells(file)
-        for line, cells in rows:
-            if header is None:
-                header = cells
-            elif cells:
-                yield line, header, cells
+    rows = _csv_cells(path) if path.suffix == ".csv" else _tsv_cells(path)
+    for line, cells in rows:
+        if isinstance(cells, UnicodeDecodeError):
+            yield line, (_byte(cells),), None
+        elif header is None:
+            header = cells
+        elif cells:
+            yield line, header, cells
 
 
-def _tsv_cells(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    for line, text in enumerate(file, start=1):
-        text = text.rstrip("\r\n")
-        yield line, text.split("\t") if text else []
+def _tsv_cells(path: Path) -> Iterator[tuple[int, list[str] | UnicodeDecodeError]]:
+    for line, text in _lines(path):
+        if isinstance(text, str):
+            text = text.rstrip("\r\n")
+            yield line, text.split("\t") if text else []
+        else:
+            yield line, text
 
 
-def _csv_cells(file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(file, strict=True)
+def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(_texts(path), strict=True)
     try:
         for cells in reader:
             yield reader.line_num, cells
     except csv.Error as error:  # the reader cannot tell where the next row starts
-        name = getattr(file, "name", "the file")
-        raise ValueError(f"{name}, line {reader.line_num}: this cannot be read as csv ({error}).") from error
+        raise ValueError(f"{path}, line {reader.line_num}: this cannot be read as csv ({error}).") from error
+
+
+def _texts(path: Path) -> Iterator[str]:
+    for line, text in _lines(path):
+        if not isinstance(text, str):
+            raise ValueError(f"{path}, line {line}: this cannot be read as csv ({_byte(text)}).")
+        yield text
 
 
 def _json_rows(path: Path, header: Sequence[str] | None) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
-        for line, text in enumerate(file, start=1):
-            if not text.strip():
-                continue
+    for line, text in _lines(path):
+        if not isinstance(text, str):
+            yield line, (_byte(text),), None
+            continue
+        if not text.strip():
+            continue
+        try:
+            record = json.loads(text)
+        except json.JSONDecodeError as error:
+            yield line, (f"JSON error, {error.msg} at column {error.colno}",), None
+            continue
+        if isinstance(record, dict):
+            yield line, tuple(record), tuple(record.values())
+        else:
+            yield line, (), None
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str | UnicodeDecodeError]]:
+    """Lines by number, or what is wrong with them; a line feed alone ends them: some sentences hold other breaks."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
             try:
-                record = json.loads(text)
-            except json.JSONDecodeError as error:
-                yield line, (f"JSON error, {error.msg} at column {error.colno}",), None
-                continue
-            if isinstance(record, dict):
-                yield line, tuple(record), tuple(record.values())
-            else:
-                yield line, (), None
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                yield number, error
+
+
+def _byte(error: UnicodeDecodeError) -> str:
+    return f"not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start}"
 
 
 def _read_parquet(path: Path) -> TextTable:

@@ -7,9 +7,9 @@ from asym_lightning.data.text_table import read_text_table
 
 def test_tsv_keeps_quotes_and_odd_characters_as_data(tmp_path):
     path = tmp_path / "a.tsv"
-    path.write_text('sentence\tlabel\n"Yes, he said.\t1\nOne\x85two\u2028three "\t0\r\n', newline="")
+    path.write_text('\ufeffsentence\tlabel\n"Yes, he said.\t1\nOne\x85two\u2028three\rfour "\t0\r\n', newline="")
     table = read_text_table(path)
-    assert table.columns == {"sentence": ['"Yes, he said.', 'One\x85two\u2028three "'], "label": ["1", "0"]}
+    assert table.columns == {"sentence": ['"Yes, he said.', 'One\x85two\u2028three\rfour "'], "label": ["1", "0"]}
 
 
 def test_csv_quotes_hold_commas_and_newlines(tmp_path):
@@ -44,12 +44,15 @@ def test_jsonl_and_parquet_give_the_same_table(tmp_path):
             '{"text": "a"}\n{"txt": "b"}\n',
             r"a\.jsonl, line 2: the keys are txt, but text in the rows before",
         ),
+        ("a.tsv", b"text\tlabel\na\t1\ncaf\xe9\t1\n", r"a\.tsv, line 3: .* \(not UTF-8: byte 0xe9 at position 3\)"),
+        ("a.csv", b"text,label\ncaf\xe9,1\n", r"a\.csv, line 2: .* \(not UTF-8: byte 0xe9 at position 3\)"),
+        ("a.jsonl", b'{"text": "\xe9"}\n', r"a\.jsonl, line 1: .* \(not UTF-8: byte 0xe9 at position 10\)"),
         ("a.parquet", "nonsense", r"a\.parquet cannot be read as parquet"),
         ("a.xlsx", "nonsense", r"a\.xlsx' is none of \.csv, \.tsv, \.jsonl, \.parquet"),
     ],
 )
 def test_row_that_cannot_be_read_is_named_by_file_and_line(tmp_path, name, content, message):
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ValueError, match=message):
         read_text_table(tmp_path / name)
 
