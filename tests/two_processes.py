@@ -35,7 +35,9 @@ class Outcome:
     exit_code: int | None
 
 
-def in_two_processes(function: Callable[..., Any], *args: Any, check: bool = True, timeout: float = 180) -> list[Outcome]:
+def in_two_processes(
+    function: Callable[..., Any], *args: Any, check: bool = True, timeout: float = 180
+) -> list[Outcome]:
     """Call `function(*args)` in two processes; it has to be importable, hence no closure.
 
     Args:

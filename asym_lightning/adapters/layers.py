@@ -80,30 +80,42 @@ class SliceAdapters(nn.ModuleDict):
     def packed_with(self, weight: Tensor) -> Tensor | None:
         """``[W; A]`` (d_out + sum of ranks, d_in) where the path is ``packed``, else ``None``.
 
-        The weight and the A's become views of it, so nothing is held twice. It is laid out anew when a move to another
-        device or dtype has taken them apart.
+        The weight and the A's become views of it, so nothing is held twice; only where the weight is narrower than the
+        A's, these are copied into it anew each time. It is laid out anew when a move to another device or dtype has
+        taken them apart.
 
         Raises:
-            ValueError: W and A differ in dtype or device, or A is trained.
+            ValueError: W and A are on different devices, or A is trained.
         """
         if self.config.path != "packed":
             return None
-        # Where the memory lies can't be asked while compiling; the eager call before it has laid it out.
-        if torch.compiler.is_compiling() or (self._packed is not None and self._packed.data_ptr() == weight.data_ptr()):
-            return self._packed
         As = self.As
+        is_mixed = any(A.dtype != weight.dtype for A in As)
+        if torch.compiler.is_compiling():
+            # Where the memory lies can't be asked now; the eager call before this one has laid it out. A tensor of
+            # which the weight is a view can't be written in either.
+            return torch.cat([weight, *[A.to(weight.dtype) for A in As]]) if is_mixed else self._packed
+        if self._packed is None or self._packed.data_ptr() != weight.data_ptr():
+            self._packed = self._lay_out(weight, As)
+        if is_mixed:
+            with torch.no_grad():
+                self._packed[len(weight) :] = torch.cat([*As])
+        return self._packed
+
+    def _lay_out(self, weight: Tensor, As: Sequence[Tensor]) -> Tensor:
         if any(A.requires_grad for A in As):
             raise ValueError("Path 'packed' needs a frozen A; use 'two_gemm' or 'auto' for schemes that train A.")
-        if any((A.dtype, A.device) != (weight.dtype, weight.device) for A in As):
+        if any(A.device != weight.device for A in As):
             raise ValueError(
-                f"Path 'packed' needs W and A in one dtype on one device, got {weight.dtype} on {weight.device} and "
-                f"{As[0].dtype} on {As[0].device}; use 'two_gemm' or 'auto'."
+                f"Path 'packed' needs W and A on one device, got {weight.device} and {As[0].device}; use 'two_gemm' or "
+                "'auto'."
             )
         with torch.no_grad():
-            self._packed = torch.cat([weight, *As])
-            for tensor, part in zip([weight, *As], self._packed.split([len(weight), *map(len, As)]), strict=True):
-                tensor.data = part
-        return self._packed
+            packed = torch.cat([weight, *[A.to(weight.dtype) for A in As]])
+            for tensor, part in zip([weight, *As], packed.split([len(weight), *map(len, As)]), strict=True):
+                if tensor.dtype == part.dtype:
+                    tensor.data = part
+        return packed
 
     def A_weight(self, name: str, weight: Tensor) -> Tensor:
         """The rows of the (d_out, d_in) weight that slice ``name``'s A is for: all slices' rows where A is shared."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from asym_lightning.adapters import (
     AdapterConfig,
@@ -22,7 +23,9 @@ from asym_lightning.adapters import (
     untrained_adapters,
 )
 from asym_lightning.adapters.checkpoints import RANDOM_STATE_KEY
+from asym_lightning.adapters.precision import at_least_float32, train_in_float32
 from asym_lightning.adapters.random_state import set_random_state
+from asym_lightning.adapters.replicas import check_replicas, leave_frozen_out_of_ddp
 from asym_lightning.adapters.targets import find_heads
 from asym_lightning.callbacks.backbone import named_backbone
 from asym_lightning.callbacks.optimizers import hold_all
@@ -35,7 +38,8 @@ class AdapterInjection(Callback):
 
     The backbone may be built in `__init__`, `setup` or `configure_model`: adapters go in right after `configure_model`,
     before optimizers are made, in fit, validate, test and predict alike. The rest of the backbone is frozen,
-    running statistics of batch normalisations included.
+    running statistics of batch normalisations included. With `precision: bf16-true` it is in bfloat16, while adapters
+    and whatever else trains stay in float32.
 
     Before the first step every adapter and head has to be in an optimizer. One that was made earlier, like the
     automatic one of LightningCLI, lacks them; if there is a single optimizer with a single parameter group they are
@@ -58,8 +62,9 @@ class AdapterInjection(Callback):
 
     Raises:
         ValueError: On start, if there is no such backbone, head or target, or if `check_after` is less than 1.
-        RuntimeError: On start, if there is a second injection or a trained parameter in no optimizer; after
-            `check_after` steps, if an adapter got no gradient.
+        RuntimeError: On start, if there is a second injection, a trained parameter in no optimizer, or, in
+            data-parallel training, a frozen one that differs between processes; after `check_after` steps, if an
+            adapter got no gradient.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU())
@@ -120,7 +125,8 @@ class AdapterInjection(Callback):
 
         def build_and_inject() -> None:
             del pl_module.configure_model  # Lightning calls this once; later calls are the module's own
-            build()
+            with at_least_float32():
+                build()
             self._inject(pl_module, config)
 
         # The module's `setup` and `configure_model` come after this hook and no callback's hook comes between them and
@@ -129,8 +135,10 @@ class AdapterInjection(Callback):
         make_train_loaders_resumable(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See that an optimizer holds all that trains; draw on where a resumed run left off."""
+        """See that an optimizer holds all that trains and processes agree; draw on where a resumed run left off."""
         hold_all(trainer.optimizers, self._trained(pl_module))
+        if isinstance(trainer.model, DistributedDataParallel):
+            check_replicas(pl_module)
         self._without_gradient = set()
         if trainer.ckpt_path and self._random_state:
             set_random_state(self._random_state)
@@ -175,7 +183,9 @@ class AdapterInjection(Callback):
         self.report = inject_adapters(backbone, config)
         if outside is not None:
             _freeze_outside(module, backbone, outside)
+        train_in_float32(module, backbone)
         if isinstance(module, LightningModule):
+            leave_frozen_out_of_ddp(module, backbone)
             _hold_what_was_trained(module, self._keep_random_state)
         return self.report
 

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torchmetrics import MetricCollection
 
 from asym_lightning.adapters import (
@@ -25,7 +26,9 @@ from asym_lightning.adapters import (
     untrained_adapters,
 )
 from asym_lightning.adapters.checkpoints import RANDOM_STATE_KEY
+from asym_lightning.adapters.precision import at_least_float32, train_in_float32
 from asym_lightning.adapters.random_state import set_random_state
+from asym_lightning.adapters.replicas import check_replicas, leave_frozen_out_of_ddp
 from asym_lightning.adapters.targets import find_heads
 from asym_lightning.modules.schedule import WarmupSchedule
 
@@ -62,6 +65,8 @@ class AdapterModule(LightningModule, ABC):
     A task is a subclass with three methods: `build_backbone`, `build_metrics` and `step`. The rest is here: injection,
     an optimizer that holds what trains and nothing else, a schedule that knows the number of steps, logging as
     `train/loss`, `val/accuracy` and so on, and checkpoints that hold what was trained and nothing else.
+
+    With `precision: bf16-true` a frozen backbone is in bfloat16; adapters, heads and the optimizer stay in float32.
 
     A frozen backbone is in training mode while training, so its dropout stays on, as it is in full
     fine-tuning: it regularises what the adapters see. Its batch normalisation is not: running statistics are a part
@@ -133,6 +138,7 @@ class AdapterModule(LightningModule, ABC):
 
     # Building
 
+    @at_least_float32()
     def configure_model(self) -> None:
         """Build the backbone and inject the adapter; a second call does nothing.
 
@@ -153,6 +159,9 @@ class AdapterModule(LightningModule, ABC):
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
         self.backbone = backbone  # only now: a failure above leaves nothing half-built behind
+        if not self.train_backbone:
+            train_in_float32(self, backbone)
+            leave_frozen_out_of_ddp(self, backbone)
         self.train(self.training)  # Lightning keeps the mode it finds, and Hugging Face models start in eval mode
 
     def train(self, mode: bool = True) -> AdapterModule:
@@ -187,13 +196,21 @@ class AdapterModule(LightningModule, ABC):
         metrics.update(output.predictions, output.targets)
         in_training = stage == "train"
         size = len(output.targets)
-        self.log(f"{stage}/loss", output.loss, on_step=in_training, on_epoch=not in_training, batch_size=size)
+        # Of a training step the first process' loss is enough, and costs no exchange.
+        times = {"on_step": in_training, "on_epoch": not in_training, "sync_dist": not in_training}
+        self.log(f"{stage}/loss", output.loss, batch_size=size, **times)
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         return output.loss
 
     def on_fit_start(self) -> None:
-        """Ask for the check that follows the first backward pass; draw on where a resumed run left off."""
+        """Check that processes agree on what is frozen; draw on where a resumed run left off.
+
+        Raises:
+            RuntimeError: In data-parallel training, if adapters or backbones differ between processes.
+        """
         self._check_adapters_are_trained = True
+        if isinstance(self.trainer.model, DistributedDataParallel):
+            check_replicas(self)
         # Only now: what builds the model and the optimizer may draw random numbers too.
         if self.trainer.ckpt_path and self._random_state:
             set_random_state(self._random_state)

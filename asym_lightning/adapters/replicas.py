@@ -1,0 +1,88 @@
+"""Data parallelism with a frozen backbone: each process has all of the model, and only what trains is exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from asym_lightning.adapters.injection import adapters_by_name
+
+
+def leave_frozen_out_of_ddp(module: nn.Module, backbone: nn.Module) -> None:
+    """Let a `DistributedDataParallel` made of the module later exchange what trains and nothing else.
+
+    Left to itself it broadcasts every parameter when it is made, and every buffer in each forward pass: of a frozen
+    backbone, what each process has read from the same file. Frozen parameters, A among them, are left out, and buffers
+    of the backbone's modules that train nothing; :func:`check_replicas` sees that they are equal. Call it again when
+    more has been frozen.
+
+    Args:
+        module: What DDP will wrap.
+        backbone: Adapted or frozen; it may be the module itself.
+    """
+    frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
+    constant = {id(buffer) for buffer in _frozen_buffers(backbone)}
+    buffers = [name for name, buffer in module.named_buffers() if id(buffer) in constant]
+    # The name has an underscore, but torch, torchrec and Hugging Face rely on it, and there is no other.
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, [*frozen, *buffers])
+
+
+def check_replicas(module: nn.Module) -> None:
+    """Check, in all processes of a data-parallel run together, that each holds the same frozen parameters.
+
+    A is drawn from its layer's name and the adapter's seed, the backbone is read from a file, so they are equal by
+    construction; nothing would make them so again. Each parameter's bits are summed, and the sums are compared.
+
+    Raises:
+        RuntimeError: Some differ; the message is the same in every process.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return
+    adapters = {
+        id(factor): f"factor {letter} of `{name}`"
+        for name, adapter in adapters_by_name(module).items()
+        for letter, factor in (("A", adapter.factor_A), ("B", adapter.factor_B))
+    }
+    here = {
+        adapters.get(id(parameter), f"`{name}`"): (id(parameter) in adapters, _sum_of_bits(parameter))
+        for name, parameter in module.named_parameters()
+        # Weights that are a class of their own, quantised say, may have no bits to read.
+        if not parameter.requires_grad and type(parameter) is nn.Parameter
+    }
+    everywhere: list[dict[str, tuple[bool, int]]] = [{} for _ in range(dist.get_world_size())]
+    dist.all_gather_object(everywhere, here)
+    first = everywhere[0]
+    for process, there in enumerate(everywhere):
+        different = [name for name in {**first, **there} if first.get(name) != there.get(name)]
+        if different:
+            in_adapter = [name for name in different if first.get(name, there.get(name, (False, 0)))[0]]
+            names = in_adapter or different
+            what, remedy = (
+                ("adapters", "give every process one configuration and `adapter.seed`")
+                if in_adapter
+                else ("frozen backbones", "load the same weights in every process, or set `seed_everything`")
+            )
+            raise RuntimeError(
+                f"The {what} of processes 0 and {process} differ, in {names[0]}"
+                f"{f' and {len(names) - 1} more' if len(names) > 1 else ''}; {remedy}."
+            )
+
+
+def _frozen_buffers(backbone: nn.Module) -> Iterator[Tensor]:
+    for child in backbone.modules():
+        if not any(parameter.requires_grad for parameter in child.parameters(recurse=False)):
+            yield from child.buffers(recurse=False)
+
+
+def _sum_of_bits(tensor: Tensor) -> int:
+    """The sum of a tensor's numbers, read as integers, which tells apart all but permutations.
+
+    >>> _sum_of_bits(torch.tensor([0.0, 1.0])) == _sum_of_bits(torch.tensor([0.0, 1.0000001]))
+    False
+    """
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}.get(tensor.dtype.itemsize, torch.uint8)
+    return int(tensor.detach().flatten().view(integers).sum(dtype=torch.int64))
