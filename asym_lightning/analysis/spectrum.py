@@ -4,18 +4,23 @@ The update ``s B A`` of a (d_out, d_in) weight has ``rank`` singular values. If 
 ``s`` times those of B, the square roots of the eigenvalues of ``B^T B`` (rank x rank). Otherwise, with ``B = Q_B R_B``
 and ``A^T = Q_A R_A``, they are ``s`` times those of ``R_B R_A^T``. All in float64, so that squaring in the Gram matrix
 costs none of float32's digits.
+
+Where a model is sharded, the Gram matrices of the shards are summed over the processes and R is their root; B is never
+gathered. Every process has to take part then, and all get the same numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from asym_lightning.adapters import LowRankAdapter, adapters_by_name
+from asym_lightning.adapters.shards import Piece, piece
 
 # Rounding A to float32 moves A A^T by about 1e-7, and the singular values relatively by half of that.
 ORTHONORMAL_TOLERANCE = 1e-5
@@ -63,7 +68,8 @@ class UpdateSpectrum:
 def update_spectrum(model: nn.Module) -> dict[str, UpdateSpectrum]:
     """The exact spectrum of every adapter's update, by ``layer.slice``.
 
-    Layers of one shape are computed together, and all numbers come to the CPU in one transfer.
+    Layers of one shape are computed together, and all numbers come to the CPU in one transfer. Where the model is sharded
+    every process has to call it.
 
     >>> from asym_lightning.adapters import AdapterConfig, inject_adapters
     >>> _ = torch.manual_seed(0)
@@ -104,13 +110,12 @@ def singular_values(
     values: dict[str, SingularValues] = {}
     for names in _by_shape(adapters, orthonormal):
         group = [adapters[name] for name in names]
-        B = _stacked(adapter.B for adapter in group)
+        B = Columns.of_B(group)
         if names[0] in orthonormal:
-            of_B = torch.linalg.eigvalsh(B.mT @ B).clamp_min(0).sqrt().flip(-1)
+            of_B = torch.linalg.eigvalsh(B.gram()).clamp_min(0).sqrt().flip(-1)
             of_BA = of_B
         else:
-            R_B = torch.linalg.qr(B, mode="r").R
-            R_A = torch.linalg.qr(_stacked(adapter.A for adapter in group).mT, mode="r").R
+            R_B, R_A = B.R(), Columns.of_A(group).R()
             of_B = torch.linalg.svdvals(R_B)
             of_BA = torch.linalg.svdvals(R_B @ R_A.mT)
         for i, name in enumerate(names):
@@ -119,9 +124,7 @@ def singular_values(
 
 
 @torch.no_grad()
-def update_changes(
-    adapters: Mapping[str, LowRankAdapter], before: Mapping[str, tuple[Tensor, Tensor]]
-) -> dict[str, Tensor]:
+def update_changes(adapters: Mapping[str, LowRankAdapter], before: Mapping[str, Factors]) -> dict[str, Tensor]:
     """Frobenius norm of what each update differs by from what it was; nothing waits for the device.
 
     The difference ``s (B' A' - B A)`` is ``s [B', -B] [A'; A]``, whatever became of rank and coordinates in between,
@@ -129,18 +132,21 @@ def update_changes(
 
     Args:
         adapters: Adapters by name.
-        before: Their A (rank, d_in) and B (d_out, rank) at another time.
+        before: What :func:`factors` gave at another time.
     """
     shapes: dict[tuple[object, ...], list[str]] = {}
     for name, adapter in adapters.items():
-        key = (adapter.d_out, adapter.d_in, adapter.rank, len(before[name][0]), adapter.factor_B.device)
+        key = (adapter.d_out, adapter.d_in, adapter.rank, len(before[name].A), adapter.factor_B.device)
         shapes.setdefault(key, []).append(name)
     changes: dict[str, Tensor] = {}
     for names in shapes.values():
-        pairs = [(adapters[name], *before[name]) for name in names]
-        columns = _stacked(torch.cat([adapter.B, -B.to(adapter.B)], dim=1) for adapter, _, B in pairs)
-        rows = _stacked(torch.cat([adapter.A, A.to(adapter.A)]) for adapter, A, _ in pairs)
-        R_B, R_A = torch.linalg.qr(columns, mode="r").R, torch.linalg.qr(rows.mT, mode="r").R
+        group = [adapters[name] for name in names]
+        B, A = Columns.of_B(group), Columns.of_A(group)
+        old_B, old_A = (
+            _stacked(old) for old in zip(*((before[name].B, before[name].A.mT) for name in names), strict=True)
+        )
+        R_B = Columns(torch.cat([B.local, -old_B.to(B.local.device)], dim=-1), B.group).R()
+        R_A = Columns(torch.cat([A.local, old_A.to(A.local.device)], dim=-1), A.group).R()
         norms = (R_B @ R_A.mT).flatten(1).norm(dim=1)
         changes |= {name: adapters[name].scaling * norm for name, norm in zip(names, norms, strict=True)}
     return {name: changes[name] for name in adapters}
@@ -151,10 +157,63 @@ def orthonormal_A(adapters: Mapping[str, LowRankAdapter]) -> set[str]:
     if not adapters:
         return set()
     with torch.no_grad():
-        A = {name: adapter.A.to(_exact_dtype(adapter.A)) for name, adapter in adapters.items()}
-        errors = [(a @ a.T - torch.eye(len(a), dtype=a.dtype, device=a.device)).abs().amax() for a in A.values()]
+        grams = [Columns.of_A([adapter]).gram()[0] for adapter in adapters.values()]
+        errors = [(gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)).abs().amax() for gram in grams]
     measured = zip(adapters, to_cpu([error.reshape(1) for error in errors]), strict=True)
     return {name for name, error in measured if error < ORTHONORMAL_TOLERANCE}
+
+
+class Factors(NamedTuple):
+    """Copies of what this process holds of an adapter's active factors.
+
+    Attributes:
+        A: (rank, d_in, or the columns that are here).
+        B: (d_out, or the rows that are here, rank).
+    """
+
+    A: Tensor
+    B: Tensor
+
+
+def factors(adapter: LowRankAdapter) -> Factors:
+    """Copy an adapter's factors, for :func:`update_changes`."""
+    A, B = piece(adapter.factor_A, 1).local, piece(adapter.factor_B, 0).local
+    return Factors(A[: adapter.rank].clone(), B[:, : adapter.rank].clone())
+
+
+class Columns(NamedTuple):
+    """Equally long columns, ``B`` or ``A^T``, of several adapters of one shape, whose rows processes may share out.
+
+    Attributes:
+        local: (adapters, rows that are here, rank) in float64.
+        group: The processes that hold the other rows; None if there are none.
+    """
+
+    local: Tensor
+    group: dist.ProcessGroup | None
+
+    @classmethod
+    def of_A(cls, adapters: Sequence[LowRankAdapter]) -> Columns:
+        """``A^T`` of each."""
+        pieces = [piece(adapter.factor_A, 1) for adapter in adapters]
+        return cls(_stacked(p.local[: a.rank].mT for p, a in zip(pieces, adapters, strict=True)), pieces[0].group)
+
+    @classmethod
+    def of_B(cls, adapters: Sequence[LowRankAdapter]) -> Columns:
+        """B of each."""
+        pieces = [piece(adapter.factor_B, 0) for adapter in adapters]
+        return cls(_stacked(p.local[:, : a.rank] for p, a in zip(pieces, adapters, strict=True)), pieces[0].group)
+
+    def gram(self) -> Tensor:
+        """(adapters, rank, rank): inner products of the columns."""
+        return Piece(self.local, self.group).summed(self.local.mT @ self.local)
+
+    def R(self) -> Tensor:
+        """(adapters, at most rank, rank): R with ``R^T R`` the Gram matrix, so with the columns' singular values."""
+        if self.group is None:
+            return torch.linalg.qr(self.local, mode="r").R
+        values, vectors = torch.linalg.eigh(self.gram())
+        return values.clamp_min(0).sqrt().unsqueeze(-1) * vectors.mT
 
 
 def to_cpu(vectors: list[Tensor]) -> list[Tensor]:

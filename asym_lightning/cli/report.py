@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
 
-    from asym_lightning.analysis.report.formats import csv_table, latex_table, markdown_table, score_text
+    from asym_lightning.analysis.report.formats import csv_table, latex_table, markdown_table, p_text, score_text
     from asym_lightning.analysis.report.page import html_page
     from asym_lightning.analysis.report.runs import read_runs
     from asym_lightning.analysis.report.table import results_table
@@ -44,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         first, second = options.compare
         for column in table.columns:
             result = table.compare(first, second, column)
-            p = "needs two pairs" if math.isnan(result.p_value) else f"{result.p_value:.4f}"
+            p = p_text(result.p_value) or "needs two pairs"
             pairs = f"{result.difference.count} pairs, p of the paired t-test {p}"
             print(f"{first} - {second} on {column[0]}: {score_text(result.difference)} ({pairs})")
     print(f"page  {out / 'report.html'}")

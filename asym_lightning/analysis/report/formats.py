@@ -35,14 +35,14 @@ def csv_table(table: ResultsTable) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         ["task", "metric", "arm", "learning_rate", "seeds", "test_mean", "test_error", "validation_mean", "trained",
-         "total", "seconds", "saved_bytes", "is_best", "is_tied", "published"]
+         "total", "seconds", "cpu_seconds", "saved_bytes", "is_best", "is_tied", "published"]
     )  # fmt: skip
     for (arm, (task, metric)), cell in table.cells.items():
         seeds = " ".join(str(run.seed) for run in cell.runs)
-        seconds = sum(run.record["seconds"] for run in cell.runs) / len(cell.runs)
         writer.writerow(
             [task, metric, arm, cell.learning_rate, seeds, cell.score.mean, _blank(cell.score.error),
-             cell.rates[cell.learning_rate].mean, cell.trained, cell.runs[0].record["total"], f"{seconds:.3f}",
+             cell.rates[cell.learning_rate].mean, cell.trained, cell.runs[0].record["total"],
+             _mean_of_record(cell, "seconds"), _mean_of_record(cell, "cpu_seconds"),
              cell.runs[0].record.get("saved_bytes"), cell.is_best, cell.is_tied,
              cell.published.value if cell.published else ""]
         )  # fmt: skip
@@ -80,6 +80,17 @@ def score_text(score: Estimate) -> str:
     return f"{score.mean:.{digits}f} ± {score.error:.{digits}f}"
 
 
+def p_text(p_value: float) -> str:
+    """Return a p-value with three decimals; nothing where there is none.
+
+    >>> p_text(0.0312), p_text(0.00004), p_text(float("nan"))
+    ('0.031', '< 0.001', '')
+    """
+    if math.isnan(p_value):
+        return ""
+    return f"{p_value:.3f}" if p_value >= 0.0005 else "< 0.001"
+
+
 def _marked(cell: Cell | None, best: str, tied: str) -> str:
     if cell is None:
         return "n/a"
@@ -98,6 +109,12 @@ def _seeds(cells: list[Cell | None]) -> str:
 
 def _published(cells: list[Cell | None]) -> str:
     return " / ".join(f"{cell.published.value:g}" for cell in cells if cell and cell.published)
+
+
+def _mean_of_record(cell: Cell, name: str) -> str:
+    values = [run.record.get(name) for run in cell.runs]
+    known = [value for value in values if value is not None]
+    return f"{sum(known) / len(known):.3f}" if len(known) == len(values) else ""
 
 
 def _has_published(table: ResultsTable) -> bool:

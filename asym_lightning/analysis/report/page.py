@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from html import escape
 from pathlib import Path
 from string import Template
 
 from asym_lightning.analysis.report.adapter_charts import adapter_figures
 from asym_lightning.analysis.report.charts import column_figures, figures_html
-from asym_lightning.analysis.report.formats import LEGEND, score_text
+from asym_lightning.analysis.report.formats import LEGEND, p_text, score_text
 from asym_lightning.analysis.report.table import Cell, Column, ResultsTable
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -85,7 +84,7 @@ def _against_best(table: ResultsTable, column: Column) -> str:
             result = table.compare(arm, best, column)
         except ValueError:  # no seed in common
             continue
-        p = "" if math.isnan(result.p_value) else f"{result.p_value:.3f}"
+        p = escape(p_text(result.p_value))
         rows.append([escape(arm), score_text(result.difference), str(result.difference.count), p])
     if not rows:
         return ""

@@ -133,7 +133,8 @@ def heat_map(
                 parts.append(f'<rect {place} fill="{_shade(value / largest)}"/>')
     frame = f'x="{left}" y="{top}" width="{WIDTH - left - RIGHT}" height="{cell * len(rows)}"'
     parts.append(f'<rect {frame} fill="none" class="axis"/>')
-    for j in sorted({0, len(columns) // 2, len(columns) - 1}):
+    labelled = range(len(columns)) if len(columns) <= 6 else (0, len(columns) // 2, len(columns) - 1)
+    for j in labelled:
         middle = left + (j + 0.5) * wide
         anchor = "end" if j == len(columns) - 1 and j else "middle"
         parts.append(f'<text x="{middle:.1f}" y="{bottom + 14}" text-anchor="{anchor}">{columns[j]:g}</text>')

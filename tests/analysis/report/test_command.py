@@ -37,7 +37,7 @@ def test_writes_table_and_page(runs, capsys):
     assert main(["report", str(runs), "--title", "Digits & more", "--compare", "b_only_r8", "head_only"]) == 0
     printed = capsys.readouterr().out
     assert "| b_only_r8 | **0.870 ± 0.006** | 14,794 | 0.1 | 3 |" in printed
-    assert "b_only_r8 - head_only on digits: 0.130 ± 0.006 (3 pairs, p of the paired t-test 0.0020)" in printed
+    assert "b_only_r8 - head_only on digits: 0.130 ± 0.006 (3 pairs, p of the paired t-test 0.002)" in printed
     rows = list(csv.DictReader((runs / "table.csv").open()))
     assert [(row["arm"], row["is_best"]) for row in rows] == [("b_only_r8", "True"), ("head_only", "False")]
     assert float(rows[0]["test_mean"]) == pytest.approx(0.87)
