@@ -30,8 +30,9 @@ def drop_(x: Tensor, seed: Tensor, p: float) -> None:
     >>> torch.equal(x, y)
     True
     """
-    # The registered operator hides a data-dependent size from torch.compile; eager calls skip its dispatch.
-    if torch.compiler.is_compiling():
+    # The registered operator hides a data-dependent size from torch.compile, and from fake tensors, whose seed can't be
+    # read; ordinary calls skip its dispatch.
+    if torch.compiler.is_compiling() or type(x) is not Tensor:
         _drop_operator(x, seed, p)
     else:
         _drop(x, seed, p)

@@ -20,7 +20,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -63,6 +63,34 @@ def save_adapters(
     Raises:
         RuntimeError: The model has no adapters, or they are merged.
     """
+    contents = adapter_contents(model, include_frozen=include_frozen, state=state)
+    if contents is not None:
+        tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in contents.tensors.items()}
+        _write(Path(directory), contents._replace(tensors=tensors))
+
+
+class AdapterContents(NamedTuple):
+    """What an adapter directory holds.
+
+    Attributes:
+        tensors: By their names in the tensor file.
+        header: Texts in the tensor file's header.
+        config: The config file.
+    """
+
+    tensors: dict[str, Tensor]
+    header: dict[str, str]
+    config: dict[str, Any]
+
+
+def adapter_contents(
+    model: nn.Module, *, include_frozen: bool = True, state: Mapping[str, Tensor] | None = None
+) -> AdapterContents | None:
+    """What :func:`save_adapters` writes, or ``None`` in all processes but the first where the model is sharded.
+
+    Raises:
+        RuntimeError: The model has no adapters, or they are merged.
+    """
     layers = adapter_layers(model)
     if not layers:
         raise RuntimeError("The model has no adapters to save (merged ones must be unmerged first).")
@@ -78,7 +106,7 @@ def save_adapters(
             is_writer = dist.get_rank() == 0
             own = whole_state_dict(own, _saved_names(own, layers, heads), keep=is_writer)
         if not is_writer:
-            return
+            return None
         state = own
     factors = {name: _factors(name, layer, state) for name, layer in layers.items()}
     if include_frozen:
@@ -91,8 +119,7 @@ def save_adapters(
     for name, tensor in state.items():
         if name.startswith(tuple(f"{head}." for head in heads)) and name not in _factor_names(layers):
             tensors[f"{KEY_PREFIX}{name}"] = tensor
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    _write(Path(directory), tensors, header, peft_config)
+    return AdapterContents({name: tensor.detach() for name, tensor in tensors.items()}, header, peft_config)
 
 
 def _factor_names(layers: Mapping[str, AdaptedLayer]) -> set[str]:
@@ -210,12 +237,12 @@ def _task_type(model: nn.Module) -> str | None:
     return None
 
 
-def _write(directory: Path, tensors: dict[str, Tensor], header: dict[str, str], config: dict[str, Any]) -> None:
+def _write(directory: Path, contents: AdapterContents) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=".saving-", dir=directory))
     try:
-        save_file(tensors, staging / TENSOR_FILE, metadata=header)
-        (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+        save_file(contents.tensors, staging / TENSOR_FILE, metadata=contents.header)
+        (staging / CONFIG_FILE).write_text(json.dumps(contents.config, indent=2) + "\n")
         for name in (TENSOR_FILE, CONFIG_FILE):
             os.replace(staging / name, directory / name)
     finally:
