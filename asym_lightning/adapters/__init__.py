@@ -26,6 +26,7 @@ from asym_lightning.adapters.injection import (
 from asym_lightning.adapters.layers import AdaptedLayer
 from asym_lightning.adapters.loading import load_adapters
 from asym_lightning.adapters.merging import merge_adapters, unmerge_adapters
+from asym_lightning.adapters.quantization import QuantizedPart, check_quantization, num_weights, quantize_backbone
 from asym_lightning.adapters.report import InjectionReport
 from asym_lightning.adapters.saving import save_adapters
 from asym_lightning.adapters.scheme import Factor, Scheme
@@ -36,12 +37,14 @@ __all__ = [
     "Factor",
     "InjectionReport",
     "LowRankAdapter",
+    "QuantizedPart",
     "Scheme",
     "adapter_description",
     "adapter_layers",
     "adapter_state_dict",
     "adapters_by_name",
     "check_adapter_description",
+    "check_quantization",
     "check_trained_state_dict",
     "fill_checkpoint",
     "freeze_backbone",
@@ -50,6 +53,8 @@ __all__ = [
     "load_adapters",
     "load_trained_state_dict",
     "merge_adapters",
+    "num_weights",
+    "quantize_backbone",
     "remove_adapters",
     "reset_adapters",
     "restore_checkpoint",

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
 from asym_lightning.adapters.targets import Target
 
 
-def open_bypasses(model: nn.Module, targets: list[Target]) -> None:
+def open_bypasses(model: nn.Module, names: Iterable[str]) -> None:
     """Make known bypassing hosts call their layer.
 
     timm's BEiT, EVA and SwinV2 compute ``F.linear(x, qkv.weight, cat(q_bias, 0, v_bias))`` but call ``qkv`` and add the
     same bias afterwards where ``qkv_bias_separate`` is set, which is the same function.
     """
-    for parent in _parents(model, targets):
+    for parent in _parents(model, names):
         if getattr(parent, "qkv_bias_separate", None) is False and getattr(parent, "q_bias", None) is not None:
             parent.qkv_bias_separate = True  # type: ignore[assignment]
 
@@ -26,7 +28,7 @@ def refuse_bypasses(model: nn.Module, targets: list[Target]) -> None:
         ValueError: A target lies in ``nn.MultiheadAttention``, or in ``nn.TransformerEncoderLayer`` while torch may
             take its fused evaluation path; the message names the layer.
     """
-    for target, parent in zip(targets, _parents(model, targets), strict=True):
+    for target, parent in zip(targets, _parents(model, [target.name for target in targets]), strict=True):
         if isinstance(parent, nn.MultiheadAttention):
             raise ValueError(
                 f"Layer `{target.name}` lies in nn.MultiheadAttention, which reads its weight and never calls "
@@ -40,5 +42,5 @@ def refuse_bypasses(model: nn.Module, targets: list[Target]) -> None:
             )
 
 
-def _parents(model: nn.Module, targets: list[Target]) -> list[nn.Module]:
-    return [model.get_submodule(target.name.rpartition(".")[0]) for target in targets]
+def _parents(model: nn.Module, names: Iterable[str]) -> list[nn.Module]:
+    return [model.get_submodule(name.rpartition(".")[0]) for name in names]

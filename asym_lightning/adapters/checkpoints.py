@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.injection import adapter_layers, adapters_by_name
+from asym_lightning.adapters.quantization import QuantizedPart, quantized_state_names
 from asym_lightning.adapters.random_state import random_state
 
 STATE_KEY = "state_dict"
@@ -47,7 +48,9 @@ def restore_checkpoint(module: nn.Module, checkpoint: MutableMapping[str, Any]) 
     if DESCRIPTION_KEY in checkpoint:
         check_adapter_description(module, checkpoint[DESCRIPTION_KEY])
     load_trained_state_dict(module, checkpoint[STATE_KEY])
-    checkpoint[STATE_KEY] = module.state_dict()
+    # Not the scales of a quantised backbone: bitsandbytes writes them and does not read them.
+    scales = quantized_state_names(module, with_weights=False)
+    checkpoint[STATE_KEY] = {name: tensor for name, tensor in module.state_dict().items() if name not in scales}
 
 
 def adapter_state_dict(model: nn.Module) -> dict[str, Tensor]:
@@ -116,7 +119,12 @@ def adapter_description(model: nn.Module) -> dict[str, Any]:
     layers = adapter_layers(model)
     config = next(iter(layers.values())).adapters.config.to_dict() if layers else None
     ranks = {name: adapter.rank for name, adapter in adapters_by_name(model).items()}
-    return {"config": config, "ranks": ranks, "backbone": _sample_frozen(model)}
+    return {
+        "config": config,
+        "ranks": ranks,
+        "backbone": _sample_frozen(model),
+        "quantization": list(QuantizedPart.of(model).kinds),
+    }
 
 
 def check_adapter_description(model: nn.Module, found: Mapping[str, Any]) -> None:
@@ -135,6 +143,12 @@ def check_adapter_description(model: nn.Module, found: Mapping[str, Any]) -> Non
     if changed:
         details = "; ".join(f"`{key}` should be {new[key]!r}, found {old[key]!r}" for key in changed)
         raise ValueError(f"The checkpoint was written with another adapter configuration: {details}.")
+    was, now = found.get("quantization", []), expected["quantization"]
+    if was != now:
+        raise ValueError(
+            f"The checkpoint was written over a backbone that is {_quantized_to(was)}, this one is "
+            f"{_quantized_to(now)}."
+        )
     for name, values in found["backbone"].items():
         here = expected["backbone"].get(name)
         if here is None:
@@ -148,13 +162,14 @@ def check_adapter_description(model: nn.Module, found: Mapping[str, Any]) -> Non
 
 
 def _frozen_names(module: nn.Module) -> set[str]:
-    """Frozen parameters that are no adapter's."""
+    """Frozen parameters that are no adapter's, and the scales of quantised ones."""
     factors = {id(p) for adapter in adapters_by_name(module).values() for p in adapter.parameters()}
-    return {
+    frozen = {
         name
         for name, p in module.named_parameters(remove_duplicate=False)
         if not p.requires_grad and id(p) not in factors
     }
+    return frozen | quantized_state_names(module)
 
 
 def _sample_frozen(model: nn.Module) -> dict[str, list[float]]:
@@ -175,6 +190,10 @@ def _own_storage(tensor: Tensor) -> Tensor:
     if not isinstance(tensor, Tensor) or tensor.untyped_storage().nbytes() <= tensor.nbytes:
         return tensor
     return tensor.clone()
+
+
+def _quantized_to(kinds: list[str]) -> str:
+    return f"quantised to {' and '.join(kinds)}" if kinds else "not quantised"
 
 
 def _cut(names: Iterable[str], limit: int = 4) -> str:

@@ -12,6 +12,7 @@ from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.factors import LowRankAdapter
 from asym_lightning.adapters.layers import AdaptedLayer, SliceAdapters, adapt_host, restore_host
 from asym_lightning.adapters.merging import merged_layers, unmerge_adapters
+from asym_lightning.adapters.quantization import prepare_quantized
 from asym_lightning.adapters.report import InjectionReport
 from asym_lightning.adapters.targets import Target, find_heads, find_targets, resolve_pattern
 
@@ -50,13 +51,14 @@ def inject_adapters(model: nn.Module, config: AdapterConfig) -> InjectionReport:
             "The model's adapters are merged; call `unmerge_adapters` or `remove_adapters` before injecting."
         )
     heads = find_heads(model, config.heads)
+    prepare_quantized(model, heads)
     targets = find_targets(model, config, heads)
     refuse_bypasses(model, targets)
     # All is built, hence checked, before the first layer is touched.
     built = [_build(target, config) for target in targets]
     _check_patterns_used(config, targets)
     freeze_backbone(model, heads)
-    open_bypasses(model, targets)
+    open_bypasses(model, [target.name for target in targets])
     for target, adapters in zip(targets, built, strict=True):
         adapt_host(target.layer, target.adapted_class, adapters)
     return InjectionReport.of(model, adapter_layers(model), heads)
@@ -124,7 +126,13 @@ def untrained_adapters(model: nn.Module) -> list[str]:
 
 
 def _build(target: Target, config: AdapterConfig) -> SliceAdapters:
-    weight, d_in = target.weight, target.weight.shape[1]
+    if config.path in ("packed", "formed") and not target.adapted_class.has_dense_weight:
+        raise ValueError(
+            f"Path {config.path!r} needs a dense weight, and that of `{target.name}` is quantised; use 'two_gemm' or "
+            "'auto'."
+        )
+    weight = target.weight
+    d_in = weight.shape[1]
     # Low-precision weights get float32 factors: B starts at zero and its first steps would be lost in bfloat16.
     dtype = torch.float32 if weight.dtype.itemsize < 4 else weight.dtype
     shares_a = config.share_a and len(target.rows) > 1

@@ -13,11 +13,14 @@ Three ways to compute it, one autograd function; which one is best depends on sh
 
 and ``plain``, the same in ordinary operators, for ``torch.func``, double backward, and as a reference. See
 :func:`choose_path` for the rule.
+
+W may be quantised (:class:`QuantizedWeight`): then it is made dense for the one product in the forward pass, and again
+in the backward pass, and ``packed`` and ``formed``, which need a dense W that stays, are not taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +32,21 @@ from asym_lightning.adapters.dropout import draw_seed, drop_
 from asym_lightning.adapters.rows import Rows
 
 PATHS = ("auto", "plain", "two_gemm", "packed", "formed")
+
+
+class QuantizedWeight(NamedTuple):
+    """A frozen weight in few bits.
+
+    Attributes:
+        shape: (d_out, d_in).
+        dense: Makes the dense weight in a dtype, anew at each call.
+    """
+
+    shape: tuple[int, int]
+    dense: Callable[[torch.dtype], Tensor]
+
+
+Weight = Tensor | QuantizedWeight
 
 
 class Plan(NamedTuple):
@@ -51,9 +69,28 @@ class Plan(NamedTuple):
     forms_gradient: bool = False
 
 
+def frozen_linear(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """``x W^T + b`` for a quantised W, which keeps nothing for the backward pass.
+
+    Args:
+        x: (..., d_in).
+        weight: (d_out, d_in).
+        bias: (d_out), or ``None``; it may be trained.
+
+    Returns:
+        (..., d_out), in the autocast dtype where autocast is on, else in x's.
+
+    Raises:
+        TypeError: x holds no floating-point numbers.
+    """
+    x = _in_compute_dtype(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return _FrozenLinear.apply(x, weight, bias)
+
+
 def adapted_linear(
     x: Tensor,
-    weight: Tensor,
+    weight: Weight,
     bias: Tensor | None,
     As: Sequence[Tensor],
     Bs: Sequence[Tensor],
@@ -64,7 +101,7 @@ def adapted_linear(
 
     Args:
         x: (..., d_in), any strides.
-        weight: (d_out, d_in), frozen.
+        weight: (d_out, d_in), frozen; a tensor, or quantised.
         bias: (d_out), frozen, or ``None``.
         As: (r, d_in) each; one per slice, or a single one where ``plan.shares_a``.
         Bs: (rows, r) each.
@@ -75,19 +112,19 @@ def adapted_linear(
         (..., d_out), in the autocast dtype where autocast is on, else in x's.
 
     Raises:
-        ValueError: ``plan.path`` can't be taken by this dtype or with this dropout; the message says why.
+        ValueError: ``plan.path`` can't be taken by this dtype or weight or with this dropout; the message says why.
+        TypeError: x holds no floating-point numbers.
         RuntimeError: A ``torch.func`` transform meets a path other than ``plain``.
     """
-    device_type = x.device.type
-    if torch.is_autocast_enabled(device_type) and x.dtype != torch.float64:
-        x = x.to(torch.get_autocast_dtype(device_type))
+    x = _in_compute_dtype(x)
     path, forms_gradient = choose_path(plan.path, x, weight, plan, is_packed=packed is not None)
     # Gradients of W and b are no business of the fast path: a host that unfroze them gets the ordinary one.
-    if path == "plain" or weight.requires_grad or (bias is not None and bias.requires_grad):
+    is_trained = any(isinstance(t, Tensor) and t.requires_grad for t in (weight, bias))
+    if path == "plain" or is_trained:
         return _plain(x, weight, bias, As, Bs, plan)
     seed = draw_seed() if plan.dropout else None
     plan = plan._replace(path=path, forms_gradient=forms_gradient)
-    with torch.autocast(device_type, enabled=False):
+    with torch.autocast(x.device.type, enabled=False):
         # Reshaped out here: hosts write into a layer's output (`qkv += bias`), which autograd forbids for a view that a
         # function returns.
         tokens = x.reshape(-1, x.shape[-1])
@@ -102,18 +139,35 @@ def adapted_linear(
     return out.view(*x.shape[:-1], weight.shape[0])
 
 
-def choose_path(path: str, x: Tensor, weight: Tensor, plan: Plan, *, is_packed: bool) -> tuple[str, bool]:
+def _in_compute_dtype(x: Tensor) -> Tensor:
+    """Return x in the dtype to compute in: autocast's where that is on."""
+    if not x.is_floating_point():
+        raise TypeError(
+            f"a linear layer got {x.dtype} numbers: if its host casts them to `weight.dtype`, the layer can't be "
+            "quantised."
+        )
+    device_type = x.device.type
+    if torch.is_autocast_enabled(device_type) and x.dtype != torch.float64:
+        return x.to(torch.get_autocast_dtype(device_type))
+    return x
+
+
+def choose_path(path: str, x: Tensor, weight: Weight, plan: Plan, *, is_packed: bool) -> tuple[str, bool]:
     """The forward path, and whether the backward pass forms ``W + s B A`` too.
 
     A forced path is taken or refused. The rule of ``auto``, from measurements (``benchmarks/results``): ``packed``
     where the layer was laid out for it. Else, on a CPU in float32 or float64 without dropout and with at least as many
     tokens as input features (so that forming the weight costs less than passing over an activation once more), the
-    backward pass forms the weight, and so does the forward pass of layers that do not narrow. ``two_gemm`` otherwise.
+    backward pass forms the weight, and so does the forward pass of layers that do not narrow. ``two_gemm`` otherwise,
+    and always where the weight is quantised.
 
     Raises:
         ValueError: The forced path can't be taken; the message says why.
     """
     is_full_precision = x.dtype in (torch.float32, torch.float64)
+    is_quantized = isinstance(weight, QuantizedWeight)
+    if path in ("packed", "formed") and is_quantized:
+        raise ValueError(f"Path {path!r} needs a dense weight, and this one is quantised; use 'two_gemm' or 'auto'.")
     if path == "formed":
         if not is_full_precision:
             raise ValueError(f"Path 'formed' would round the update away in {x.dtype}; use 'two_gemm' or 'auto'.")
@@ -125,21 +179,37 @@ def choose_path(path: str, x: Tensor, weight: Tensor, plan: Plan, *, is_packed: 
         return path, path == "formed"
     d_out, d_in = weight.shape
     num_tokens = x.numel() // d_in
-    forms = is_full_precision and not plan.dropout and x.device.type == "cpu" and num_tokens >= d_in
+    forms = is_full_precision and not (plan.dropout or is_quantized) and x.device.type == "cpu" and num_tokens >= d_in
     if is_packed:
         return "packed", forms
     return ("formed" if forms and d_out >= d_in else "two_gemm"), forms
 
 
 def _plain(
-    x: Tensor, weight: Tensor, bias: Tensor | None, As: Sequence[Tensor], Bs: Sequence[Tensor], plan: Plan
+    x: Tensor, weight: Weight, bias: Tensor | None, As: Sequence[Tensor], Bs: Sequence[Tensor], plan: Plan
 ) -> Tensor:
-    out = F.linear(x, weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
+    out = F.linear(x, _dense(weight, x.dtype), None if bias is None else bias.to(x.dtype))
     dropped = F.dropout(x, plan.dropout) if plan.dropout else x
     for i, (rows, scaling, B) in enumerate(zip(plan.rows, plan.scalings, Bs, strict=True)):
         h = F.linear(dropped, As[0 if plan.shares_a else i].to(x.dtype))
         rows.view(out).add_(rows.split(F.linear(h, B.to(x.dtype))), alpha=scaling)
     return out
+
+
+class _FrozenLinear(torch.autograd.Function):
+    """``x W^T + b`` for a quantised W, which is made dense once more for the gradient of x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:  # type: ignore[override]
+        ctx.weight, ctx.bias_dtype = weight, None if bias is None else bias.dtype
+        return F.linear(x, weight.dense(x.dtype), _cast(bias, x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        grad_x = g @ ctx.weight.dense(g.dtype) if ctx.needs_input_grad[0] else None
+        grad_b = g.flatten(0, -2).sum(0).to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None
+        return grad_x, None, grad_b
 
 
 class _AdaptedLinear(torch.autograd.Function):
@@ -152,7 +222,7 @@ class _AdaptedLinear(torch.autograd.Function):
     def forward(  # type: ignore[override]
         ctx: Any,
         tokens: Tensor,
-        weight: Tensor,
+        weight: Weight,
         bias: Tensor | None,
         packed: Tensor | None,
         seed: Tensor | None,
@@ -164,7 +234,9 @@ class _AdaptedLinear(torch.autograd.Function):
         As, Bs = factors[:num_As], factors[num_As:]
         needs_B = needs_grad and any(B.requires_grad for B in Bs)
         hT = None
+        is_dense = isinstance(weight, Tensor)
         if plan.path == "formed":
+            assert isinstance(weight, Tensor)
             out = F.linear(tokens, _form(weight, As, Bs, plan), _cast(bias, tokens.dtype))
             if needs_B:
                 hT = _stack(As, tokens.dtype) @ tokens.T
@@ -179,17 +251,20 @@ class _AdaptedLinear(torch.autograd.Function):
         else:
             hT = _stack(As, tokens.dtype) @ _drop_some(tokens, seed, plan).T
             out = _low_rank_output(hT, bias, As, Bs, plan, tokens, weight.shape[0])
-            out.addmm_(tokens, weight.to(tokens.dtype).T)
+            out.addmm_(tokens, _dense(weight, tokens.dtype).T)
         if needs_grad:
             keeps_x = any(A.requires_grad for A in As)
-            ctx.save_for_backward(weight, tokens if keeps_x else None, hT if needs_B else None, seed, *factors)
-            ctx.plan, ctx.num_As = plan, num_As
+            ctx.save_for_backward(
+                weight if is_dense else None, tokens if keeps_x else None, hT if needs_B else None, seed, *factors
+            )
+            ctx.plan, ctx.num_As, ctx.quantized = plan, num_As, None if is_dense else weight
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         weight, tokens, hT, seed, *factors = ctx.saved_tensors
+        weight = ctx.quantized if weight is None else weight
         plan: Plan = ctx.plan
         As, Bs = factors[: ctx.num_As], factors[ctx.num_As :]
         needs_x, needs_factors = ctx.needs_input_grad[0], ctx.needs_input_grad[8:]
@@ -224,7 +299,7 @@ class _AdaptedLinear(torch.autograd.Function):
             grad_x = grad_hT.T @ _stack(As, g.dtype)
             if seed is not None:
                 drop_(grad_x, seed, plan.dropout)
-            grad_x.addmm_(g, weight.to(g.dtype))
+            grad_x.addmm_(g, _dense(weight, g.dtype))
         return (grad_x, *[None] * 7, *grad_As, *grad_Bs)
 
 
@@ -262,6 +337,10 @@ def _drop_some(tokens: Tensor, seed: Tensor | None, plan: Plan) -> Tensor:
     dropped = tokens.clone(memory_format=torch.contiguous_format)
     drop_(dropped, seed, plan.dropout)
     return dropped
+
+
+def _dense(weight: Weight, dtype: torch.dtype) -> Tensor:
+    return weight.to(dtype) if isinstance(weight, Tensor) else weight.dense(dtype)
 
 
 def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:

@@ -8,6 +8,7 @@ with no key surgery, hooks and references survive, and taking the adapter off gi
 from __future__ import annotations
 
 from collections.abc import ItemsView, Mapping, Sequence, ValuesView
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.factors import LowRankAdapter
-from asym_lightning.adapters.kernel import Plan, adapted_linear
+from asym_lightning.adapters.kernel import Plan, Weight, adapted_linear
 from asym_lightning.adapters.rows import Rows
 
 
@@ -63,9 +64,10 @@ class SliceAdapters(nn.ModuleDict):
         """(rows, max_rank) each."""
         return [adapter.factor_B for adapter in self.values()]
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def linear(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
         """``x (W + s B A)^T + b`` for a (d_out, d_in) weight."""
-        return adapted_linear(x, weight, bias, self.As, self.Bs, self.plan(), self.packed_with(weight))
+        packed = self.packed_with(weight) if isinstance(weight, Tensor) else None
+        return adapted_linear(x, weight, bias, self.As, self.Bs, self.plan(), packed)
 
     def plan(self) -> Plan:
         """What the kernel has to know, for the current mode (dropout in training only)."""
@@ -128,7 +130,7 @@ class SliceAdapters(nn.ModuleDict):
         for name, adapter in self.items():
             adapter.reset_parameters(self.rows[name].take(weight, 0), self.A_weight(name, weight))
 
-    def delta_weight(self, weight: Tensor) -> Tensor:
+    def delta_weight(self, weight: Weight) -> Tensor:
         """The update of the whole (d_out, d_in) weight, zero in rows that no slice covers."""
         delta = torch.zeros(weight.shape, dtype=self.Bs[0].dtype, device=self.Bs[0].device)
         for name, adapter in self.items():
@@ -139,11 +141,12 @@ class SliceAdapters(nn.ModuleDict):
 class AdaptedLayer(nn.Module):
     """What every adapted layer has beside its host class: ``adapters`` and :meth:`delta_weight`.
 
-    The weight is seen as a (d_out, d_in) matrix through :meth:`weight_matrix`, whatever shape the host keeps it in.
+    The weight is seen as a (d_out, d_in) matrix through :meth:`weight_matrix`, whatever form the host keeps it in.
     """
 
     adapters: SliceAdapters
     weight: Tensor
+    has_dense_weight: ClassVar[bool] = True
 
     def weight_matrix(self) -> Tensor:
         """(d_out, d_in) view of the weight."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from asym_lightning.adapters.layers import AdaptedLayer
+from asym_lightning.adapters.quantization import QuantizedPart, num_weights
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,14 @@ class InjectionReport:
         heads: Modules that are trained in full.
         trainable: Parameters that train, each counted once.
         total: All parameters, each counted once.
+        quantized: What of the backbone is quantised.
     """
 
     layers: tuple[LayerReport, ...]
     heads: tuple[str, ...]
     trainable: int
     total: int
+    quantized: QuantizedPart
 
     @classmethod
     def of(cls, model: nn.Module, layers: Mapping[str, AdaptedLayer], heads: Sequence[str]) -> InjectionReport:
@@ -81,7 +84,8 @@ class InjectionReport:
             tuple(rows),
             tuple(heads),
             trainable=sum(p.numel() for p in parameters if p.requires_grad),
-            total=sum(p.numel() for p in parameters),
+            total=sum(num_weights(p) for p in parameters),
+            quantized=QuantizedPart.of(model),
         )
 
     def __str__(self) -> str:
@@ -112,6 +116,8 @@ class InjectionReport:
         lines.insert(1, "  ".join("-" * width for width in widths))
         if self.heads:
             lines.append(f"trained in full: {', '.join(self.heads)}")
+        if self.quantized.num_layers:
+            lines.append(str(self.quantized))
         share = self.trainable / max(self.total, 1)
         lines.append(f"trainable {self.trainable:,} of {self.total:,} parameters ({share:.2%})")
         return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -60,13 +61,18 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
 def adapted_class_of(layer: nn.Module) -> type[AdaptedLayer] | None:
     """The adapted class for exactly this kind of layer, or ``None``.
 
-    Subclasses may compute their output in ways of their own, so only the three classes themselves count, and the few
-    that are known to compute the same.
+    Subclasses may compute their output in ways of their own, so only the three classes themselves count, the few
+    that are known to compute the same, and bitsandbytes' quantised layers.
     """
     if type(layer) is nn.Linear or type(layer).__name__ in _PLAIN_LINEAR_SUBCLASSES:
         return AdaptedLinear
     if type(layer) is nn.Conv2d:
         return AdaptedConv2d
+    if "bitsandbytes" in sys.modules:  # without it no layer is quantised
+        from asym_lightning.adapters.quantized_layers import adapted_class_of_quantized
+
+        if quantized_class := adapted_class_of_quantized(layer):
+            return quantized_class
     if _is_conv1d(layer):
         from asym_lightning.adapters.conv1d import AdaptedConv1D
 
@@ -103,9 +109,9 @@ def find_targets(model: nn.Module, config: AdapterConfig, heads: Iterable[str] =
     heads = tuple(heads)
     layers = {name: layer for name, layer in model.named_modules() if _has_matrix(layer)}
     excluded = _excluded(config.exclude, layers)
-    candidates = {n: layer for n, layer in layers.items() if not _is_within(n, heads) and n not in excluded}
+    candidates = {n: layer for n, layer in layers.items() if not is_within(n, heads) and n not in excluded}
     families = _families(model, candidates)
-    outputs = _output_layers(model)
+    outputs = output_layers(model)
     found: dict[str, dict[str, tuple[Rows, str]]] = {}
     for token in config.targets:
         is_pattern = token not in (*ROLES, ALL_LINEAR)
@@ -158,7 +164,14 @@ def _target(name: str, layer: nn.Module, slices: dict[str, tuple[Rows, str]]) ->
     if adapted_class is None:
         raise ValueError(
             f"Layer `{name}` is a {type(layer).__name__}, which may compute its output in a way of its own; only "
-            "nn.Linear, nn.Conv2d and transformers' Conv1D themselves are adapted. Name it in `exclude`."
+            "nn.Linear, nn.Conv2d, transformers' Conv1D and frozen layers of bitsandbytes themselves are adapted. Name "
+            "it in `exclude`."
+        )
+    if adapted_class.has_dense_weight and not type(layer.weight).__module__.startswith("torch."):
+        weight_type = type(layer.weight)
+        raise ValueError(
+            f"Layer `{name}` has a weight of type {weight_type.__name__} ({weight_type.__module__.split('.')[0]}), "
+            "whose products are not known here; quantise it with bitsandbytes, or name it in `exclude`."
         )
     if isinstance(layer, nn.Conv2d) and (layer.groups > 1 or layer.padding_mode != "zeros"):
         raise ValueError(
@@ -182,6 +195,8 @@ def _target(name: str, layer: nn.Module, slices: dict[str, tuple[Rows, str]]) ->
 
 
 def _d_out(layer: Any) -> int:
+    if isinstance(layer, nn.Linear):  # a quantised weight has another shape
+        return layer.out_features
     return layer.weight.shape[1 if _is_conv1d(layer) else 0]
 
 
@@ -193,7 +208,8 @@ def _has_matrix(layer: nn.Module) -> bool:
     return isinstance(layer, (nn.Linear, nn.Conv2d)) or _is_conv1d(layer)
 
 
-def _is_within(name: str, parents: Iterable[str]) -> bool:
+def is_within(name: str, parents: Iterable[str]) -> bool:
+    """Whether a module is one of ``parents`` or lies in one."""
     return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
 
 
@@ -201,7 +217,7 @@ def _announcing_roots(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Outermost modules that announce a family; a host's own wrapper around them announces none."""
     roots: list[tuple[str, nn.Module]] = []
     for name, module in model.named_modules():
-        if family_of(module) and not any(root == "" or _is_within(name, [root]) for root, _ in roots):
+        if family_of(module) and not any(root == "" or is_within(name, [root]) for root, _ in roots):
             roots.append((name, module))
     return roots
 
@@ -231,7 +247,7 @@ def _families(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[Family,
     return result
 
 
-def _output_layers(model: nn.Module) -> set[str]:
+def output_layers(model: nn.Module) -> set[str]:
     """Layers that turn hidden states into tokens, or share their weight with an embedding."""
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     heads = set()
