@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from asym_lightning.adapters.injection import adapter_layers, adapters_by_name
 from asym_lightning.adapters.quantization import QuantizedPart, quantized_state_names
 from asym_lightning.adapters.random_state import random_state
+from asym_lightning.adapters.shards import first_numbers, is_sharded, sharded_like
 
 STATE_KEY = "state_dict"
 DESCRIPTION_KEY = "adapter_description"
@@ -108,7 +109,10 @@ def check_trained_state_dict(module: nn.Module, state: Mapping[str, Tensor]) -> 
 def load_trained_state_dict(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a :func:`trained_state_dict`, after :func:`check_trained_state_dict`."""
     check_trained_state_dict(module, state)
-    module.load_state_dict(state, strict=False)
+    own = module.state_dict()
+    module.load_state_dict(
+        {n: sharded_like(t, own[n]) if isinstance(t, Tensor) else t for n, t in state.items()}, strict=False
+    )
 
 
 def adapter_description(model: nn.Module) -> dict[str, Any]:
@@ -177,17 +181,18 @@ def _sample_frozen(model: nn.Module) -> dict[str, list[float]]:
     frozen = _frozen_names(model)
     matrices = {n: p for n, p in model.named_parameters() if n in frozen and p.dim() > 1 and _is_readable(p)}
     names = list(matrices)[:: max(len(matrices) // _NUM_SAMPLED, 1)][:_NUM_SAMPLED]
-    return {name: matrices[name].detach().flatten()[:8].float().tolist() for name in names}
+    return {name: first_numbers(matrices[name], 8).float().tolist() for name in names}
 
 
 def _is_readable(parameter: Tensor) -> bool:
-    """Whether its numbers can be read here: not on the meta device, not a shard."""
-    return type(parameter) is nn.Parameter and parameter.device.type != "meta" and parameter.is_floating_point()
+    """Whether its numbers can be read: not on the meta device, not packed."""
+    is_plain = type(parameter) is nn.Parameter or is_sharded(parameter)
+    return is_plain and parameter.device.type != "meta" and parameter.is_floating_point()
 
 
 def _own_storage(tensor: Tensor) -> Tensor:
     """The tensor, cloned where it is a view of more (as of ``[W; A]``), for ``torch.save`` writes whole storages."""
-    if not isinstance(tensor, Tensor) or tensor.untyped_storage().nbytes() <= tensor.nbytes:
+    if not isinstance(tensor, Tensor) or is_sharded(tensor) or tensor.untyped_storage().nbytes() <= tensor.nbytes:
         return tensor
     return tensor.clone()
 

@@ -14,6 +14,7 @@ from asym_lightning.adapters.layers import AdaptedLayer, SliceAdapters, adapt_ho
 from asym_lightning.adapters.merging import merged_layers, unmerge_adapters
 from asym_lightning.adapters.quantization import prepare_quantized
 from asym_lightning.adapters.report import InjectionReport
+from asym_lightning.adapters.shards import whole
 from asym_lightning.adapters.targets import Target, find_heads, find_targets, resolve_pattern
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -79,9 +80,13 @@ def adapters_by_name(model: nn.Module) -> dict[str, LowRankAdapter]:
 
 
 def reset_adapters(model: nn.Module) -> None:
-    """Draw all factors anew, as after building on the meta device and loading the weights."""
+    """Draw all factors anew, as after building on the meta device and loading the weights.
+
+    Where the model is sharded, every process has to call it.
+    """
     for layer in adapter_layers(model).values():
-        layer.adapters.reset_parameters(layer.weight_matrix())
+        weight = layer.weight_matrix()
+        layer.adapters.reset_parameters(whole(weight) if layer.adapters.config.resolved_scheme.needs_weight else weight)
 
 
 def remove_adapters(model: nn.Module) -> None:

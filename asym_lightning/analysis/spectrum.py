@@ -68,8 +68,8 @@ class UpdateSpectrum:
 def update_spectrum(model: nn.Module) -> dict[str, UpdateSpectrum]:
     """The exact spectrum of every adapter's update, by ``layer.slice``.
 
-    Layers of one shape are computed together, and all numbers come to the CPU in one transfer. Where the model is sharded
-    every process has to call it.
+    Layers of one shape are computed together, and all numbers come to the CPU in one transfer. Where the model is
+    sharded every process has to call it.
 
     >>> from asym_lightning.adapters import AdapterConfig, inject_adapters
     >>> _ = torch.manual_seed(0)
@@ -124,7 +124,9 @@ def singular_values(
 
 
 @torch.no_grad()
-def update_changes(adapters: Mapping[str, LowRankAdapter], before: Mapping[str, Factors]) -> dict[str, Tensor]:
+def update_changes(
+    adapters: Mapping[str, LowRankAdapter], before: Mapping[str, tuple[Tensor, Tensor]]
+) -> dict[str, Tensor]:
     """Frobenius norm of what each update differs by from what it was; nothing waits for the device.
 
     The difference ``s (B' A' - B A)`` is ``s [B', -B] [A'; A]``, whatever became of rank and coordinates in between,
@@ -132,21 +134,20 @@ def update_changes(adapters: Mapping[str, LowRankAdapter], before: Mapping[str, 
 
     Args:
         adapters: Adapters by name.
-        before: What :func:`factors` gave at another time.
+        before: Their A (rank, d_in) and B (d_out, rank) at another time, as :func:`factors` gives them.
     """
     shapes: dict[tuple[object, ...], list[str]] = {}
     for name, adapter in adapters.items():
-        key = (adapter.d_out, adapter.d_in, adapter.rank, len(before[name].A), adapter.factor_B.device)
+        key = (adapter.d_out, adapter.d_in, adapter.rank, len(before[name][0]), adapter.factor_B.device)
         shapes.setdefault(key, []).append(name)
     changes: dict[str, Tensor] = {}
     for names in shapes.values():
         group = [adapters[name] for name in names]
         B, A = Columns.of_B(group), Columns.of_A(group)
-        old_B, old_A = (
-            _stacked(old) for old in zip(*((before[name].B, before[name].A.mT) for name in names), strict=True)
-        )
-        R_B = Columns(torch.cat([B.local, -old_B.to(B.local.device)], dim=-1), B.group).R()
-        R_A = Columns(torch.cat([A.local, old_A.to(A.local.device)], dim=-1), A.group).R()
+        old_B = _stacked(piece(before[name][1], 0).local for name in names).to(B.local.device)
+        old_A = _stacked(piece(before[name][0], 1).local.mT for name in names).to(A.local.device)
+        R_B = Columns(torch.cat([B.local, -old_B], dim=-1), B.group).R()
+        R_A = Columns(torch.cat([A.local, old_A], dim=-1), A.group).R()
         norms = (R_B @ R_A.mT).flatten(1).norm(dim=1)
         changes |= {name: adapters[name].scaling * norm for name, norm in zip(names, norms, strict=True)}
     return {name: changes[name] for name in adapters}
@@ -164,11 +165,11 @@ def orthonormal_A(adapters: Mapping[str, LowRankAdapter]) -> set[str]:
 
 
 class Factors(NamedTuple):
-    """Copies of what this process holds of an adapter's active factors.
+    """Copies of an adapter's active factors, sharded as they are.
 
     Attributes:
-        A: (rank, d_in, or the columns that are here).
-        B: (d_out, or the rows that are here, rank).
+        A: (rank, d_in).
+        B: (d_out, rank).
     """
 
     A: Tensor
@@ -177,8 +178,7 @@ class Factors(NamedTuple):
 
 def factors(adapter: LowRankAdapter) -> Factors:
     """Copy an adapter's factors, for :func:`update_changes`."""
-    A, B = piece(adapter.factor_A, 1).local, piece(adapter.factor_B, 0).local
-    return Factors(A[: adapter.rank].clone(), B[:, : adapter.rank].clone())
+    return Factors(adapter.A.detach().clone(), adapter.B.detach().clone())
 
 
 class Columns(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
-from torch import nn
+from torch import Tensor, nn
 
 from asym_lightning.adapters import save_adapters
+from asym_lightning.adapters.shards import any_sharded
 from asym_lightning.callbacks.backbone import adapted_backbone
 from asym_lightning.callbacks.resumable_loader import make_train_loaders_resumable
 
@@ -87,18 +89,29 @@ class AdapterCheckpoint(ModelCheckpoint):
         if "://" in str(self.dirpath):
             raise ValueError(f"AdapterCheckpoint writes to local folders, `dirpath` is {self.dirpath}.")
         make_train_loaders_resumable(trainer)
+        if getattr(trainer.strategy, "saves_shards", False):
+            raise ValueError(
+                "AdapterCheckpoint writes whole adapters, but `save_distributed_checkpoint: true` leaves them in "
+                "shards; set it to false, or use a plain ModelCheckpoint."
+            )
         io = trainer.strategy.checkpoint_io
         if not (isinstance(io, AdapterCheckpointIO) and io.owner is self):
             trainer.strategy.checkpoint_io = AdapterCheckpointIO(io, self, trainer)
 
-    def save_adapter(self, model: nn.Module, checkpoint: Path) -> None:
-        """Write the directory that belongs to a checkpoint."""
+    def save_adapter(self, model: nn.Module, checkpoint: Path, state: Mapping[str, Tensor] | None = None) -> None:
+        """Write the directory that belongs to a checkpoint.
+
+        Args:
+            model: The adapted model.
+            checkpoint: The checkpoint's path.
+            state: Adapters and heads by their names in ``model``, if they are sharded.
+        """
         directory = checkpoint.with_suffix(SUFFIX)
         staging = directory.with_name(f".{directory.name}.saving")
         replaced = directory.with_name(f".{directory.name}.replaced")
         for leftover in (staging, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
-        save_adapters(model, staging, include_frozen=self.include_frozen)
+        save_adapters(model, staging, include_frozen=self.include_frozen, state=state)
         # A directory that is not empty can't be replaced by a rename.
         if directory.exists():
             os.rename(directory, replaced)
@@ -128,7 +141,7 @@ class AdapterCheckpointIO(CheckpointIO):
         path = Path(path)
         module = self._trainer.lightning_module
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.owner.save_adapter(adapted_backbone(self._trainer, module), path)
+        self.owner.save_adapter(adapted_backbone(self._trainer, module), path, self._gathered(checkpoint))
         if not isinstance(self.inner, TorchCheckpointIO):  # one that writes in the background, say
             self.inner.save_checkpoint(checkpoint, path, storage_options)
             return
@@ -149,6 +162,19 @@ class AdapterCheckpointIO(CheckpointIO):
     def teardown(self) -> None:
         """Let the inner one finish."""
         self.inner.teardown()
+
+    def _gathered(self, checkpoint: dict[str, Any]) -> dict[str, Tensor] | None:
+        """What the checkpoint holds of a sharded model: here, in one process, it can't be gathered."""
+        module = self._trainer.lightning_module
+        if not any_sharded(module):
+            return None
+        backbone = adapted_backbone(self._trainer, module)
+        prefix = next(f"{name}." if name else "" for name, part in module.named_modules() if part is backbone)
+        return {
+            name.removeprefix(prefix): tensor
+            for name, tensor in checkpoint["state_dict"].items()
+            if name.startswith(prefix)
+        }
 
     def _is_owners(self, path: str | Path) -> bool:
         return "://" not in str(path) and Path(path).absolute().parent == Path(str(self.owner.dirpath)).absolute()

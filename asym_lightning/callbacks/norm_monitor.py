@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from asym_lightning.adapters import LowRankAdapter, adapter_layers, adapters_by_name
+from asym_lightning.adapters.shards import any_sharded, piece, sharded_like, whole
 from asym_lightning.analysis.spectrum import (
+    Factors,
     effective_rank,
+    factors,
     orthonormal_A,
     singular_values,
     stable_rank,
@@ -72,7 +75,7 @@ class BNormMonitor(Callback):
         self._orthonormal: set[str] = set()
         self._weight_norms: dict[str, float] = {}
         self._gradients: dict[str, Tensor] = {}
-        self._before: dict[str, tuple[Tensor, Tensor]] = {}
+        self._before: dict[str, Factors] = {}
         self._last_logged = 0
 
     # Lightning's hooks
@@ -83,9 +86,10 @@ class BNormMonitor(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the measures that stay: the weights' norms, and which A are orthonormal for good."""
-        if not trainer.is_global_zero:
-            return
         model = adapted_backbone(trainer, pl_module)
+        # One process has all that it takes, unless each holds a shard of it.
+        if not (trainer.is_global_zero or any_sharded(model)):
+            return
         self._loggers = LoggerFanout()
         self._adapters = adapters_by_name(model)
         self._weight_norms = _weight_norms(model)
@@ -97,7 +101,12 @@ class BNormMonitor(Callback):
             # A frozen A stays orthonormal: changes of rank rotate it or add orthonormal rows.
             frozen = {name: adapter for name, adapter in self._adapters.items() if not adapter.factor_A.requires_grad}
             self._orthonormal = orthonormal_A(frozen)
-            self._before = {name: _copies(adapter) for name, adapter in self._adapters.items()}
+            self._before = {name: factors(adapter) for name, adapter in self._adapters.items()}
+        else:  # as a checkpoint had them, whole
+            self._before = {
+                name: Factors(*map(sharded_like, self._before[name], (adapter.factor_A, adapter.factor_B)))
+                for name, adapter in self._adapters.items()
+            }
         path = self.path(trainer)  # on all processes: the Trainer sends its directory to them
         if trainer.is_global_zero and path:
             self._file = NormsFile(path)
@@ -110,7 +119,8 @@ class BNormMonitor(Callback):
         if self._is_due(trainer.global_step + 1):
             for name, adapter in self._adapters.items():
                 if adapter.factor_B.grad is not None:
-                    self._gradients[name] = adapter.factor_B.grad.detach().norm()
+                    gradient = piece(adapter.factor_B.grad, 0)
+                    self._gradients[name] = gradient.summed(gradient.local.square().sum()).sqrt()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Log, if due."""
@@ -120,12 +130,12 @@ class BNormMonitor(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What the next change is counted from, and which A count as orthonormal."""
-        before = {name: list(pair) for name, pair in self._before.items()}
+        before = {name: [whole(A), whole(B)] for name, (A, B) in self._before.items()}
         return {"before": before, "orthonormal": sorted(self._orthonormal)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore it."""
-        self._before = {name: (A, B) for name, (A, B) in state_dict["before"].items()}
+        self._before = {name: Factors(A, B) for name, (A, B) in state_dict["before"].items()}
         self._orthonormal = set(state_dict["orthonormal"])
 
     # Parts
@@ -156,7 +166,7 @@ class BNormMonitor(Callback):
         changes = update_changes(adapters, self._before)
         vectors: list[Tensor] = []
         for name, adapter in adapters.items():
-            gradient = self._gradients.get(name, adapter.factor_B.new_full((), math.nan))
+            gradient = self._gradients.get(name, torch.tensor(math.nan, device=adapter.factor_B.device))
             vectors += [on_device[name].B, on_device[name].update, gradient.reshape(1), changes[name].reshape(1)]
         numbers = iter(to_cpu(vectors))
         statistics: dict[str, dict[str, float]] = {}
@@ -177,7 +187,7 @@ class BNormMonitor(Callback):
             )
             statistics[name] = dict(zip(STATISTICS, values, strict=True))
         statistics[TOTAL] = self._totals(statistics)
-        self._before = {name: _copies(adapter) for name, adapter in adapters.items()}
+        self._before = {name: factors(adapter) for name, adapter in adapters.items()}
         self._gradients = {}
         return statistics, spectra
 
@@ -198,14 +208,10 @@ class BNormMonitor(Callback):
 @torch.no_grad()
 def _weight_norms(model: nn.Module) -> dict[str, float]:
     """Frobenius norm of the rows of the weight that each adapter updates."""
-    norms = {
-        f"{layer_name}.{slice_name}": rows.take(layer.weight_matrix().detach(), 0).float().norm().reshape(1)
-        for layer_name, layer in adapter_layers(model).items()
-        for slice_name, rows in layer.adapters.rows.items()
-    }
+    norms: dict[str, Tensor] = {}
+    for layer_name, layer in adapter_layers(model).items():
+        row_norms = whole(torch.linalg.vector_norm(layer.weight_matrix().detach(), dim=1, dtype=torch.float32))
+        for slice_name, rows in layer.adapters.rows.items():
+            norms[f"{layer_name}.{slice_name}"] = rows.take(row_norms[:, None], 0).norm().reshape(1)
     # A weight of zeros has no ratio to it.
     return {n: float(v) or math.nan for n, v in zip(norms, to_cpu(list(norms.values())), strict=True)}
-
-
-def _copies(adapter: LowRankAdapter) -> tuple[Tensor, Tensor]:
-    return adapter.A.detach().clone(), adapter.B.detach().clone()

@@ -22,7 +22,8 @@ from lightning.pytorch.utilities import rank_zero_only
 import asym_lightning
 import asym_lightning.data
 import asym_lightning.modules
-from asym_lightning.adapters import AdapterConfig, adapter_layers, save_adapters, trainable_parameters
+from asym_lightning.adapters import AdapterConfig, adapter_layers, num_weights, save_adapters, trainable_parameters
+from asym_lightning.adapters.shards import any_sharded
 from asym_lightning.callbacks import RunRecord
 from asym_lightning.cli.commands import COMMANDS
 from asym_lightning.cli.errors import check_checkpoint
@@ -190,9 +191,10 @@ def started_runs_only(trainer: Trainer) -> Iterator[None]:
 def saved_adapter(trainer: Trainer, model: LightningModule) -> Path | None:
     """Save the adapter to the run directory and return where, or None if there is no adapter or no directory."""
     backbone = getattr(model, "backbone", model)
-    if not trainer.log_dir or not trainer.is_global_zero or not adapter_layers(backbone):
+    folder = trainer.log_dir  # of all processes: the Trainer sends it to them
+    if not folder or not adapter_layers(backbone) or not (trainer.is_global_zero or any_sharded(backbone)):
         return None
-    directory = Path(trainer.log_dir) / "adapter"
+    directory = Path(folder) / "adapter"
     save_adapters(backbone, directory)
     return directory
 
@@ -202,7 +204,7 @@ def print_summary(
     model: LightningModule, metrics: dict[str, torch.Tensor], seconds: float, checkpoint: str, adapter: Path | None
 ) -> None:
     """Print the last lines of a fit: metrics, time, what trained, and where it is."""
-    total = sum(parameter.numel() for parameter in model.parameters())
+    total = sum(num_weights(parameter) for parameter in model.parameters())
     trained = sum(parameter.numel() for _, parameter in trainable_parameters(model))
     lines = {name: f"{float(value):.4f}" for name, value in sorted(metrics.items())}
     lines["time"] = f"{seconds:.1f} s"
