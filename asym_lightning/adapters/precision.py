@@ -36,7 +36,7 @@ def train_in_float32(module: nn.Module, backbone: nn.Module) -> None:
     """Keep what trains in float32, in place, whatever narrower dtype the module is moved to, now or later.
 
     A module with trained parameters becomes float32 where it is narrower, and stays that: `module.to(torch.bfloat16)`,
-    which is what Lightning does for `precision: bf16-true`, changes frozen modules only. Where both meet, a module casts
+    which is what Lightning does for `precision: bf16-true`, changes frozen modules only. Where both meet, one casts
     its inputs to the dtype of its own parameters; under autocast they are left to autocast. A second call does nothing.
 
     Args:

@@ -14,6 +14,7 @@ from asym_lightning.adapters import LowRankAdapter, adapters_by_name
 from asym_lightning.adapters.moments import drop_state
 from asym_lightning.adapters.rank import orthonormalize, rank_groups
 from asym_lightning.callbacks.backbone import adapted_backbone
+from asym_lightning.callbacks.data_parallel import exchange_only_what_trains
 from asym_lightning.callbacks.stall import StallDetector
 
 
@@ -27,6 +28,8 @@ class FreezeA(Callback):
 
     On tasks where a random A of low rank misses the few input directions that matter, an A that was trained for a tenth
     of the steps is the natural remedy.
+
+    With DDP, gradients of the frozen factor are exchanged no longer either: it is made anew at the freeze.
 
     Args:
         factor: `A`, or `B` to freeze B and go on with A.
@@ -108,19 +111,13 @@ class FreezeA(Callback):
     # Lightning's hooks
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that something is left to train, and that the strategy bears a freeze in mid-course."""
+        """Check that something is left to train."""
         other = "factor_B" if self.factor == "A" else "factor_A"
         adapters = self._adapters(trainer, pl_module)
         if self.frozen_at is None and not any(getattr(a, other).requires_grad for a in adapters.values()):
             raise ValueError(
                 f"Freezing {self.factor} would leave nothing to train: the scheme freezes the other factor already "
                 f"({next(iter(adapters.values())).scheme if adapters else 'there are no adapters'})."
-            )
-        trains = any(self._factor(adapter).requires_grad for adapter in adapters.values())
-        if trains and getattr(trainer.model, "find_unused_parameters", None) is False:
-            raise ValueError(
-                "DDP expects a gradient of every parameter that had one at the start, so a factor can't be frozen "
-                "later; use `strategy: ddp_find_unused_parameters_true`, or a scheme that freezes it from the start."
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -175,7 +172,9 @@ class FreezeA(Callback):
 
     def _look(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._stall and self.frozen_at is None:
-            self._freeze_if(self._stall.has_stalled(trainer.callback_metrics), trainer, pl_module)
+            # One process decides: the metric may differ between processes.
+            has_stalled = trainer.strategy.broadcast(self._stall.has_stalled(trainer.callback_metrics))
+            self._freeze_if(has_stalled, trainer, pl_module)
 
     def _freeze_if(self, is_due: bool, trainer: Trainer, pl_module: LightningModule) -> None:
         if not is_due or self.frozen_at is not None:
@@ -191,11 +190,14 @@ class FreezeA(Callback):
         )
 
     def _stop_training(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for adapter in self._adapters(trainer, pl_module).values():
-            factor = self._factor(adapter)
+        factors = [self._factor(adapter) for adapter in self._adapters(trainer, pl_module).values()]
+        was_trained = any(factor.requires_grad for factor in factors)
+        for factor in factors:
             factor.requires_grad_(False)
             factor.grad = None  # with one left over the optimizer would step once more
             drop_state(trainer.optimizers, factor)
+        if was_trained:
+            exchange_only_what_trains(trainer, pl_module)
 
     def _prove_unchanged(self, trainer: Trainer, pl_module: LightningModule) -> None:
         adapters = self._adapters(trainer, pl_module)

@@ -196,9 +196,14 @@ class AdapterModule(LightningModule, ABC):
         metrics.update(output.predictions, output.targets)
         in_training = stage == "train"
         size = len(output.targets)
-        # Of a training step the first process' loss is enough, and costs no exchange.
-        times = {"on_step": in_training, "on_epoch": not in_training, "sync_dist": not in_training}
-        self.log(f"{stage}/loss", output.loss, batch_size=size, **times)
+        self.log(
+            f"{stage}/loss",
+            output.loss,
+            on_step=in_training,
+            on_epoch=not in_training,
+            sync_dist=not in_training,  # of a training step the first process' loss is enough, and costs no exchange
+            batch_size=size,
+        )
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         return output.loss
 
