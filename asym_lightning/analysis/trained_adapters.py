@@ -56,10 +56,12 @@ def _of_runs(directory: Path, task: str) -> tuple[list[TrainedAdapter], list[str
     found = read_runs([directory])
     table = results_table(found.runs, found.notes)
     adapters = []
+    seen: set[Path] = set()  # runs with several test scores are in several columns
     for (arm, (of_task, _)), cell in table.cells.items():
         for run in cell.runs:
             adapter = run.directory / "adapter"
-            if adapter.is_dir():
+            if adapter.is_dir() and adapter not in seen:
+                seen.add(adapter)
                 seed = _description(adapter).get("seed")
                 adapters.append(TrainedAdapter(str(run.directory), task or of_task, arm, seed, read_factors(adapter)))
     if not adapters:

@@ -16,6 +16,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("runs", nargs="+", metavar="DIR", help="run directories, or directories that hold some")
     parser.add_argument("--out", help="directory of the report; default: the first DIR")
     parser.add_argument("--title", help="title of the page; default: the name of the first DIR")
+    parser.add_argument(
+        "--metrics", nargs="+", default=[], metavar="NAME",
+        help="test scores to report, such as rouge1 rouge2; default: the one that chose the checkpoint",
+    )  # fmt: skip
     parser.add_argument("--compare", nargs=2, metavar=("ARM", "ARM"), help="print a paired test of two arms")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
@@ -25,7 +29,7 @@ def main(arguments: Sequence[str]) -> int:
     from asym_lightning.analysis.report.runs import read_runs
     from asym_lightning.analysis.report.table import results_table
 
-    found = read_runs(options.runs)
+    found = read_runs(options.runs, options.metrics)
     table = results_table(found.runs, found.notes)
     out = Path(options.out or options.runs[0])
     out.mkdir(parents=True, exist_ok=True)
@@ -45,6 +49,6 @@ def main(arguments: Sequence[str]) -> int:
             result = table.compare(first, second, column)
             p = p_text(result.p_value) or "needs two pairs"
             pairs = f"{result.difference.count} pairs, p of the paired t-test {p}"
-            print(f"{first} - {second} on {column[0]}: {score_text(result.difference)} ({pairs})")
+            print(f"{first} - {second} on {column[0]} ({column[1]}): {score_text(result.difference)} ({pairs})")
     print(f"page  {out / 'report.html'}")
     return 0

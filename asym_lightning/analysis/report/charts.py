@@ -27,8 +27,8 @@ class Figure:
 
 def column_figures(table: ResultsTable, column: Column) -> Iterator[Figure]:
     """Return the charts of one task."""
-    cells = {arm: cell for arm in table.arms if (cell := table.cells.get((arm, column)))}
-    metric = column[1]
+    cells = _cells(table, column)
+    metric = next(iter(cells.values())).runs[0].metric
     styles = {arm: i for i, arm in enumerate(table.arms)}
     yield Figure(
         line_chart(
@@ -46,17 +46,7 @@ def column_figures(table: ResultsTable, column: Column) -> Iterator[Figure]:
             "Best validation score of each run, mean over seeds with its standard error. Each arm is reported at its "
             "own best rate: one rate for all would favour some.",
         )  # fmt: skip
-    yield Figure(
-        scatter_chart(
-            "Score against trained parameters",
-            [
-                Series(arm, [cell.trained], [cell.score.mean], [cell.score.error], styles[arm])
-                for arm, cell in cells.items()
-            ],
-            Axis("trained parameters, head included", is_log=True), Axis(f"test {metric}"),
-        ),
-        "Mean over seeds with its standard error. Each parameter is counted once.",
-    )  # fmt: skip
+    yield score_figure(table, column)
     yield _time(cells)
     saved = [(cell.runs[0].record.get("saved_bytes") or math.nan) / 1e6 for cell in cells.values()]
     yield Figure(
@@ -66,6 +56,21 @@ def column_figures(table: ResultsTable, column: Column) -> Iterator[Figure]:
     peaks = [(cell.runs[0].record.get("peak_bytes") or math.nan) / 1e6 for cell in cells.values()]
     if any(map(math.isfinite, peaks)):
         yield Figure(bar_chart("Peak of GPU memory, MB", list(cells), peaks), "Of the allocator, while fitting.")
+
+
+def score_figure(table: ResultsTable, column: Column) -> Figure:
+    """Return the chart of one column's test scores, all that differs between two test scores of the same runs."""
+    series = [
+        Series(arm, [cell.trained], [cell.score.mean], [cell.score.error], table.arms.index(arm))
+        for arm, cell in _cells(table, column).items()
+    ]
+    x, y = Axis("trained parameters, head included", is_log=True), Axis(f"test {column[1]}")
+    caption = "Mean over seeds with its standard error. Each parameter is counted once."
+    return Figure(scatter_chart("Score against trained parameters", series, x, y), caption)
+
+
+def _cells(table: ResultsTable, column: Column) -> dict[str, Cell]:
+    return {arm: cell for arm in table.arms if (cell := table.cells.get((arm, column)))}
 
 
 def _time(cells: Mapping[str, Cell]) -> Figure:

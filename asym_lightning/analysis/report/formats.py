@@ -16,7 +16,7 @@ def markdown_table(table: ResultsTable) -> str:
     """Return the table, a legend and the notes as Markdown."""
     header = ["arm", *(f"{task} ({metric})" for task, metric in table.columns), "trained", "rate", "seeds"]
     if _has_published(table):
-        header.append("published")
+        header.append("published %")
     lines = [_row(header), _row(["---"] + ["---:"] * (len(header) - 1))]
     for arm in table.arms:
         cells = [table.cells.get((arm, column)) for column in table.columns]
@@ -51,7 +51,7 @@ def csv_table(table: ResultsTable) -> str:
 
 def latex_table(table: ResultsTable) -> str:
     """Return a `tabular` with booktabs rules, and the notes as comments."""
-    header = ["arm", *(task for task, _ in table.columns), "trained"]
+    header = ["arm", *map(table.column_name, table.columns), "trained"]
     lines = [
         *(f"% {note}" for note in table.notes),
         rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",

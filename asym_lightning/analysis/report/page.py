@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 
 from asym_lightning.analysis.report.adapter_charts import adapter_figures
-from asym_lightning.analysis.report.charts import column_figures, figures_html
+from asym_lightning.analysis.report.charts import column_figures, figures_html, score_figure
 from asym_lightning.analysis.report.formats import LEGEND, p_text, score_text
 from asym_lightning.analysis.report.table import Cell, Column, ResultsTable
 
@@ -21,15 +21,22 @@ def html_page(table: ResultsTable, title: str) -> str:
         table: The results.
         title: Title of the page.
     """
-    num_runs = sum(len(cell.runs) for cell in table.cells.values())
+    num_runs = len({run.directory for cell in table.cells.values() for run in cell.runs})
+    num_tasks = len({task for task, _ in table.columns})
     summary = (
-        f"{len(table.arms)} arms on {len(table.columns)} task{'s' if len(table.columns) > 1 else ''}, {num_runs} runs "
+        f"{len(table.arms)} arms on {num_tasks} task{'s' if num_tasks > 1 else ''}, {num_runs} runs "
         "at the learning rates that validation data chose for each arm."
     )
     sections = []
+    drawn: set[Path] = set()
     for column in table.columns:
-        figures = [*column_figures(table, column), *adapter_figures(table, column)]
-        sections.append(f'<h2>{escape(column[0])}</h2>\n<div class="figures">\n{figures_html(figures)}\n</div>')
+        of_column = {run.directory for (_, of), cell in table.cells.items() if of == column for run in cell.runs}
+        if of_column <= drawn:  # another test score of the same runs
+            heading, figures = table.column_name(column), [score_figure(table, column)]
+        else:
+            heading, figures = column[0], [*column_figures(table, column), *adapter_figures(table, column)]
+        drawn |= of_column
+        sections.append(f'<h2>{escape(heading)}</h2>\n<div class="figures">\n{figures_html(figures)}\n</div>')
     return Template(TEMPLATE.read_text()).substitute(
         title=escape(title),
         summary=summary,
@@ -44,7 +51,7 @@ def html_page(table: ResultsTable, title: str) -> str:
 def _results(table: ResultsTable) -> str:
     has_published = any(cell.published for cell in table.cells.values())
     header = ["arm", *(f"{task}<br><small>{metric}</small>" for task, metric in map(_escaped, table.columns))]
-    header += ["trained", "rate", "seeds", *(["published"] if has_published else [])]
+    header += ["trained", "rate", "seeds", *(["published %"] if has_published else [])]
     rows = []
     for arm in table.arms:
         cells = [cell for column in table.columns if (cell := table.cells.get((arm, column)))]
@@ -88,7 +95,7 @@ def _against_best(table: ResultsTable, column: Column) -> str:
         rows.append([escape(arm), score_text(result.difference), str(result.difference.count), p])
     if not rows:
         return ""
-    header = [escape(column[0]), f"difference to {escape(best)}", "pairs", "p"]
+    header = [escape(table.column_name(column)), f"difference to {escape(best)}", "pairs", "p"]
     return f'<div class="scroll">\n{_table(header, rows)}\n</div>'
 
 

@@ -27,7 +27,7 @@ class Published:
 
 
 def published_score(run: Run) -> Published | None:
-    """Return the published score for a run's task, trained factors and rank, or None."""
+    """Return the published score for a run's task, score, trained factors and rank, or None."""
     record = run.record
     trained = {(True, True): "both", (True, False): "A", (False, True): "B"}.get(
         (bool(record.get("trained_A")), bool(record.get("trained_B")))
@@ -35,13 +35,15 @@ def published_score(run: Run) -> Published | None:
     ranks = set((record.get("ranks") or {}).values())
     if trained is None or len(ranks) != 1:
         return None
-    return _published().get((run.task.lower(), trained, ranks.pop()))
+    return _published().get((run.task.lower(), run.test_metric, trained, ranks.pop()))
 
 
 @cache
-def _published() -> dict[tuple[str, str, int], Published]:
+def _published() -> dict[tuple[str, str, str, int], Published]:
     with Path(__file__).with_suffix(".csv").open(newline="") as file:
         return {
-            (row["task"], row["trained"], int(row["rank"])): Published(float(row["value"]), row["source"])
+            (row["task"], row["metric"], row["trained"], int(row["rank"])): Published(
+                float(row["value"]), row["source"]
+            )
             for row in csv.DictReader(file)
         }

@@ -17,7 +17,7 @@ CONFIG, RECORD, METRICS, OUTCOME = "config.yaml", "record.json", "metrics.csv", 
 
 @dataclass(frozen=True)
 class Run:
-    """One finished run.
+    """One finished run, by one of its test scores.
 
     Args:
         directory: Where it is.
@@ -25,8 +25,10 @@ class Run:
         arm: How it was trained.
         learning_rate: Learning rate.
         seed: Seed that the run goes by.
-        metric: Name of the score without its stage, such as "accuracy".
-        mode: "max" if more of it is better, else "min".
+        metric: Name of the validation score without its stage, such as "accuracy".
+        test_metric: Name of the test score; another where there are several test sets, such as "ood_accuracy".
+        mode: "max" if more of the validation score is better, else "min".
+        test_mode: The same of the test score.
         validation: The score on validation data at the chosen checkpoint.
         test: The score on test data.
         record: What `RunRecord` wrote.
@@ -39,7 +41,9 @@ class Run:
     learning_rate: float
     seed: int
     metric: str
+    test_metric: str
     mode: str
+    test_mode: str
     validation: float
     test: float
     record: Mapping[str, Any]
@@ -47,8 +51,8 @@ class Run:
 
     @property
     def column(self) -> tuple[str, str]:
-        """Task and metric: what is comparable."""
-        return self.task, self.metric
+        """Task and test score: what is comparable."""
+        return self.task, self.test_metric
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,13 @@ class RunsFound:
     notes: Sequence[str]
 
 
-def read_runs(paths: Iterable[Path | str]) -> RunsFound:
+def read_runs(paths: Iterable[Path | str], metrics: Sequence[str] = ()) -> RunsFound:
     """Read all runs in and below some directories; what cannot be used is noted and never a reason to stop.
 
     Args:
         paths: Run directories, or directories that hold some.
+        metrics: Test scores to read, each as a run of its own; none takes the one that goes by the name of the
+            validation score, or those whose names end with it, as `ood_accuracy` ends with accuracy.
 
     Raises:
         FileNotFoundError: If a path is no directory.
@@ -76,17 +82,22 @@ def read_runs(paths: Iterable[Path | str]) -> RunsFound:
     runs: list[Run] = []
     notes: list[str] = []
     seen: dict[tuple[object, ...], Path] = {}
+    arms_tried: list[str] = []
     for directory in _run_directories(map(Path, paths)):
-        run = _read_run(directory)
-        if isinstance(run, str):
-            notes.append(run)
+        of_directory = _read_run(directory, metrics)
+        if isinstance(of_directory, str):
+            notes.append(of_directory)
+            arms_tried += [arm] if (arm := _json(directory / OUTCOME).get("arm")) else []
             continue
+        run = of_directory[0]
         key = (*run.column, run.arm, run.learning_rate, run.seed)
         if key in seen:
             notes.append(f"`{directory}` repeats seed {run.seed} of `{seen[key]}` and is left out.")
             continue
         seen[key] = directory
-        runs.append(run)
+        runs += of_directory
+    finished = {run.arm for run in runs}
+    notes += [f"arm {arm} has no finished run to report." for arm in dict.fromkeys(arms_tried) if arm not in finished]
     runs, mixed = _without_mixed_settings(runs)
     return RunsFound(runs, [*notes, *mixed])
 
@@ -119,8 +130,8 @@ def _natural(part: str) -> tuple[str, float]:
         return part, 0.0
 
 
-def _read_run(directory: Path) -> Run | str:
-    """Return the run in a directory, or why there is none."""
+def _read_run(directory: Path, metrics: Sequence[str]) -> list[Run] | str:
+    """Return the run in a directory, once for each test score, or why there is none."""
     outcome = _json(directory / OUTCOME)
     if outcome.get("status") == "failed":
         return f"`{directory}` failed and is left out: {outcome.get('error')}"
@@ -128,33 +139,56 @@ def _read_run(directory: Path) -> Run | str:
     if not record or not (directory / CONFIG).is_file():
         return f"`{directory}` is incomplete and is left out: it lacks {RECORD if not record else CONFIG}."
     config = yaml.safe_load((directory / CONFIG).read_text())
-    monitor = record.get("monitor") or _first_metric(record["metrics"], "val/")
+    found = record["metrics"]
+    monitor = record.get("monitor") or _first_metric(found, "val/")
     if not monitor:
         return f"`{directory}` logged no validation metric and is left out."
-    metric = monitor.partition("/")[2]
+    metric, mode = monitor.partition("/")[2], record.get("mode")
     validation = record.get("validation")
     if validation is None:
-        validation = record["metrics"].get(monitor)
-    test = record["metrics"].get(f"test/{metric}")
-    if validation is None or test is None:
-        if validation is None:
-            return f"`{directory}` has no {monitor} and is left out: it was never validated."
-        return f"`{directory}` has no test/{metric} and is left out; fit with `--test_after_fit=true`."
-    if not (math.isfinite(validation) and math.isfinite(test)):
-        return f"`{directory}` diverged (validation {validation}, test {test}) and is left out."
-    return Run(
-        directory=directory,
-        task=outcome.get("task") or _task_name(config),
-        arm=outcome.get("arm") or _arm_name(config),
-        learning_rate=outcome.get("learning_rate") or _optimizer(config).get("lr", math.nan),
-        seed=outcome.get("seed", config.get("seed_everything", 0)),
-        metric=metric,
-        mode=record.get("mode") or ("min" if "loss" in metric else "max"),
-        validation=validation,
-        test=test,
-        record=record,
-        settings=_settings(config),
-    )
+        validation = found.get(monitor)
+    if validation is None:
+        return f"`{directory}` has no {monitor} and is left out: it was never validated."
+    chosen = metrics or _test_metrics(found, metric)
+    missing = [name for name in chosen if f"test/{name}" not in found]
+    if missing:
+        tested = ", ".join(name.removeprefix("test/") for name in sorted(found) if name.startswith("test/"))
+        hint = f"it has {tested}." if tested else "fit with `--test_after_fit=true`."
+        return f"`{directory}` has no test/{missing[0]} and is left out; {hint}"
+    for name, value in ((monitor, validation), *((f"test/{name}", found[f"test/{name}"]) for name in chosen)):
+        if not math.isfinite(value):
+            return f"`{directory}` diverged ({name} is {value}) and is left out."
+    mode = mode or _mode(metric)
+    return [
+        Run(
+            directory=directory,
+            task=outcome.get("task") or _task_name(config),
+            arm=outcome.get("arm") or _arm_name(config),
+            learning_rate=outcome.get("learning_rate") or _optimizer(config).get("lr", math.nan),
+            seed=outcome.get("seed", config.get("seed_everything", 0)),
+            metric=metric,
+            test_metric=name,
+            mode=mode,
+            test_mode=mode if name.endswith(metric) else _mode(name),
+            validation=validation,
+            test=found[f"test/{name}"],
+            record=record,
+            settings=_settings(config),
+        )
+        for name in chosen
+    ]
+
+
+def _test_metrics(metrics: Mapping[str, float], metric: str) -> list[str]:
+    """Return the test scores that go with a validation score."""
+    if f"test/{metric}" in metrics:
+        return [metric]
+    names = [name.removeprefix("test/") for name in metrics if name.startswith("test/")]
+    return [name for name in names if "/" not in name and name.endswith(f"_{metric}")] or [metric]
+
+
+def _mode(metric: str) -> str:
+    return "min" if metric.endswith(("loss", "gap", "error", "perplexity")) else "max"
 
 
 def _without_mixed_settings(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
@@ -205,8 +239,9 @@ def _flat(value: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 def _task_name(config: Mapping[str, Any]) -> str:
     data = config.get("data") or {}
     name = str(data.get("class_path", "unknown task")).rpartition(".")[2].removesuffix("DataModule")
-    detail = (data.get("init_args") or {}).get("task")
-    return f"{name} {detail}" if detail else name
+    arguments = data.get("init_args") or {}
+    detail = arguments.get("task") or arguments.get("dataset")
+    return str(detail or name)
 
 
 def _arm_name(config: Mapping[str, Any]) -> str:

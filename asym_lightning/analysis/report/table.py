@@ -54,7 +54,7 @@ class ResultsTable:
 
     Args:
         arms: Rows, in the order in which they were found.
-        columns: Task and metric of each column.
+        columns: Task and test score of each column.
         cells: Cells by arm and column; some may be missing.
         notes: What a reader has to know, in sentences.
     """
@@ -70,7 +70,7 @@ class ResultsTable:
 
     def mode(self, column: Column) -> str:
         """Return "max" if more is better on a task, else "min"."""
-        return next(cell.runs[0].mode for (_, of), cell in self.cells.items() if of == column)
+        return next(cell.runs[0].test_mode for (_, of), cell in self.cells.items() if of == column)
 
     def compare(self, first: str, second: str, column: Column) -> PairedTest:
         """Test an arm against another on one task.
@@ -82,6 +82,11 @@ class ResultsTable:
             if (arm, column) not in self.cells:
                 raise ValueError(f"arm {arm!r} has no result on {column[0]}; those that have: {self._arms_on(column)}.")
         return paired_test(self.cells[first, column].scores_by_seed, self.cells[second, column].scores_by_seed)
+
+    def column_name(self, column: Column) -> str:
+        """Return the task, and the test score as well where a task has several."""
+        is_alone = [task for task, _ in self.columns].count(column[0]) == 1
+        return column[0] if is_alone else f"{column[0]} ({column[1]})"
 
     def _arms_on(self, column: Column) -> str:
         return ", ".join(arm for arm in self.arms if (arm, column) in self.cells)
@@ -146,7 +151,7 @@ def _chosen(runs: Sequence[Run], notes: list[str]) -> Cell:
 
 
 def _mark_best(column_cells: Mapping[str, Cell], cells: dict[tuple[str, Column], Cell], column: Column) -> None:
-    sign = 1 if next(iter(column_cells.values())).runs[0].mode == "max" else -1
+    sign = 1 if next(iter(column_cells.values())).runs[0].test_mode == "max" else -1
     best_arm = max(column_cells, key=lambda arm: sign * column_cells[arm].score.mean)
     best = column_cells[best_arm]
     for arm, cell in column_cells.items():
@@ -164,11 +169,13 @@ def _is_within_error(best: Cell, other: Cell) -> bool:
 
 def _column_notes(table: ResultsTable) -> list[str]:
     notes = []
-    tasks = [task for task, _ in table.columns]
-    for task in dict.fromkeys(tasks):
-        if tasks.count(task) > 1:
-            metrics = ", ".join(metric for of, metric in table.columns if of == task)
-            notes.append(f"runs on {task} were scored by different metrics ({metrics}), each in a column of its own.")
+    chosen_by: dict[str, set[str]] = {}
+    for (_, (task, _)), cell in table.cells.items():
+        chosen_by.setdefault(task, set()).add(cell.runs[0].metric)
+    for task, metrics in chosen_by.items():
+        if len(metrics) > 1:
+            listed = ", ".join(sorted(metrics))
+            notes.append(f"runs on {task} were scored by different metrics ({listed}), each in a column of its own.")
     for column in table.columns:
         of_column = {arm: cell for (arm, of), cell in table.cells.items() if of == column}
         backbones = {str(cell.runs[0].settings.get("model.init_args.backbone")) for cell in of_column.values()}

@@ -13,7 +13,7 @@ import yaml
 from asym_lightning.cli.sweep.plan import SEEDS, Arm, Sweep, scheme_arms
 
 DESCRIPTION = """Run arms x learning rates x seeds, each as an ordinary fit in a directory of its own, and report them.
-Each arm's learning rate is chosen on validation data; test data are looked at for the chosen rate alone.
+Each arm's learning rate is chosen on validation data; test scores are reported for the chosen rate alone.
 The same command continues a sweep that was interrupted. Options after -- go to every fit."""
 
 EXAMPLES = """examples:

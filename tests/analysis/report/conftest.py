@@ -11,6 +11,7 @@ def write_run(tmp_path):
     def write(
         arm="b_only", seed=0, test=0.8, *, task="digits", rate=0.01, validation=None, metric="accuracy", name=None,
         rank=8, backbone="vit_digits", trained=100, status="finished", record=True, outcome=True, mode="max",
+        tests=None,
     ):  # fmt: skip
         directory = tmp_path / (name or f"{task}/{arm}/lr_{rate:g}/seed_{seed}")
         directory.mkdir(parents=True)
@@ -33,7 +34,7 @@ def write_run(tmp_path):
                 "monitor": f"val/{metric}",
                 "mode": mode,
                 "validation": test - 0.01 if validation is None else validation,
-                "metrics": {} if test is None else {f"test/{metric}": test, f"val/{metric}": test},
+                "metrics": {} if test is None else {f"val/{metric}": test, **(tests or {f"test/{metric}": test})},
                 "trained": trained,
                 "total": 1000,
                 "trained_A": 0,

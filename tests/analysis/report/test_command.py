@@ -37,13 +37,30 @@ def test_writes_table_and_page(runs, capsys):
     assert main(["report", str(runs), "--title", "Digits & more", "--compare", "b_only_r8", "head_only"]) == 0
     printed = capsys.readouterr().out
     assert "| b_only_r8 | **0.870 ± 0.006** | 14,794 | 0.1 | 3 |" in printed
-    assert "b_only_r8 - head_only on digits: 0.130 ± 0.006 (3 pairs, p of the paired t-test 0.002)" in printed
+    assert (
+        "b_only_r8 - head_only on digits (accuracy): 0.130 ± 0.006 (3 pairs, p of the paired t-test 0.002)" in printed
+    )
     rows = list(csv.DictReader((runs / "table.csv").open()))
     assert [(row["arm"], row["is_best"]) for row in rows] == [("b_only_r8", "True"), ("head_only", "False")]
     assert float(rows[0]["test_mean"]) == pytest.approx(0.87)
     latex = (runs / "table.tex").read_text()
     assert r"b\_only\_r8 & \textbf{0.870 $\pm$ 0.006} & 14,794 \\" in latex
     assert latex.count("&") == 2 * 3
+
+
+def test_further_test_scores_share_the_charts_of_their_runs(write_run, tmp_path, capsys):
+    for seed in (0, 1):
+        write_run("b_only_r8", seed, tests={"test/ood_accuracy": 0.6 + 0.1 * seed, "test/in_domain_accuracy": 0.8})
+    assert main(["report", str(tmp_path)]) == 0
+    assert "| digits (ood_accuracy) | digits (in_domain_accuracy) |" in capsys.readouterr().out
+    page = (tmp_path / "report.html").read_text()
+    assert "1 arms on 1 task, 2 runs" in page
+    assert page.count(">Learning curves<") == 1
+    assert page.count(">Score against trained parameters<") == 2
+    assert (
+        "arm & digits (ood\\_accuracy) & digits (in\\_domain\\_accuracy) & trained"
+        in (tmp_path / "table.tex").read_text()
+    )
 
 
 class Tags(HTMLParser):

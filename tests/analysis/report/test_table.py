@@ -6,8 +6,8 @@ from asym_lightning.analysis.report.table import results_table
 
 @pytest.fixture
 def table_of(tmp_path):
-    def read():
-        found = read_runs([tmp_path])
+    def read(metrics=()):
+        found = read_runs([tmp_path], metrics)
         return results_table(found.runs, found.notes)
 
     return read
@@ -95,10 +95,31 @@ def test_one_data_set_for_validation_and_test_is_noted(write_run, table_of):
 
 
 def test_published_numbers_stand_beside_ones_own(write_run, table_of):
-    write_run("b_only_r8", task="vlcs")
-    cell = table_of().cells["b_only_r8", ("vlcs", "accuracy")]
-    assert cell.published is not None
-    assert cell.published.value == 75.81
+    write_run("b_only_r8", task="vlcs", tests={"test/ood_accuracy": 0.7, "test/in_domain_accuracy": 0.8})
+    cells = table_of().cells
+    published = cells["b_only_r8", ("vlcs", "ood_accuracy")].published
+    assert published is not None
+    assert published.value == 75.81
+    assert cells["b_only_r8", ("vlcs", "in_domain_accuracy")].published is None  # another score
+
+
+def test_several_test_scores_of_one_choice_are_columns(write_run, table_of):
+    for arm, ood, gap in (("b_only", 0.7, 0.1), ("lora", 0.6, 0.05)):
+        tests = {"test/ood_accuracy": ood, "test/sketch/accuracy": 0.5, "test/train_gap": gap}
+        write_run(arm, 0.8, tests=tests)
+    table = table_of()
+    assert table.columns == [("digits", "ood_accuracy")]
+    assert not any("different metrics" in note for note in table.notes)
+    asked = table_of(metrics=["ood_accuracy", "train_gap"])
+    assert asked.columns == [("digits", "ood_accuracy"), ("digits", "train_gap")]
+    assert [asked.best_arm(column) for column in asked.columns] == ["b_only", "lora"]  # of a gap, less is better
+
+
+def test_a_test_score_that_was_not_taken_is_noted_with_those_that_were(write_run):
+    directory = write_run()
+    notes = read_runs([directory], ["f1"]).notes
+    assert "has no test/f1 and is left out; it has accuracy." in notes[0]
+    assert notes[1] == "arm b_only has no finished run to report."
 
 
 def test_nothing_to_report_is_an_error_that_says_what_was_found(write_run, table_of):
