@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+STEPS_AT_A_TIME = 32768
+
 
 def draw_seed() -> Tensor:
     """One int64 on the CPU from torch's global generator: seeded, resumable, and replayed by gradient checkpointing."""
@@ -49,13 +51,25 @@ def _drop(x: Tensor, seed: Tensor, p: float) -> None:
 def _dropped_positions(num_entries: int, seed: Tensor, p: float) -> Tensor:
     """Sorted flat positions of the dropped entries among ``num_entries``."""
     # At least mean + 10 standard deviations: 0.1 n p + 251 >= 10 sqrt(n p) for every n.
-    num_gaps = int(1.1 * p * num_entries) + 251
+    positions = np.empty(int(1.1 * p * num_entries) + 251, np.int64)
     # numpy's SFC64 gives random bits three times as fast as torch's generator, in a stream that numpy keeps stable.
-    bits = torch.from_numpy(np.random.SFC64(int(seed)).random_raw(num_gaps // 2 + 1)).view(torch.int32)[:num_gaps]
-    uniform = bits.bitwise_and_(0x7FFFFFFF).to(torch.float32).add_(1.0)  # times 2^-31, in (0, 1]: never log(0)
-    gaps = uniform.log_().sub_(31 * math.log(2)).mul_(1 / math.log1p(-p)).floor_()
-    positions = gaps.to(torch.int64).add_(1).cumsum_(0).sub_(1)
-    return positions[: int(torch.searchsorted(positions, num_entries))]
+    generator = np.random.SFC64(int(seed))
+    last = -1
+    # On one core and a cache's worth at a time: for this little arithmetic, waiting for a second core costs more.
+    for start in range(0, len(positions), STEPS_AT_A_TIME):
+        part = positions[start : start + STEPS_AT_A_TIME]
+        steps = generator.random_raw(len(part) // 2 + 1).view(np.int32)[: len(part)].astype(np.float32)
+        np.abs(steps, out=steps)
+        steps += np.float32(0.5)
+        steps *= np.float32(2**-31)  # uniform in (0, 1]
+        np.log(steps, out=steps)
+        steps *= np.float32(1 / math.log1p(-p))
+        steps += np.float32(1)  # the next drop is one place beyond the gap
+        part[:] = steps  # rounded down
+        part[0] += last
+        np.cumsum(part, out=part)
+        last = part[-1]
+    return torch.from_numpy(positions[: np.searchsorted(positions, num_entries)])
 
 
 @torch.library.custom_op("asym_lightning::drop_", mutates_args=("x",))
