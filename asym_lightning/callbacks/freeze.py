@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from asym_lightning.adapters import LowRankAdapter, adapters_by_name
 from asym_lightning.adapters.moments import drop_state
 from asym_lightning.adapters.rank import orthonormalize, rank_groups
+from asym_lightning.adapters.shards import whole
 from asym_lightning.callbacks.backbone import adapted_backbone
 from asym_lightning.callbacks.data_parallel import exchange_only_what_trains
 from asym_lightning.callbacks.stall import StallDetector
@@ -217,5 +218,5 @@ class FreezeA(Callback):
 
 def _digest(factor: Tensor) -> str:
     """SHA-256 of the numbers, bit for bit."""
-    data = factor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    data = whole(factor).cpu().contiguous().view(torch.uint8).numpy().tobytes()
     return hashlib.sha256(data).hexdigest()

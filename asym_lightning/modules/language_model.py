@@ -51,7 +51,7 @@ def create_language_model(
     dtype = getattr(torch, precision)
     try:
         if not pretrained:
-            return auto_class.from_config(config).to(dtype)
+            return auto_class.from_config(config, dtype=dtype)
         return auto_class.from_pretrained(source, config=config, dtype=dtype)
     except (OSError, ValueError) as error:
         raise ValueError(f"the backbone {source!r} cannot be built ({architecture}): {_line(error)}") from error

@@ -60,6 +60,16 @@ def bundled_backbones() -> list[str]:
     return sorted(folder.parent.name for folder in BUNDLED.glob("*/config.json"))
 
 
+def timm_folder(source: str) -> str | None:
+    """The local folder or hub repository of a backbone; None for one that goes by timm's name.
+
+    >>> timm_folder("vit_digits").endswith("vit_digits"), timm_folder("vit_tiny_patch16_224")
+    (True, None)
+    """
+    scheme, _, place = _timm_name(source).partition(":")
+    return place if scheme in ("local-dir", "hf-hub") else None
+
+
 def _timm_name(source: str) -> str:
     """Return what `timm.create_model` calls the model, after checking that it exists."""
     if source in bundled_backbones():
