@@ -11,7 +11,7 @@ import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,8 @@ from asym_lightning.adapters.targets import adapted_class_of, is_within, output_
 if TYPE_CHECKING:
     from asym_lightning.adapters.quantized_layers import QuantizedLinear
 
-QUANTIZATIONS = ("nf4", "int8")
+Quantization = Literal["nf4", "int8"]
+QUANTIZATIONS = get_args(Quantization)
 DEVICES = ("cpu", "cuda", "xpu", "hpu", "mps")
 _ATTRIBUTE = "weight_before_dequantization"
 
@@ -130,7 +131,7 @@ def prepare_quantized(model: nn.Module, heads: Sequence[str] = ()) -> None:
         if is_within(name, heads):
             raise ValueError(
                 f"The head `{name}` is quantised, hence can't be trained: leave it out of the quantisation "
-                "(`ignore_modules` of Lightning's plugin, `llm_int8_skip_modules` of transformers)."
+                "(in transformers by `llm_int8_skip_modules`)."
             )
         keep_gradients(layer)
 

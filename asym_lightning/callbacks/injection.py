@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import BitsandbytesPrecision
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -41,6 +42,9 @@ class AdapterInjection(Callback):
     running statistics of batch normalisations included. With `precision: bf16-true` it is in bfloat16, while adapters
     and whatever else trains stay in float32.
 
+    A backbone that the module quantises with bitsandbytes, by `quantize_backbone` or otherwise, is adapted as it is.
+    Lightning's `BitsandbytesPrecision` is refused: it would put its layers in place of the adapted ones.
+
     Before the first step every adapter and head has to be in an optimizer. One that was made earlier, like the
     automatic one of LightningCLI, lacks them; if there is a single optimizer with a single parameter group they are
     added to that group, otherwise the run is refused. Frozen parameters may stay in an optimizer: they get no gradient,
@@ -61,7 +65,8 @@ class AdapterInjection(Callback):
             modules that use a part of their layers in each step, as with several optimizers that take turns.
 
     Raises:
-        ValueError: On start, if there is no such backbone, head or target, or if `check_after` is less than 1.
+        ValueError: On start, if there is no such backbone, head or target, or Lightning's `BitsandbytesPrecision`; if
+            `check_after` is less than 1.
         RuntimeError: On start, if there is a second injection, a trained parameter in no optimizer, or, in
             data-parallel training, a frozen one that differs between processes; after `check_after` steps, if an
             adapter got no gradient.
@@ -120,6 +125,11 @@ class AdapterInjection(Callback):
         injections = [c for c in trainer.callbacks if isinstance(c, AdapterInjection)]  # type: ignore[attr-defined]
         if len(injections) > 1:
             raise RuntimeError("There are two AdapterInjection callbacks, but a module is adapted once; remove one.")
+        if isinstance(trainer.precision_plugin, BitsandbytesPrecision):
+            raise ValueError(
+                "Lightning's `BitsandbytesPrecision` would put its layers in place of the adapted ones: leave it out "
+                "and call `asym_lightning.adapters.quantize_backbone` where the module builds its backbone."
+            )
         config = scheduled_config(trainer, self.adapter)
         build = pl_module.configure_model
 

@@ -10,13 +10,18 @@ from asym_lightning.cli.run_options import run_parser
 
 DESCRIPTION = """Write the model of a finished run as a full checkpoint with the adapter folded in: for Hugging Face
 models a folder that from_pretrained loads, tokenizer included; for timm models config.json and model.safetensors, which
-timm.create_model("local-dir:DIR", pretrained=True) loads. Neither needs this package."""
+timm.create_model("local-dir:DIR", pretrained=True) loads. Neither needs this package. A quantised backbone is merged in
+the precision that it had before, if --dequantize allows that."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    options = run_parser("merge", DESCRIPTION).parse_args(arguments)
-    from asym_lightning.adapters import merge_adapters
+    parser = run_parser("merge", DESCRIPTION)
+    parser.add_argument(
+        "--dequantize", action="store_true", help="write a quantised backbone as the dense weights it computed with"
+    )
+    options = parser.parse_args(arguments)
+    from asym_lightning.adapters import QuantizedPart, merge_adapters
     from asym_lightning.cli.hub import check_login, new_folder, push_folder
     from asym_lightning.cli.trained_run import load_trained_run
 
@@ -25,13 +30,16 @@ def main(arguments: Sequence[str]) -> int:
     with new_folder(options.output) as folder:
         run = load_trained_run(options.run, options.checkpoint)
         backbone: Any = run.model.backbone
-        merge_adapters(backbone, keep_weights=False)
+        quantized = QuantizedPart.of(backbone)
+        merge_adapters(backbone, keep_weights=False, dequantize=options.dequantize)
         save_plain(backbone, folder)
         if run.tokenizer_name is not None:
             from transformers import AutoTokenizer
 
             AutoTokenizer.from_pretrained(run.tokenizer_name).save_pretrained(folder)
     print(f"merged  {options.output}")
+    if quantized.num_layers:
+        print(f"        {quantized.num_layers} layers, which were {' and '.join(quantized.kinds)}, are dense again")
     if options.push_to_hub:
         print(f"hub     {push_folder(options.output, options.push_to_hub, options.private)}")
     return 0

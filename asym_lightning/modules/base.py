@@ -10,6 +10,8 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.plugins import BitsandbytesPrecision
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -18,15 +20,19 @@ from torchmetrics import MetricCollection
 from asym_lightning.adapters import (
     AdapterConfig,
     InjectionReport,
+    adapter_layers,
+    check_quantization,
     fill_checkpoint,
     freeze_backbone,
     inject_adapters,
+    quantize_backbone,
     restore_checkpoint,
     trainable_parameters,
     untrained_adapters,
 )
 from asym_lightning.adapters.checkpoints import RANDOM_STATE_KEY
 from asym_lightning.adapters.precision import at_least_float32, train_in_float32
+from asym_lightning.adapters.quantization import DEVICES, Quantization
 from asym_lightning.adapters.random_state import set_random_state
 from asym_lightning.adapters.replicas import check_replicas, leave_frozen_out_of_ddp
 from asym_lightning.adapters.targets import find_heads
@@ -80,9 +86,11 @@ class AdapterModule(LightningModule, ABC):
             normalisation layers, which are the parameters with one dimension.
         scheduler: Learning-rate schedule: a `WarmupSchedule`, which moves each step and knows how many there
             are, or a scheduler of `torch.optim.lr_scheduler`, which moves each epoch; None keeps the rate constant.
+        quantization: Keep the linear layers of the frozen backbone in 4 bits (`nf4`) or 8 (`int8`); None leaves them.
 
     Raises:
-        ValueError: If there is an `adapter` and `train_backbone` as well.
+        ValueError: If there is an `adapter` and `train_backbone` as well, or `train_backbone` and `quantization`.
+        ModuleNotFoundError: If there is a `quantization` and bitsandbytes is not installed.
     """
 
     def __init__(
@@ -92,6 +100,7 @@ class AdapterModule(LightningModule, ABC):
         train_backbone: bool = False,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+        quantization: Quantization | None = None,
     ) -> None:
         super().__init__()
         if adapter is not None and train_backbone:
@@ -99,6 +108,12 @@ class AdapterModule(LightningModule, ABC):
                 "`train_backbone: true` trains the whole backbone and cannot be combined with an `adapter`: "
                 "set `adapter: null` for full fine-tuning, or `train_backbone: false` for the adapter."
             )
+        if quantization is not None:
+            if train_backbone:
+                raise ValueError(
+                    "`train_backbone: true` trains what `quantization` would freeze: set `quantization: null`."
+                )
+            check_quantization(quantization)
         if isinstance(adapter, Mapping):  # as they come back from a checkpoint
             adapter = AdapterConfig(**adapter)
         if isinstance(scheduler, Mapping):
@@ -108,6 +123,7 @@ class AdapterModule(LightningModule, ABC):
         self.train_backbone = train_backbone
         self.optimizer = optimizer
         self.scheduler = scheduler
+        self.quantization = quantization
         self.injection_report: InjectionReport | None = None
         # In a tuple, or a module would be registered here as well as under `backbone`.
         self._backbone_source = (backbone,)
@@ -147,6 +163,8 @@ class AdapterModule(LightningModule, ABC):
         if hasattr(self, "backbone"):
             return
         backbone = self.build_backbone(self._backbone_source[0])
+        if self.quantization is not None and not adapter_layers(backbone):
+            self.quantize(backbone)
         if self.adapter is not None:
             config = self.adapter
             if config.heads is None:
@@ -163,6 +181,39 @@ class AdapterModule(LightningModule, ABC):
             train_in_float32(self, backbone)
             leave_frozen_out_of_ddp(self, backbone)
         self.train(self.training)  # Lightning keeps the mode it finds, and Hugging Face models start in eval mode
+
+    def setup(self, stage: str) -> None:
+        """Refuse, before anything is built, where a quantised backbone can't run.
+
+        Raises:
+            ValueError: If the strategy shards parameters, or bitsandbytes does not know the device.
+        """
+        if isinstance(self.trainer.precision_plugin, BitsandbytesPrecision):
+            raise ValueError(
+                "Lightning's `BitsandbytesPrecision` would quantise the heads too, which are to train: leave it out "
+                "and set `quantization` to nf4 or int8."
+            )
+        if self.quantization is None:
+            return
+        strategy = self.trainer.strategy
+        if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
+            raise ValueError(
+                f"`quantization: {self.quantization}` gives weights that {type(strategy).__name__} can't shard: use "
+                "one device, or the strategy ddp."
+            )
+        device = strategy.root_device.type
+        if device not in DEVICES:
+            raise ValueError(
+                f"`quantization: {self.quantization}` does not run on a {device} device; bitsandbytes knows "
+                f"{', '.join(DEVICES)}."
+            )
+
+    def quantize(self, backbone: nn.Module) -> None:
+        """Quantise a backbone that has no adapters yet, but for its heads."""
+        assert self.quantization is not None
+        named = None if self.adapter is None else self.adapter.heads
+        heads = find_heads(backbone, self.heads(backbone) if named is None else named)
+        quantize_backbone(backbone, self.quantization, heads)
 
     def train(self, mode: bool = True) -> AdapterModule:
         """Switch to training (or evaluation) mode, but for frozen batch normalisation."""

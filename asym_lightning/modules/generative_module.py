@@ -17,6 +17,7 @@ from torchmetrics import Metric, MetricCollection
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from asym_lightning.adapters import AdapterConfig
+from asym_lightning.adapters.quantization import Quantization
 from asym_lightning.modules.base import AdapterModule
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.language_model import Architecture, Precision, create_language_model, num_embeddings
@@ -53,6 +54,7 @@ class GenerativeModule(AdapterModule):
         num_test_samples: The same in testing.
         optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
         scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; None keeps the rate constant.
+        quantization: Keep the linear layers of the frozen backbone in 4 bits (`nf4`) or 8 (`int8`); None leaves them.
 
     Raises:
         ValueError: If there is an `adapter` and `train_backbone` as well, or a number is negative.
@@ -77,8 +79,9 @@ class GenerativeModule(AdapterModule):
         num_test_samples: int | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+        quantization: Quantization | None = None,
     ) -> None:
-        super().__init__(backbone, adapter, train_backbone, optimizer, scheduler)
+        super().__init__(backbone, adapter, train_backbone, optimizer, scheduler, quantization)
         for name, number in {"num_val_samples": num_val_samples, "num_test_samples": num_test_samples}.items():
             if number is not None and number < 0:
                 raise ValueError(f"`{name}` must not be negative, or null for all: {number}.")

@@ -14,6 +14,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from asym_lightning.adapters import AdapterConfig
+from asym_lightning.adapters.quantization import Quantization
 from asym_lightning.adapters.targets import matches
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
@@ -42,6 +43,7 @@ class ImageClassifier(EvaluationSetsModule):
             `patch_embed` and `blocks.0`; [] freezes none.
         optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
         scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; null keeps the rate constant.
+        quantization: Keep the linear layers of the frozen backbone in 4 bits (`nf4`) or 8 (`int8`); null leaves them.
 
     Raises:
         ValueError: If there is an `adapter` and `train_backbone` as well, or an argument is out of range.
@@ -67,8 +69,9 @@ class ImageClassifier(EvaluationSetsModule):
         frozen_layers: Sequence[str] = (),
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+        quantization: Quantization | None = None,
     ) -> None:
-        super().__init__(backbone, adapter, train_backbone, optimizer, scheduler)
+        super().__init__(backbone, adapter, train_backbone, optimizer, scheduler, quantization)
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"`label_smoothing` must be in [0, 1], not {label_smoothing}.")
         if mixup < 0:

@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from asym_lightning.adapters import AdapterConfig
+from asym_lightning.adapters.quantization import Quantization
 from asym_lightning.modules.base import StepOutput
 from asym_lightning.modules.chunked_cross_entropy import IGNORED, chunked_cross_entropy
 from asym_lightning.modules.decoding import Decoding
@@ -49,6 +50,7 @@ class InstructionTuner(GenerativeModule):
         num_test_samples: The same in testing.
         optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
         scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; null keeps the rate constant.
+        quantization: Keep the linear layers of the frozen backbone in 4 bits (`nf4`) or 8 (`int8`); null leaves them.
 
     Raises:
         ValueError: If there is an `adapter` and `train_backbone` as well, or a number is out of range.
@@ -85,6 +87,7 @@ class InstructionTuner(GenerativeModule):
         num_test_samples: int | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+        quantization: Quantization | None = None,
     ) -> None:
         super().__init__(
             backbone,
@@ -99,6 +102,7 @@ class InstructionTuner(GenerativeModule):
             num_test_samples,
             optimizer,
             scheduler,
+            quantization,
         )
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"`chunk_size` must be at least 1, or null for all positions, not {chunk_size}.")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from asym_lightning.adapters import AdapterConfig, load_adapters
+from asym_lightning.adapters.quantization import Quantization
 from asym_lightning.modules.base import AdapterModule, StepOutput
 from asym_lightning.modules.language_model import (
     Precision,
@@ -45,6 +46,7 @@ class MMLUEvaluator(AdapterModule):
         pretrained: Load pretrained weights; false starts the backbone from random ones.
         precision: Precision of the backbone's weights in memory.
         model_args: Fields of the model's config that differ.
+        quantization: Keep the linear layers of the frozen backbone in 4 bits (`nf4`) or 8 (`int8`); null leaves them.
 
     Raises:
         ValueError: If there is an `adapter` and an `adapter_directory` as well.
@@ -58,8 +60,9 @@ class MMLUEvaluator(AdapterModule):
         pretrained: bool = True,
         precision: Precision = "float32",
         model_args: dict[str, Any] | None = None,
+        quantization: Quantization | None = None,
     ) -> None:
-        super().__init__(backbone, adapter)
+        super().__init__(backbone, adapter, quantization=quantization)
         if adapter is not None and adapter_directory is not None:
             raise ValueError("`adapter` and `adapter_directory` are two ways to say the same: give one of them.")
         self.adapter_directory = adapter_directory
@@ -77,6 +80,8 @@ class MMLUEvaluator(AdapterModule):
             else source
         )
         if self.adapter_directory is not None:
+            if self.quantization is not None:
+                self.quantize(model)
             load_adapters(model, self.adapter_directory)
         self._longest = longest_sequence(model)
         base: Any = model.base_model

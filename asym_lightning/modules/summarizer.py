@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from asym_lightning.adapters import AdapterConfig
+from asym_lightning.adapters.quantization import Quantization
 from asym_lightning.modules.base import StepOutput
 from asym_lightning.modules.chunked_cross_entropy import IGNORED
 from asym_lightning.modules.decoding import Decoding
@@ -50,6 +51,7 @@ class Summarizer(GenerativeModule):
         use_stemmer: Compare stems in ROUGE, as papers do.
         optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
         scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; null keeps the rate constant.
+        quantization: Keep the linear layers of the frozen backbone in 4 bits (`nf4`) or 8 (`int8`); null leaves them.
 
     Raises:
         ValueError: If there is an `adapter` and `train_backbone` as well, or a number is out of range.
@@ -86,6 +88,7 @@ class Summarizer(GenerativeModule):
         use_stemmer: bool = True,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+        quantization: Quantization | None = None,
     ) -> None:
         super().__init__(
             backbone,
@@ -100,6 +103,7 @@ class Summarizer(GenerativeModule):
             num_test_samples,
             optimizer,
             scheduler,
+            quantization,
         )
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"`label_smoothing` must be in [0, 1], not {label_smoothing}.")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from asym_lightning.adapters import AdapterConfig
+from asym_lightning.adapters.quantization import Quantization
 from asym_lightning.adapters.targets import find_heads
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
@@ -52,6 +53,7 @@ class TextClassifier(EvaluationSetsModule):
         label_smoothing: Share of the target probability spread over all classes, in [0, 1]; in training alone.
         optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
         scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; null keeps the rate constant.
+        quantization: Keep the linear layers of the frozen backbone in 4 bits (`nf4`) or 8 (`int8`); null leaves them.
 
     Raises:
         ValueError: If the task is unknown, an argument is out of range, or there is an `adapter` and
@@ -80,8 +82,9 @@ class TextClassifier(EvaluationSetsModule):
         label_smoothing: float = 0.0,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+        quantization: Quantization | None = None,
     ) -> None:
-        super().__init__(backbone, adapter, train_backbone, optimizer, scheduler)
+        super().__init__(backbone, adapter, train_backbone, optimizer, scheduler, quantization)
         check_text_task(task)
         self.task = task
         self.is_regression = task in REGRESSION_TASKS

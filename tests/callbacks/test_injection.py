@@ -169,7 +169,7 @@ def test_the_automatic_optimizer_of_the_command_line(tmp_path):
     cli = LightningCLI(
         Foreign,
         args=[
-            "--optimizer=SGD",
+            "--optimizer=torch.optim.SGD",  # bitsandbytes has one too
             "--optimizer.lr=0.1",
             "--lr_scheduler=ExponentialLR",
             "--lr_scheduler.gamma=0.9",
