@@ -24,4 +24,4 @@ class AdaptedConv1D(AdaptedLayer, Conv1D):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_in) to (..., d_out)."""
-        return self.adapters.linear(x, self.weight.T, self.bias)
+        return self.adapters(x, self.weight.T, self.bias)

@@ -64,7 +64,8 @@ class SliceAdapters(nn.ModuleDict):
         """(rows, max_rank) each."""
         return [adapter.factor_B for adapter in self.values()]
 
-    def linear(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
+    # FSDP1 wraps this module and gathers its factors when it is called, so layers call it and read nothing of it.
+    def forward(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
         """``x (W + s B A)^T + b`` for a (d_out, d_in) weight."""
         packed = self.packed_with(weight) if isinstance(weight, Tensor) else None
         return adapted_linear(x, weight, bias, self.As, self.Bs, self.plan(), packed)
@@ -170,7 +171,7 @@ class AdaptedLinear(AdaptedLayer, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_in) to (..., d_out)."""
-        return self.adapters.linear(x, self.weight, self.bias)
+        return self.adapters(x, self.weight, self.bias)
 
 
 class AdaptedConv2d(AdaptedLayer, nn.Conv2d):

@@ -69,7 +69,7 @@ class AdaptedQuantizedLinear(AdaptedLayer, QuantizedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_in) to (..., d_out)."""
-        return self.adapters.linear(x, self.quantized_weight(), self.bias)
+        return self.adapters(x, self.quantized_weight(), self.bias)
 
 
 class AdaptedLinear4bit(AdaptedQuantizedLinear, Linear4bit):

@@ -7,7 +7,8 @@ from weakref import WeakSet
 
 from torch import nn
 
-from asym_lightning.adapters.layers import SliceAdapters
+from asym_lightning.adapters import adapter_layers
+from asym_lightning.adapters.layers import AdaptedConv2d, SliceAdapters
 
 
 def blocks(model: nn.Module) -> dict[str, nn.Module]:
@@ -88,7 +89,10 @@ def _members(parent: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _adapters(model: nn.Module) -> Iterator[SliceAdapters]:
-    return (module for module in model.modules() if isinstance(module, SliceAdapters))
+    """Those that their layer calls; a convolution reads its adapter's factors itself."""
+    for layer in adapter_layers(model).values():
+        if not isinstance(layer, AdaptedConv2d):
+            yield layer.adapters
 
 
 def _trained_in_full(model: nn.Module) -> Iterator[nn.Module]:
