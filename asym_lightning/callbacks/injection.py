@@ -32,6 +32,7 @@ from asym_lightning.callbacks.backbone import named_backbone
 from asym_lightning.callbacks.optimizers import hold_all
 from asym_lightning.callbacks.rank_schedule import scheduled_config
 from asym_lightning.callbacks.resumable_loader import make_train_loaders_resumable
+from asym_lightning.sharding import shard_lightning_module
 
 
 class AdapterInjection(Callback):
@@ -195,6 +196,8 @@ class AdapterInjection(Callback):
             _freeze_outside(module, backbone, outside)
         train_in_float32(module, backbone)
         if isinstance(module, LightningModule):
+            if module.device_mesh is not None:
+                shard_lightning_module(module)
             leave_frozen_out_of_ddp(module, backbone)
             _hold_what_was_trained(module, self._keep_random_state)
         return self.report

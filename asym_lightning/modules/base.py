@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -37,6 +38,7 @@ from asym_lightning.adapters.random_state import set_random_state
 from asym_lightning.adapters.replicas import check_replicas, leave_frozen_out_of_ddp
 from asym_lightning.adapters.targets import find_heads
 from asym_lightning.modules.schedule import WarmupSchedule
+from asym_lightning.sharding import PretrainedWeights, empty_parameters, materialize, shard_lightning_module
 
 Stage = Literal["train", "val", "test"]
 Backbone = str | nn.Module
@@ -128,6 +130,7 @@ class AdapterModule(LightningModule, ABC):
         # In a tuple, or a module would be registered here as well as under `backbone`.
         self._backbone_source = (backbone,)
         self._check_adapters_are_trained = False
+        self._weights: PretrainedWeights | None = None  # to be read when the model is sharded
         self._random_state: dict[str, Any] | None = None  # of a checkpoint that a run resumes from
 
     # What a task defines
@@ -142,6 +145,14 @@ class AdapterModule(LightningModule, ABC):
 
     def heads(self, backbone: nn.Module) -> Sequence[str] | None:
         """Return the modules that are trained in full where `adapter.heads` names none; None for the family's own."""
+        return None
+
+    def pretrained_weights(self, source: Backbone) -> PretrainedWeights | None:
+        """Return where the backbone's weights can be read shard by shard; None builds it whole in every process.
+
+        Asked for in sharded training only. While there is an answer in `self._weights`, `build_backbone` has to build
+        the model as it would for random weights.
+        """
         return None
 
     @abstractmethod
@@ -162,16 +173,20 @@ class AdapterModule(LightningModule, ABC):
         """
         if hasattr(self, "backbone"):
             return
-        backbone = self.build_backbone(self._backbone_source[0])
+        source = self._backbone_source[0]
+        if self.device_mesh is not None:
+            self._weights = self.pretrained_weights(source)
+        with empty_parameters() if self._weights else nullcontext():
+            backbone = self.build_backbone(source)
         if self.quantization is not None and not adapter_layers(backbone):
             self.quantize(backbone)
+        heads = self.adapter.heads if self.adapter is not None else None
+        if heads is None:
+            heads = self.heads(backbone)
         if self.adapter is not None:
-            config = self.adapter
-            if config.heads is None:
-                config = dataclasses.replace(config, heads=self.heads(backbone))
-            self.injection_report = inject_adapters(backbone, config)
+            self.injection_report = inject_adapters(backbone, dataclasses.replace(self.adapter, heads=heads))
         elif not self.train_backbone:
-            freeze_backbone(backbone, find_heads(backbone, self.heads(backbone)))
+            freeze_backbone(backbone, find_heads(backbone, heads))
         metrics = self.build_metrics()
         self.train_metrics = metrics.clone(prefix="train/")
         self.val_metrics = metrics.clone(prefix="val/")
@@ -180,7 +195,16 @@ class AdapterModule(LightningModule, ABC):
         if not self.train_backbone:
             train_in_float32(self, backbone)
             leave_frozen_out_of_ddp(self, backbone)
+        if self.device_mesh is not None:
+            self._shard(find_heads(backbone, heads))
         self.train(self.training)  # Lightning keeps the mode it finds, and Hugging Face models start in eval mode
+
+    def _shard(self, heads: Sequence[str]) -> None:
+        """Cut everything into shards, and read the weights if they were left out."""
+        shard_lightning_module(self)
+        if self._weights is not None:
+            materialize(self.backbone, self._weights, heads, getattr(self.backbone, "_init_weights", None))
+            self._weights = None
 
     def setup(self, stage: str) -> None:
         """Refuse, before anything is built, where a quantised backbone can't run.

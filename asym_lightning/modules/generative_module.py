@@ -25,6 +25,7 @@ from asym_lightning.modules.samples_file import Sample, log_samples, write_jsonl
 from asym_lightning.modules.schedule import WarmupSchedule
 from asym_lightning.modules.text_backbone import longest_sequence
 from asym_lightning.modules.token_accuracy import TokenAccuracy
+from asym_lightning.sharding import PretrainedWeights
 
 EvaluationStage = Literal["val", "test"]
 NUM_LOGGED = 8
@@ -121,7 +122,9 @@ class GenerativeModule(AdapterModule):
             ValueError: If there is no such model, or the tokenizer has more tokens than it.
         """
         model = (
-            create_language_model(source, self.architecture, self.pretrained, self.precision, self.model_args)
+            create_language_model(
+                source, self.architecture, self.pretrained and self._weights is None, self.precision, self.model_args
+            )
             if isinstance(source, str)
             else source
         )
@@ -132,6 +135,10 @@ class GenerativeModule(AdapterModule):
         if self._trainer is not None:
             self._check_vocabulary(model)
         return model
+
+    def pretrained_weights(self, source: str | nn.Module) -> PretrainedWeights | None:
+        """Return the safetensors files of a folder or a hub repository."""
+        return PretrainedWeights.of(source) if isinstance(source, str) and self.pretrained else None
 
     def _check_vocabulary(self, model: nn.Module) -> None:
         tokenizer, known = self.tokenizer, num_embeddings(model)
@@ -195,7 +202,13 @@ class GenerativeModule(AdapterModule):
         """Generate a text for each row; only what is new is returned."""
         model: Any = self.backbone
         config = self.decoding.config_for(model, self.pad_token_id)
-        generated = model.generate(input_ids=input_ids, attention_mask=attention_mask, generation_config=config)
+        # Where blocks are gathered for each token, no process may stop before the others.
+        generated = model.generate(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            generation_config=config,
+            synced_gpus=self.device_mesh is not None,
+        )
         return self.decode(generated if self.architecture == "encoder-decoder" else generated[:, input_ids.shape[1] :])
 
     def decode(self, ids: Tensor) -> list[str]:

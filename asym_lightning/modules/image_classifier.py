@@ -20,7 +20,8 @@ from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 from asym_lightning.modules.mixup import mixed
 from asym_lightning.modules.schedule import WarmupSchedule
-from asym_lightning.modules.timm_backbone import create_timm_backbone
+from asym_lightning.modules.timm_backbone import create_timm_backbone, timm_folder
+from asym_lightning.sharding import PretrainedWeights
 
 
 class ImageClassifier(EvaluationSetsModule):
@@ -88,7 +89,8 @@ class ImageClassifier(EvaluationSetsModule):
     def build_backbone(self, source: Backbone) -> nn.Module:
         """Build the timm model with a new head; a module that is given keeps its weights but for the head."""
         if isinstance(source, str):
-            model = create_timm_backbone(source, self.num_classes, self.pretrained, self.model_args)
+            pretrained = self.pretrained and self._weights is None
+            model = create_timm_backbone(source, self.num_classes, pretrained, self.model_args)
         else:
             model = source
             reset_classifier = getattr(model, "reset_classifier", None)  # timm's, and what follows it
@@ -96,6 +98,11 @@ class ImageClassifier(EvaluationSetsModule):
                 reset_classifier(self.num_classes)
         self._freeze_layers(model)
         return model
+
+    def pretrained_weights(self, source: Backbone) -> PretrainedWeights | None:
+        """Return the safetensors file of a folder or a hub repository."""
+        folder = timm_folder(source) if isinstance(source, str) and self.pretrained else None
+        return None if folder is None else PretrainedWeights.of(folder, keeps_heads=False)
 
     def _freeze_layers(self, model: nn.Module) -> None:
         for pattern in self.frozen_layers:

@@ -23,6 +23,7 @@ from asym_lightning.modules.predictions_file import Prediction, write_prediction
 from asym_lightning.modules.schedule import WarmupSchedule
 from asym_lightning.modules.text_backbone import class_order, create_text_backbone, longest_sequence
 from asym_lightning.modules.text_metrics import REGRESSION_TASKS, check_text_task, text_metrics
+from asym_lightning.sharding import PretrainedWeights
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -119,8 +120,10 @@ class TextClassifier(EvaluationSetsModule):
                 raise ValueError("`label_names` are neither given nor known to the data module.")
             num_outputs = 1 if self.is_regression else len(self.label_names or ())
             model, self._new_modules = create_text_backbone(
-                source, num_outputs, self.label_names, self.pretrained, self.model_args
+                source, num_outputs, self.label_names, self.pretrained and self._weights is None, self.model_args
             )
+            if self._weights is not None:
+                self._new_modules = self._weights.lacking(model)
         else:
             model = source
         config: Any = getattr(model, "config", None)
@@ -136,6 +139,10 @@ class TextClassifier(EvaluationSetsModule):
         if "token_type_ids" not in self._inputs and getattr(config, "type_vocab_size", 0) > 1:
             self._inputs.append("token_type_ids")  # a wrapper's signature, such as PEFT's, hides it behind `**kwargs`
         return model
+
+    def pretrained_weights(self, source: Backbone) -> PretrainedWeights | None:
+        """Return the safetensors files of a folder or a hub repository."""
+        return PretrainedWeights.of(source) if isinstance(source, str) and self.pretrained else None
 
     def heads(self, backbone: nn.Module) -> list[str] | None:
         """Return the head and whatever else the checkpoint has no weights for, such as BERT's pooler."""
