@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from asym_lightning.cli.commands import COMMANDS, run_command
+from asym_lightning.cli.processes import process_number, report_error
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -16,7 +17,8 @@ EXIT_INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
-    What goes wrong is reported in one sentence on stderr; `--debug` shows the traceback as well.
+    What goes wrong is reported in one sentence on stderr, once however many processes it goes wrong in; `--debug` shows
+    the traceback as well.
 
     Args:
         args: The command and its options; None takes them from the command line.
@@ -33,13 +35,14 @@ def main(args: Sequence[str] | None = None) -> int:
 
         TrainingCLI(arguments)
     except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
+        if process_number() == 0:
+            print(str(interrupt) or "interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:
         if "--debug" in arguments:
             raise
         from asym_lightning.cli.errors import one_sentence
 
-        print(f"error: {one_sentence(error)}", file=sys.stderr)
+        report_error(one_sentence(error))
         return EXIT_USAGE if isinstance(error, argparse.ArgumentError) else EXIT_FAILURE
     return 0

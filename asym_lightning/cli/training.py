@@ -26,6 +26,7 @@ from asym_lightning.adapters import AdapterConfig, adapter_layers, num_weights, 
 from asym_lightning.adapters.shards import any_sharded
 from asym_lightning.callbacks import RunRecord
 from asym_lightning.cli.commands import COMMANDS
+from asym_lightning.cli.devices import check_devices
 from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.short_config import SHORT_CONFIG
 
@@ -84,6 +85,7 @@ class TrainingCLI(LightningCLI):
         if self.config.get("subcommand"):
             options = self.config[self.config.subcommand]
             check_checkpoint(options.get("ckpt_path"))
+            check_devices(options.trainer)
         self._given_config = self.config.clone()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
