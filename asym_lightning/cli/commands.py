@@ -12,6 +12,7 @@ COMMANDS = {
     "report": "asym_lightning.cli.report",
     "similarity": "asym_lightning.cli.similarity",
     "bounds": "asym_lightning.cli.bounds",
+    "estimate": "asym_lightning.cli.estimate",
 }
 
 

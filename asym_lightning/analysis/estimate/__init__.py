@@ -1,0 +1,1 @@
+"""What a training step takes of each device: memory, traffic and files, found without running it."""

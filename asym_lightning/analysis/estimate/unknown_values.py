@@ -1,0 +1,50 @@
+"""Answers to questions about numbers that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException
+from torch.utils._python_dispatch import TorchDispatchMode
+
+aten = torch.ops.aten
+_INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
+_COMPARISONS = (aten.equal.default, aten.allclose.default)
+
+
+class UnknownValues(TorchDispatchMode):
+    """Let fake tensors go through code that looks at numbers: masks select everything, and what is asked is so.
+
+    `logits[labels != -100]` keeps every position, which is the most that a batch can keep. Comparisons of whole tensors
+    are true, and a number that is read is 1.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run an operator, or answer for it."""
+        kwargs = kwargs or {}
+        if func in _INDEXING:
+            args = (args[0], _without_masks(args[1]), *args[2:])
+        elif func in _COMPARISONS:
+            return True
+        elif func is aten.nonzero.default:
+            return args[0].new_empty((args[0].numel(), args[0].dim()), dtype=torch.int64)
+        elif func is aten._local_scalar_dense.default:
+            try:
+                return func(*args, **kwargs)
+            except DataDependentOutputException:
+                return 1.0 if args[0].dtype.is_floating_point else 1
+        return func(*args, **kwargs)
+
+
+def _without_masks(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Each truth value's mask as the positions that it would give if it were true everywhere."""
+    found: list[Tensor | None] = []
+    for index in indices:
+        if index is not None and index.dtype in (torch.bool, torch.uint8):
+            found += [index.new_empty(index.numel(), dtype=torch.int64) for _ in range(index.dim())]
+        else:
+            found.append(index)
+    return found

@@ -1,0 +1,70 @@
+"""`asym-lightning estimate`: memory, traffic and file sizes of a config's training step, without running it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+DESCRIPTION = """Estimate what one training step of a config takes of each device, without running it: parameters,
+weights, gradients, optimizer state, activations and peak, what the devices exchange, and what is written. No weights
+are read or downloaded, and no device is needed; of a backbone on the hub, config.json is. Options of fit may follow."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="asym-lightning estimate", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False
+    )
+    parser.add_argument("--config", action="append", default=[], help="config of a run; several are overlaid")
+    parser.add_argument("--strategy", help="single, ddp, fsdp or fsdp2; default: the config's")
+    parser.add_argument("--devices", type=int, help="number of devices of all nodes together; default: the config's")
+    parser.add_argument("--batch-size", type=int, help="rows of a batch of one device; default: the data's")
+    parser.add_argument("--sequence-length", type=int, help="tokens of a row; default: the most that the data allows")
+    parser.add_argument("--target-length", type=int, help="tokens of a summary; default: the most that the data allows")
+    parser.add_argument("--image-size", type=int, help="height and width of images; default: the backbone's")
+    parser.add_argument("--memory", metavar="SIZE", help="what a device has, such as 80GB: say whether the peak fits")
+    parser.add_argument("--format", choices=["table", "json"], default="table", help="what to print (default: table)")
+    parser.add_argument("--out", metavar="FILE", help="also write the numbers to this file, as JSON")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    options, of_fit = parser.parse_known_args(arguments)
+    if not options.config:
+        raise ValueError("`estimate` needs `--config`, as fit does.")
+
+    from asym_lightning.analysis.estimate.estimate import estimate_step
+    from asym_lightning.analysis.estimate.placement import check_strategy
+    from asym_lightning.analysis.estimate.table import estimate_table, size_from_text
+    from asym_lightning.cli.estimate.described_run import DescribedRun
+    from asym_lightning.cli.estimate.example_batch import BatchShape, example_batch, in_dtype
+
+    memory = None if options.memory is None else size_from_text(options.memory)
+    described = DescribedRun([*(part for config in options.config for part in ("--config", config)), *of_fit])
+    run = described.run(options.strategy, options.devices)
+    check_strategy(run.strategy, run.devices)
+    module = described.build_module()
+    shape = BatchShape.of_data(described.data, vars(options))
+    estimate = estimate_step(
+        module,
+        lambda: in_dtype(example_batch(module, shape), described.input_dtype()),
+        lambda batch: module.step(batch).loss,  # type: ignore[operator]
+        lambda: module.optimizer(module.parameter_groups()),  # type: ignore[operator]
+        run,
+        backbone=getattr(module, "backbone", None),
+    )
+    result = {"strategy": run.strategy, "devices": run.devices, **estimate.as_dict()}
+    if memory is not None:
+        result["fits"] = estimate.peak <= memory
+    if options.out:
+        out = Path(options.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(result, indent=2) + "\n")
+    if options.format == "json":
+        print(json.dumps(result, indent=2))
+    else:
+        from rich.console import Console
+
+        kind = "GPU" if run.is_gpu else "CPU"
+        title = f"{described.name}: {run.strategy}, {run.devices} {kind}{'s' if run.devices > 1 else ''}"
+        Console().print(estimate_table(estimate, title, memory))
+    return 0

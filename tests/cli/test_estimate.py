@@ -1,0 +1,171 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers as tf
+import yaml
+
+from asym_lightning.cli import main
+
+QUICKSTART = "configs/quickstart.yaml"
+
+
+def run(capsys, *options):
+    code = main(["estimate", *options])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def numbers(capsys, *options):
+    code, out, err = run(capsys, *options, "--format", "json")
+    assert code == 0, err
+    return json.loads(out)
+
+
+@pytest.fixture
+def llama(tmp_path):
+    """A folder with a config.json and nothing else."""
+    folder = tmp_path / "llama"
+    tf.LlamaConfig(
+        vocab_size=512, hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=256,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def test_quickstart_equals_its_run(capsys, tmp_path):
+    found = numbers(capsys, "--config", QUICKSTART)
+    assert found["trained"] == 14794 and found["parameters"] == 692842
+    assert found["strategy"] == "single" and found["communication"] == {}
+    options = [
+        "--trainer.max_epochs=1",
+        "--trainer.limit_train_batches=2",
+        "--trainer.enable_progress_bar=false",
+        "--test_after_fit=false",
+    ]
+    logger = f"--trainer.logger.init_args.save_dir={tmp_path}"
+    assert main(["fit", "--config", QUICKSTART, logger, *options]) == 0
+    (adapter,) = tmp_path.glob("**/adapter")
+    (checkpoint,) = tmp_path.glob("**/*.ckpt")
+    assert found["files"]["adapter directory"] == sum(file.stat().st_size for file in adapter.iterdir())
+    assert found["files"]["checkpoint"] == pytest.approx(checkpoint.stat().st_size, rel=0.1)
+
+
+def test_compact_directory_is_what_is_written(capsys, tmp_path):
+    from asym_lightning.adapters import save_adapters
+    from asym_lightning.cli.built_model import build_model
+
+    found = numbers(capsys, "--config", QUICKSTART)
+    save_adapters(build_model(["--config", QUICKSTART]).backbone, tmp_path / "compact", include_frozen=False)
+    written = sum(file.stat().st_size for file in (tmp_path / "compact").iterdir())
+    # Checksums have as many digits as they happen to have.
+    assert found["files"]["adapter directory, compact"] == pytest.approx(written, rel=0.01)
+
+
+def test_overlays_and_overrides_count(capsys):
+    lora = numbers(capsys, "--config", QUICKSTART, "--config", "configs/adapters/lora_r8.yaml")
+    assert lora["trained"] == 19402
+    larger = numbers(capsys, "--config", QUICKSTART, "--model.adapter.rank", "16", "--batch-size", "100")
+    assert larger["trained"] > 14794
+    assert larger["batch"] == 2 * lora["batch"]
+    assert larger["activations"] == pytest.approx(2 * numbers(capsys, "--config", QUICKSTART)["activations"], rel=0.1)
+
+
+def test_folder_with_a_config_alone_is_enough(capsys, llama, tmp_path):
+    options = ["--config", "configs/instruction/alpaca_llama2_7b.yaml", "--model.backbone", str(llama)]
+    shape = ["--batch-size", "2", "--sequence-length", "64"]
+    two, many = (numbers(capsys, *options, *shape, "--strategy", "fsdp2", "--devices", str(n)) for n in (2, 1024))
+    assert many["weights"] < two["weights"]
+    assert set(two["communication"]) == {"all-gather", "reduce-scatter"}
+    assert two["activations"] == many["activations"]
+    ddp = numbers(capsys, *options, *shape, "--strategy", "ddp", "--devices", "4")
+    assert ddp["communication"] == {"all-reduce": ddp["gradients"]} and ddp["buckets"] == ddp["gradients"]
+    out = tmp_path / "new" / "estimate.json"
+    code, table, _ = run(capsys, *options, *shape, "--devices", "1", "--memory", "1kB", "--out", str(out))
+    assert code == 0 and "does not fit into 1.00 kB" in table and "exact" in table and "estimate" in table
+    assert json.loads(out.read_text())["fits"] is False
+
+
+@pytest.mark.parametrize("task", ["glue/rte", "summarization/xsum", "domainbed/pacs"])
+def test_every_kind_of_task_is_estimated(capsys, tmp_path, task):
+    options = ["--config", f"configs/{task}.yaml", "--devices", "1"]
+    if task == "glue/rte":
+        tf.RobertaConfig(vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+                         intermediate_size=64).save_pretrained(tmp_path)  # fmt: skip
+    elif task == "summarization/xsum":
+        tf.BartConfig(vocab_size=99, d_model=32, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=64,
+                      decoder_ffn_dim=64, encoder_attention_heads=2, decoder_attention_heads=2
+                      ).save_pretrained(tmp_path)  # fmt: skip
+    if task != "domainbed/pacs":
+        options += ["--model.backbone", str(tmp_path)]
+    else:
+        options += ["--batch-size", "4"]
+    found = numbers(capsys, *options)
+    assert found["peak"] > found["weights"] + found["activations"] > 0
+
+
+def test_precision_counts(capsys, llama):
+    options = [
+        "--config", "configs/instruction/alpaca_llama2_7b.yaml", "--model.backbone", str(llama), "--devices", "1",
+        "--batch-size", "2", "--sequence-length", "64", "--model.precision", "float32",
+    ]  # fmt: skip
+    whole = numbers(capsys, *options, "--trainer.precision", "32-true")
+    half = numbers(capsys, *options, "--trainer.precision", "bf16-true")
+    assert half["gradients"] == whole["gradients"] and half["optimizer_state"] == whole["optimizer_state"]
+    assert half["weights"] < 0.7 * whole["weights"]
+    assert half["activations"] < 0.7 * whole["activations"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--strategy", "fsdp3"], "`strategy` must be one of single, ddp, fsdp, fsdp2, not 'fsdp3'."),
+        (["--devices", "0"], "`devices` must be at least 1, not 0."),
+        (["--strategy", "single", "--devices", "2"], "is for one device, not 2"),
+        (["--memory", "much"], "`memory` must be a size such as 80GB or 40GiB, not 'much'."),
+        (["--batch-size", "0"], "`batch_size` must be at least 1"),
+        (["--trainer.precision", "transformer-engine"], "is not estimated"),
+        (["--trainer.devices", "auto", "--trainer.strategy", "ddp"], "depends on the machine: give `--devices`."),
+        (["--model.backbone", "vit_digit"], "did you mean vit_digits"),
+        (["--model.adapter.ranks", "4"], "ranks"),
+        (["--model.quantization", "nf4"], "`model.quantization` 'nf4' is not estimated"),
+    ],
+)
+def test_errors_are_one_sentence(capsys, options, message):
+    code, _, err = run(capsys, "--config", QUICKSTART, *options)
+    assert code != 0
+    assert message in err and err.startswith("error: ") and len(err.strip().splitlines()) == 1
+
+
+def test_batch_size_that_is_known_from_nowhere_is_asked_for(capsys, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("model: {class_path: ImageClassifier, backbone: vit_digits, num_classes: 10}\n")
+    code, _, err = run(capsys, "--config", str(config))
+    assert code != 0 and "sets no `batch_size`: give `--batch-size`." in err
+
+
+def test_config_is_asked_for(capsys):
+    code, _, err = run(capsys)
+    assert code != 0 and "needs `--config`" in err
+
+
+def test_module_of_ones_own_makes_its_own_batch(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "from torch import nn\n"
+        "from torchmetrics import MetricCollection\n"
+        "from asym_lightning.modules import AdapterModule, StepOutput\n"
+        "class Mine(AdapterModule):\n"
+        "    def build_backbone(self, source):\n        return nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 1))\n"
+        "    def build_metrics(self):\n        return MetricCollection({})\n"
+        "    def step(self, batch):\n        y = self(batch)\n        return StepOutput(y.mean(), y, y)\n"
+        "    def example_batch(self, batch_size, sequence_length):\n        return torch.zeros(batch_size, 8)\n"
+    )
+    model = {"class_path": "mine.Mine", "backbone": "any", "adapter": {"rank": 2, "targets": ["0"], "heads": []}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": model, "trainer": {"devices": 1}}))
+    command = [sys.executable, "-m", "asym_lightning", "estimate", "--config", "config.yaml", "--batch-size", "3"]
+    result = subprocess.run([*command, "--format", "json"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["batch"] == 3 * 8 * torch.float32.itemsize
