@@ -40,12 +40,12 @@ def digits() -> DataLoader:
     images = torch.rand(GLOBAL_BATCH * NUM_STEPS, 1, 8, 8, generator=generator)
     dataset = TensorDataset(images, torch.randint(0, 10, (len(images),), generator=generator))
     # A sampler that is not given would be Lightning's, which shuffles.
-    sampler = DistributedSampler(dataset, num_processes(), int(os.environ.get("LOCAL_RANK", 0)), shuffle=False)
+    sampler = DistributedSampler(dataset, num_processes(), int(os.environ.get("RANK", 0)), shuffle=False)
     return DataLoader(dataset, batch_size=GLOBAL_BATCH // num_processes(), sampler=sampler)
 
 
 def num_processes() -> int:
-    return 2 if "LOCAL_RANK" in os.environ else 1
+    return 2 if "RANK" in os.environ else 1
 
 
 def fit(folder: Path, module: ImageClassifier, *callbacks: Callback, ckpt_path=None, **options) -> Trainer:

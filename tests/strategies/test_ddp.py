@@ -7,38 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback, seed_everything
-from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from lightning.pytorch import seed_everything
 
 from asym_lightning.adapters import trainable_parameters
+from benchmarks.gradient_bytes import Traffic
 from tests.strategies.digits_run import ARMS, NUM_STEPS, classifier, fit
 from tests.two_processes import in_two_processes
-
-
-class Traffic(Callback):
-    """Bytes of gradients in the first step, and of broadcasts when DDP is made and after."""
-
-    def __init__(self) -> None:
-        self.gradients = self.at_start = self.later = 0
-        self.broadcast = dist._broadcast_coalesced
-
-    def setup(self, trainer, pl_module, stage) -> None:
-        def counted(group, tensors, *args):
-            self.later += sum(tensor.nbytes for tensor in tensors)
-            self.broadcast(group, tensors, *args)
-
-        dist._broadcast_coalesced = counted
-
-    def on_train_start(self, trainer, pl_module) -> None:
-        self.at_start, self.later = self.later, 0
-        trainer.model.register_comm_hook(None, self.count)
-
-    def count(self, state, bucket):
-        self.gradients += bucket.buffer().nbytes
-        return allreduce_hook(None, bucket)
-
-    def teardown(self, trainer, pl_module, stage) -> None:
-        dist._broadcast_coalesced = self.broadcast
 
 
 def trained_bytes(module) -> int:
