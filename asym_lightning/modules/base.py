@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -176,8 +176,7 @@ class AdapterModule(LightningModule, ABC):
         source = self._backbone_source[0]
         if self.device_mesh is not None:
             self._weights = self.pretrained_weights(source)
-        with empty_parameters() if self._weights else nullcontext():
-            backbone = self.build_backbone(source)
+        backbone = self.build_backbone(source) if self._weights is None else self._build_empty(source)
         if self.quantization is not None and not adapter_layers(backbone):
             self.quantize(backbone)
         heads = self.adapter.heads if self.adapter is not None else None
@@ -198,6 +197,15 @@ class AdapterModule(LightningModule, ABC):
         if self.device_mesh is not None:
             self._shard(find_heads(backbone, heads))
         self.train(self.training)  # Lightning keeps the mode it finds, and Hugging Face models start in eval mode
+
+    def _build_empty(self, source: Backbone) -> nn.Module:
+        """Build the backbone without its weights; whole after all where it computes buffers by way of parameters."""
+        with empty_parameters(), suppress(NotImplementedError):  # a meta tensor has no numbers to compute with
+            backbone = self.build_backbone(source)
+            if not any(buffer.is_meta for buffer in backbone.buffers()):
+                return backbone
+        self._weights = None
+        return self.build_backbone(source)
 
     def _shard(self, heads: Sequence[str]) -> None:
         """Cut everything into shards, and read the weights if they were left out."""

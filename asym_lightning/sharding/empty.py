@@ -16,7 +16,8 @@ def empty_parameters() -> Iterator[None]:
 
     Buffers such as rotary frequencies and relative positions are in no file and are what the constructor computes, so
     they are computed. Building everything on the meta device would leave them without a value. Parameters are
-    initialised there, too, which takes no time and draws no random numbers.
+    initialised there, too, which takes no time and draws no random numbers. A model whose buffers go by the device of
+    its parameters, as those of timm's Swin do, gets them on the meta device or fails to be built.
 
     >>> with empty_parameters():
     ...     layer = nn.BatchNorm1d(3)

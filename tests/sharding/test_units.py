@@ -1,4 +1,4 @@
-"""Units for FSDP1 and FSDP2, and what FSDP1 makes of them (on the CPU, where torch's own runs and Lightning's does not)."""
+"""Units for FSDP1 and FSDP2, and what torch's FSDP1, which runs on the CPU, makes of them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_large_embeddings_are_those_of_a_weight_of_their_own():
 
 
 def gradient_bytes(policy) -> tuple[int, dict]:
-    """In both processes: bytes of the gradients that one backward pass reduces under FSDP1, and the trained gradients."""
+    """In both processes: bytes of the gradients that a backward pass under FSDP1 reduces, and the trained ones."""
     model = tiny_llama(64)
     inject_adapters(model, AdapterConfig(rank=2, targets=["q", "v"]))
     sent = [0]
