@@ -7,10 +7,13 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 import torch.distributed as dist
 import yaml
 
 from asym_lightning.cli import main
+from tests.language_models import byte_tokenizer, saved, tiny_bart, tiny_llama, write_jsonl
+from tests.text_stand_ins import write_glue_task, write_tiny_bert
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 OVERLAYS = sorted((CONFIGS / "strategies").glob("*.yaml"))
@@ -76,3 +79,54 @@ def test_an_overlay_trains_a_step_or_says_what_it_lacks(overlay, capsys):
     else:
         assert code == 0, printed.err
         assert "trained " in printed.out and "adapter " in printed.out
+
+
+def classify(folder: Path) -> list[str]:
+    backbone, data = write_tiny_bert(folder / "bert"), write_glue_task(folder / "glue", "stsb")
+    stand_ins = ["--model.backbone", str(backbone), "--data.folder", str(data), "--data.batch_size", "4"]
+    return [*options(CONFIGS / "glue" / "stsb.yaml"), *stand_ins]
+
+
+def summarize(folder: Path) -> list[str]:
+    tokenizer = byte_tokenizer()
+    backbone = saved(folder / "bart", tiny_bart(len(tokenizer)), tokenizer)
+    rows = [{"document": f"It is {i}.", "summary": f"{i}"} for i in range(3)]
+    file = str(write_jsonl(folder / "rows.jsonl", rows))
+    data = ["--data.dataset", "null", "--data.train", file, "--data.val", file, "--data.test", file]
+    model = ["--model.backbone", backbone, "--model.decoding.num_beams", "2"]
+    return [*options(CONFIGS / "summarization" / "xsum.yaml"), *data, *model]
+
+
+def instruct(folder: Path) -> list[str]:
+    tokenizer = byte_tokenizer()
+    backbone = saved(folder / "llama", tiny_llama(len(tokenizer), 64), tokenizer)
+    rows = [{"instruction": f"Say {i}.", "output": f"{i}"} for i in range(6)]
+    file = str(write_jsonl(folder / "rows.jsonl", rows))
+    model = ["--model.backbone", backbone, "--model.precision", "float32", "--model.decoding.max_new_tokens", "2"]
+    return [
+        *options(CONFIGS / "instruction" / "alpaca_llama2_7b.yaml"),
+        "--data.train",
+        file,
+        "--data.num_val",
+        "2",
+        *model,
+    ]
+
+
+@pytest.mark.parametrize("task", [classify, summarize, instruct], ids=lambda task: task.__name__)
+def test_a_backbone_in_bfloat16_trains_and_evaluates_each_kind_of_text_task(task, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    short = [
+        "--trainer.max_epochs",
+        "1",
+        "--trainer.limit_train_batches",
+        "1",
+        "--trainer.accumulate_grad_batches",
+        "1",
+    ]
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.accelerator", "cpu"]
+    command = [*task(tmp_path), *options(CONFIGS / "strategies" / "bf16_true.yaml"), *short, *quiet]
+    assert main(["fit", *command]) == 0
+    (checkpoint,) = tmp_path.glob("runs/**/*.ckpt")
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert {value.dtype for name, value in state.items() if "factor" in name} == {torch.float32}
