@@ -163,12 +163,10 @@ def _chart(
     if chance is not None:
         at = to_y(chance)
         parts.append(f'<path d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}" class="chance"/>')
-        beside = at + 11 if HEIGHT - BOTTOM - at > 15 else at - 4
-        parts.append(f'<text x="{WIDTH - RIGHT}" y="{beside:.1f}" text-anchor="end" class="faint">chance</text>')
     styles = [i if one.style is None else one.style for i, one in enumerate(series)]
     for one, style in zip(points, styles, strict=True):
         parts.append(_drawn(one, to_x, to_y, style, has_lines))
-    legend, height = _legend([one.name for one in series], styles, has_lines)
+    legend, height = _legend([one.name for one in series], styles, has_lines, has_chance=chance is not None)
     return _svg(title, HEIGHT + height, [*parts, *legend])
 
 
@@ -207,24 +205,27 @@ def _grid(to_x: _Scale, to_y: _Scale, x: Axis, y: Axis) -> str:
     return "".join(parts)
 
 
-def _legend(names: Sequence[str], styles: Sequence[int], has_lines: bool) -> tuple[list[str], int]:
-    if len(names) == 1 and not names[0]:
+def _legend(names: Sequence[str], styles: Sequence[int], has_lines: bool, *, has_chance: bool) -> tuple[list[str], int]:
+    if len(names) == 1 and not names[0] and not has_chance:
         return [], 0
     parts: list[str] = []
     x, y = float(RIGHT), HEIGHT + 8
-    for i, name in zip(styles, names, strict=True):
+    entries: list[tuple[int | None, str]] = [*zip(styles, names, strict=True), *([(None, "chance")] * has_chance)]
+    for i, name in entries:
         width = 38 + CHARACTER * len(name)
         if x > RIGHT and x + width > WIDTH:
             x, y = float(RIGHT), y + 17
-        colour = COLOURS[i % len(COLOURS)]
-        line = (
-            f'<path d="M{x:.1f} {y}h26" stroke-width="1.8" fill="none" stroke-dasharray="{DASHES[i % len(DASHES)]}"/>'
-        )
-        mark = MARKERS[i % len(MARKERS)](x + 13, y)
-        parts.append(f'<g stroke="{colour}" fill="{colour}">{line if has_lines else ""}{mark}</g>')
+        parts.append(f'<path d="M{x:.1f} {y}h26" class="chance"/>' if i is None else _key(x, y, i, has_lines))
         parts.append(f'<text x="{x + 31:.1f}" y="{y + 4}">{escape(name)}</text>')
         x += width + 8
     return parts, y - HEIGHT + 12
+
+
+def _key(x: float, y: float, i: int, has_lines: bool) -> str:
+    colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
+    line = f'<path d="M{x:.1f} {y}h26" stroke-width="1.8" fill="none" stroke-dasharray="{dash}"/>'
+    mark = MARKERS[i % len(MARKERS)](x + 13, y)
+    return f'<g stroke="{colour}" fill="{colour}">{line if has_lines else ""}{mark}</g>'
 
 
 class _Scale:
@@ -306,7 +307,7 @@ def _finite(series: Series) -> list[tuple[float, float, float]]:
 def _svg(title: str, height: float, parts: Sequence[str]) -> str:
     style = (
         f"text{{font:{FONT}px system-ui,sans-serif;fill:#222}}.title{{font-weight:600;font-size:13px}}"
-        ".axis{stroke:#444}.grid{stroke:#ddd}.chance{stroke:#444;stroke-dasharray:3 3;fill:none}.faint{fill:#555}"
+        ".axis{stroke:#444}.grid{stroke:#ddd}.chance{stroke:#444;stroke-dasharray:3 3;fill:none}"
     )
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" role="img" '
