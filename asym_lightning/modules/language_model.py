@@ -99,6 +99,8 @@ def check_output_layer(model: nn.Module, input_ids: Tensor) -> None:
     Raises:
         ValueError: If the logits differ.
     """
+    if type(input_ids) is not Tensor:
+        return  # fake tensors have shapes alone
     was_training = model.training
     model.eval()
     ours = output_layer(model)(last_hidden_states(model, input_ids=input_ids, use_cache=False).last_hidden_state)

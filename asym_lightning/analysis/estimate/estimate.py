@@ -45,9 +45,11 @@ class Estimate:
     """What a training step takes of one device, in bytes; of the fullest one where they differ.
 
     Attributes:
+        strategy: How the work is divided.
+        devices: Among how many.
         parameters: Number of parameters of the whole model.
         trained: Number of those that train.
-        weights: Parameters and buffers that a device holds. Exact, as are gradients, state and communication.
+        weights: Parameters and buffers that a device holds. Exact, as are gradients and optimizer state.
         gradients: Gradients that it holds at the end of a step.
         optimizer_state: State of the optimizer for what it holds.
         buckets: Copies of the gradients in which DDP exchanges them.
@@ -55,10 +57,12 @@ class Estimate:
         gathered: Parameters of other devices, and gradients for them, that it holds for a while.
         activations: What lives between the forward and the backward pass. An estimate, as is the peak.
         peak: The most that is taken at a time.
-        communication: Bytes of whole tensors exchanged in a step, by kind.
+        communication: Bytes of whole tensors exchanged in a step, by kind. Exact but for `fsdp`.
         files: Bytes of what a run writes.
     """
 
+    strategy: Strategy
+    devices: int
     parameters: int
     trained: int
     weights: int
@@ -152,6 +156,8 @@ def estimate_step(
     updating = gradients + step.update * (placement.share if is_sharded else 1)
     parameters = list(module.parameters())
     return Estimate(
+        strategy=run.strategy,
+        devices=run.devices,
         parameters=sum(p.numel() for p in parameters),
         trained=sum(p.numel() for p in parameters if p.requires_grad),
         weights=weights,

@@ -103,9 +103,10 @@ def place(
         dtype = gather_dtype if strategy == "fsdp" else None
         units = _units(module, strategy, devices, reshard_after_forward, dtype)
         shards = {key: size for unit in units for key, size in unit.shards.items()}
-        root, others = units[-1], units[:-1]
-        gathered = max(
-            [2 * root.gathered + 2 * root.trained, *(root.gathered + 2 * (u.gathered + u.trained) for u in others)]
+        # What is gathered lies in the buffer of the exchange and in the parameters, and while one unit is used the next
+        # is on its way; gradients lie in the parameters and in the buffer that is scattered.
+        gathered = sum(unit.gathered for unit in units if unit.is_kept) + max(
+            (1 if unit.is_kept else 2) * unit.gathered + unit.trained + unit.scattered for unit in units
         )
         buckets = 0
         for unit in units:

@@ -41,8 +41,9 @@ def estimate_table(estimate: Estimate, title: str, memory: int | None = None) ->
     for name, size, kind in rows:
         if size or name not in ("gradient buckets", "gathered at a time"):
             table.add_row(f"{name}, a device", size_text(size), kind)
+    certainty = "estimate" if estimate.strategy == "fsdp" else "exact"
     for kind, size in estimate.communication.items():
-        table.add_row(f"{kind}, a step", size_text(size), "exact, whole tensors")
+        table.add_row(f"{kind}, a step", size_text(size), f"{certainty}, whole tensors")
     for name, size in estimate.files.items():
         table.add_row(name, size_text(size), "about" if name == "checkpoint" else "exact to some bytes")
     return Group(table, Text("Beside the peak a GPU holds its context, some 0.5 GB, and fragments.", style="dim"))

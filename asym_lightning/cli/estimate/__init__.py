@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         run,
         backbone=getattr(module, "backbone", None),
     )
-    result = {"strategy": run.strategy, "devices": run.devices, **estimate.as_dict()}
+    result = estimate.as_dict()
     if memory is not None:
         result["fits"] = estimate.peak <= memory
     if options.out:

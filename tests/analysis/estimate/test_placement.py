@@ -84,14 +84,16 @@ def test_traffic_and_shards_are_those_of_fsdp2(mesh, family, arm, reshards):
 
 
 @pytest.mark.parametrize("mesh", [4, 64], indirect=True)
-@pytest.mark.parametrize("arm", ["hB_zero_A_rand", "full"])
-def test_peak_is_near_that_of_torchs_tracker_of_fsdp2(mesh, arm):
+@pytest.mark.parametrize(("arm", "reshards"), [("hB_zero_A_rand", True), ("hB_zero_A_rand", False), ("full", True)])
+def test_peak_is_near_that_of_torchs_tracker_of_fsdp2(mesh, arm, reshards):
+    options = ShardingOptions(reshard_after_forward=reshards)
     case, fake = build("llama", arm), build("llama", arm)
     case.rows = fake.rows = 64
-    found = estimate_step(fake.model, fake.batch, fake.loss, fake.optimizer, Run("fsdp2", mesh.size(), is_gpu=False))
+    run = Run("fsdp2", mesh.size(), is_gpu=False, sharding=options)
+    found = estimate_step(fake.model, fake.batch, fake.loss, fake.optimizer, run)
     with fake_mode():
         make_fake(case.model)
-        shard_module(case.model, mesh)
+        shard_module(case.model, mesh, options)
         optimizer, batch = case.optimizer(), case.batch()
         tracker = FSDPMemTracker(case.model, optimizer)
         tracker.track_inputs((batch,))
