@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -144,8 +144,13 @@ class FSDP2Strategy(ModelParallelStrategy):
         if DESCRIPTION_KEY in checkpoint:
             check_adapter_description(module, checkpoint[DESCRIPTION_KEY])
         state = {STATE_KEY: trained_state_dict(module)}
-        _check_same_keys(path, state[STATE_KEY])
+        saved = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+        _check_same_keys(path, saved, state[STATE_KEY])
         dcp.load(state, checkpoint_id=path)
+        if any(name.startswith("optimizer_0") for name in saved):
+            checkpoint[
+                "optimizer_states"
+            ] = []  # Lightning asks if they are there; `load_optimizer_state_dict` reads them
         return {**checkpoint, **state}
 
     @override
@@ -184,14 +189,10 @@ def _check_plain(state: Mapping[str, Any], num_parameters: int) -> None:
         )
 
 
-def _check_same_keys(path: Path, state: Mapping[str, Any]) -> None:
+def _check_same_keys(path: Path, saved: Iterable[str], state: Mapping[str, Any]) -> None:
     """Refuse the shards of a model that trained something else."""
-    saved = {
-        name.removeprefix(f"{STATE_KEY}.")
-        for name in dcp.FileSystemReader(path).read_metadata().state_dict_metadata
-        if name.startswith(f"{STATE_KEY}.")
-    }
-    missing = [name for name in state if name not in saved]
+    names = set(saved)
+    missing = [name for name in state if f"{STATE_KEY}.{name}" not in names]
     if missing:
         more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise ValueError(

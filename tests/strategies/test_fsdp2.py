@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
 from safetensors.torch import load_file
 from torch import nn
 
@@ -17,7 +19,8 @@ from asym_lightning.adapters.shards import is_sharded, whole_state_dict
 from asym_lightning.callbacks import AdapterCheckpoint, BNormMonitor, FreezeA, Milestones, RankScheduler
 from asym_lightning.modules import ImageClassifier
 from asym_lightning.strategies import FSDP2Strategy
-from tests.strategies.digits_run import digits, num_processes
+from tests.callbacks.foreign import Foreign, build_net, injection, loader, trainer
+from tests.strategies.digits_run import NUM_STEPS, digits, num_processes
 from tests.two_processes import in_two_processes
 
 ARMS = {
@@ -166,11 +169,10 @@ def one(tmp_path_factory, two):
     return folder, module
 
 
-def resume(folder: Path, checkpoint: Path, strategy_options: dict | None = None) -> dict:
+def resume(folder: Path, checkpoint: Path) -> dict:
     """Go on from a checkpoint in as many processes as there are; the backbone is the same file."""
-    strategy = FSDP2Strategy(**strategy_options) if strategy_options is not None else None
     module = classifier("lora", max_rank=5)
-    fit(folder, module, *callbacks(folder), ckpt_path=str(checkpoint), strategy=strategy)
+    fit(folder, module, *callbacks(folder), ckpt_path=str(checkpoint))
     return gathered(module)
 
 
@@ -208,3 +210,84 @@ def test_two_processes_go_on_from_the_checkpoint_of_one(one, tmp_path):
     outcomes = in_two_processes(resume, tmp_path, one[0] / "step=4.ckpt")
     for outcome in outcomes:
         assert_same(outcome.value, one[1].state_dict(), atol=1e-5)
+
+
+def refused(folder: Path, case: str) -> str:
+    """In both processes: the message with which a run is refused."""
+    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else int(os.environ["RANK"])
+    module, strategy = classifier(), FSDP2Strategy()
+    if case == "unequal adapters":
+        module = classifier(seed=rank)
+    elif case == "offload on a CPU":
+        strategy = FSDP2Strategy(cpu_offload=True)
+    elif case == "packed":
+        module = classifier(path="packed")
+    elif case == "bare strategy":
+        strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
+    elif case == "foreign module without injection":
+        module = Foreign("configure_model")
+    with pytest.raises(ValueError) as refusal:
+        fit(folder, module, strategy=strategy)
+    assert module.global_step == 0
+    return str(refusal.value)
+
+
+REFUSALS = {
+    "unequal adapters": "`adapter.seed` is 0 in process 0 and 1 in process 1",
+    "offload on a CPU": "`cpu_offload: true` moves shards from a device to the CPU",
+    "packed": "Path 'packed' lays W and A out as one matrix, which can't be sharded",
+    "bare strategy": "use asym_lightning.strategies.FSDP2Strategy",
+    "foreign module without injection": "Foreign is neither",
+}
+
+
+def every_refusal(folder: Path) -> dict[str, str]:
+    return {case: refused(folder, case) for case in REFUSALS}
+
+
+@pytest.mark.slow
+def test_what_can_not_go_on_is_refused_by_every_process_in_one_sentence(tmp_path):
+    outcomes = in_two_processes(every_refusal, tmp_path)
+    for case, message in REFUSALS.items():
+        first, second = (outcome.value[case] for outcome in outcomes)
+        assert message in first and first == second and first.count("\n") == 0
+
+
+def shards_saved_and_resumed(folder: Path) -> dict:
+    """In both processes: full fine-tuning whose checkpoint is a folder of shards, and a run that goes on from it."""
+    checkpoints = ModelCheckpoint(folder, "{step}", save_top_k=-1)
+    module = classifier("full")
+    fit(folder, module, checkpoints, strategy=FSDP2Strategy(save_distributed_checkpoint=True), max_epochs=2)
+    again = classifier("full")
+    path = str(folder / f"step={NUM_STEPS}.ckpt")
+    fit(folder, again, strategy=FSDP2Strategy(save_distributed_checkpoint=True), max_epochs=2, ckpt_path=path)
+    with pytest.raises(ValueError, match="the model has adapters, the checkpoint has none") as other:
+        fit(folder, classifier("b_only"), ckpt_path=path)
+    return {"end": gathered(module), "resumed": gathered(again), "other": str(other.value)}
+
+
+@pytest.mark.slow
+def test_a_folder_of_shards_is_resumed(tmp_path):
+    for outcome in in_two_processes(shards_saved_and_resumed, tmp_path):
+        assert_same(outcome.value["resumed"], outcome.value["end"], atol=0)
+
+
+def foreign(folder: Path) -> dict:
+    """In both processes: a module that knows nothing of adapters, under FSDP2."""
+    module = Foreign("configure_model")
+    checkpoints = AdapterCheckpoint(folder, "x")
+    trainer(
+        folder, injection(), checkpoints, BNormMonitor(every_n_steps=2, file=folder / "norms.csv"),
+        strategy=FSDP2Strategy(), devices=2, max_epochs=2, enable_checkpointing=True,
+    ).fit(module, loader())  # fmt: skip
+    assert all(is_sharded(p) for p in module.parameters())
+    return gathered(module)
+
+
+@pytest.mark.slow
+def test_a_foreign_module_is_sharded_by_adapter_injection(tmp_path):
+    outcomes = in_two_processes(foreign, tmp_path)
+    assert_same(outcomes[0].value, outcomes[1].value, atol=0)
+    net = build_net()
+    load_adapters(net, tmp_path / "x.adapter")
+    assert any(adapter.B.any() for adapter in adapters_by_name(net).values())
