@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from asym_lightning.adapters.injection import adapter_layers, adapters_by_name
 from asym_lightning.adapters.quantization import QuantizedPart, quantized_state_names
 from asym_lightning.adapters.random_state import random_state
-from asym_lightning.adapters.shards import first_numbers, is_sharded, sharded_like
+from asym_lightning.adapters.shards import first_numbers, is_sharded, plain_name, sharded_like
 
 STATE_KEY = "state_dict"
 DESCRIPTION_KEY = "adapter_description"
@@ -169,7 +169,7 @@ def _frozen_names(module: nn.Module) -> set[str]:
     """Frozen parameters that are no adapter's, and the scales of quantised ones."""
     factors = {id(p) for adapter in adapters_by_name(module).values() for p in adapter.parameters()}
     frozen = {
-        name
+        plain_name(name)
         for name, p in module.named_parameters(remove_duplicate=False)
         if not p.requires_grad and id(p) not in factors
     }

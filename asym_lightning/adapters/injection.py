@@ -14,7 +14,7 @@ from asym_lightning.adapters.layers import AdaptedLayer, SliceAdapters, adapt_ho
 from asym_lightning.adapters.merging import merged_layers, unmerge_adapters
 from asym_lightning.adapters.quantization import prepare_quantized
 from asym_lightning.adapters.report import InjectionReport
-from asym_lightning.adapters.shards import whole
+from asym_lightning.adapters.shards import plain_name, whole
 from asym_lightning.adapters.targets import Target, find_heads, find_targets, resolve_pattern
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -67,7 +67,7 @@ def inject_adapters(model: nn.Module, config: AdapterConfig) -> InjectionReport:
 
 def adapter_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
     """The adapted layers by name, in the model's order; empty while the adapters are merged."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, AdaptedLayer)}
+    return {plain_name(name): module for name, module in model.named_modules() if isinstance(module, AdaptedLayer)}
 
 
 def adapters_by_name(model: nn.Module) -> dict[str, LowRankAdapter]:

@@ -49,6 +49,15 @@ def any_sharded(model: nn.Module) -> bool:
     return any(is_sharded(parameter) for parameter in model.parameters())
 
 
+def plain_name(name: str) -> str:
+    """A module's or parameter's name without the wrappers that FSDP1 puts between, as state dicts have it.
+
+    >>> plain_name("backbone._fsdp_wrapped_module.blocks.0._fsdp_wrapped_module.attn")
+    'backbone.blocks.0.attn'
+    """
+    return name.replace("_fsdp_wrapped_module.", "")
+
+
 def whole(tensor: Tensor) -> Tensor:
     """All of a tensor, detached: itself where it is not sharded, else gathered (communicates).
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 
 from asym_lightning.adapters import adapter_layers
@@ -32,7 +33,15 @@ def adapted_backbone(trainer: Trainer, module: LightningModule) -> nn.Module:
     Args:
         trainer: Its callbacks are asked.
         module: The module in training.
+
+    Raises:
+        ValueError: The strategy is FSDP1, which leaves no factors to look at, only parts of flattened units.
     """
+    if isinstance(trainer.strategy, FSDPStrategy):
+        raise ValueError(
+            "FSDP1 flattens A and B into one parameter, where callbacks that watch, change or save adapters can't find "
+            "them: use asym_lightning.strategies.FSDP2Strategy (configs/strategies/fsdp2.yaml), or leave those out."
+        )
     from asym_lightning.callbacks.injection import AdapterInjection
 
     for callback in trainer.callbacks:  # type: ignore[attr-defined]

@@ -94,6 +94,7 @@ class AdapterCheckpoint(ModelCheckpoint):
                 "AdapterCheckpoint writes whole adapters, but `save_distributed_checkpoint: true` leaves them in "
                 "shards; set it to false, or use a plain ModelCheckpoint."
             )
+        adapted_backbone(trainer, pl_module)  # refuses FSDP1
         io = trainer.strategy.checkpoint_io
         if not (isinstance(io, AdapterCheckpointIO) and io.owner is self):
             trainer.strategy.checkpoint_io = AdapterCheckpointIO(io, self, trainer)

@@ -16,6 +16,7 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -194,6 +195,8 @@ def saved_adapter(trainer: Trainer, model: LightningModule) -> Path | None:
     """Save the adapter to the run directory and return where, or None if there is no adapter or no directory."""
     backbone = getattr(model, "backbone", model)
     folder = trainer.log_dir  # of all processes: the Trainer sends it to them
+    if isinstance(trainer.strategy, FSDPStrategy):  # flattened in parts; checkpoints have them whole
+        return None
     if not folder or not adapter_layers(backbone) or not (trainer.is_global_zero or any_sharded(backbone)):
         return None
     directory = Path(folder) / "adapter"

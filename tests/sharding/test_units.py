@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from asym_lightning.adapters import AdapterConfig, inject_adapters
+from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters, trained_state_dict
 from asym_lightning.sharding import AdapterWrapPolicy, blocks, large_embeddings
 from tests.adapters.models import HF_MODELS, hf_model, tiny_vit
 from tests.language_models import tiny_llama
@@ -67,9 +67,22 @@ def gradient_bytes(policy) -> tuple[int, dict]:
     return sent[0], found
 
 
+def names_under_fsdp1() -> tuple[list[str], set[str]]:
+    """In both processes: layers, and what a checkpoint holds of a full state dict."""
+    model = tiny_llama(64)
+    inject_adapters(model, AdapterConfig(rank=2, targets=["q", "v"]))
+    full = model.state_dict()
+    holder = torch.nn.ModuleDict({"net": model})
+    FullyShardedDataParallel(
+        holder, auto_wrap_policy=AdapterWrapPolicy(), device_id=torch.device("cpu"), use_orig_params=True
+    )
+    held = trained_state_dict(holder, {f"net.{name}": tensor for name, tensor in full.items()})
+    return list(adapter_layers(holder)), set(held)
+
+
 def under_fsdp1() -> dict:
     dist.init_process_group("gloo")
-    return {"ours": gradient_bytes(AdapterWrapPolicy()), "naive": gradient_bytes(None)}
+    return {"ours": gradient_bytes(AdapterWrapPolicy()), "naive": gradient_bytes(None), "names": names_under_fsdp1()}
 
 
 def test_fsdp1_exchanges_gradients_of_adapters_only():
@@ -85,3 +98,6 @@ def test_fsdp1_exchanges_gradients_of_adapters_only():
     everything = sum(p.nbytes for p in model.parameters())
     assert found["ours"][0] <= 1.1 * factors
     assert found["naive"][0] >= everything
+    layers, held = found["names"]
+    assert layers == [f"net.model.layers.{i}.self_attn.{part}_proj" for i in (0, 1) for part in "qv"]
+    assert all(".adapters." in name for name in held) and len(held) == 3 * len(layers)
