@@ -27,12 +27,8 @@ def named_backbone(module: nn.Module, name: str | None) -> nn.Module:
     return getattr(backbone, "_orig_mod", backbone)
 
 
-def adapted_backbone(trainer: Trainer, module: LightningModule) -> nn.Module:
-    """What layers and adapter files are named by: what AdapterInjection adapted, else `backbone`, else the module.
-
-    Args:
-        trainer: Its callbacks are asked.
-        module: The module in training.
+def refuse_fsdp1(trainer: Trainer) -> None:
+    """Refuse FSDP1 on behalf of a callback that looks at adapters; the backbone need not be built yet.
 
     Raises:
         ValueError: The strategy is FSDP1, which leaves no factors to look at, only parts of flattened units.
@@ -42,6 +38,19 @@ def adapted_backbone(trainer: Trainer, module: LightningModule) -> nn.Module:
             "FSDP1 flattens A and B into one parameter, where callbacks that watch, change or save adapters can't find "
             "them: use asym_lightning.strategies.FSDP2Strategy (configs/strategies/fsdp2.yaml), or leave those out."
         )
+
+
+def adapted_backbone(trainer: Trainer, module: LightningModule) -> nn.Module:
+    """What layers and adapter files are named by: what AdapterInjection adapted, else `backbone`, else the module.
+
+    Args:
+        trainer: Its callbacks are asked.
+        module: The module in training.
+
+    Raises:
+        ValueError: The strategy is FSDP1.
+    """
+    refuse_fsdp1(trainer)
     from asym_lightning.callbacks.injection import AdapterInjection
 
     for callback in trainer.callbacks:  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from asym_lightning.adapters import save_adapters
 from asym_lightning.adapters.shards import any_sharded
-from asym_lightning.callbacks.backbone import adapted_backbone
+from asym_lightning.callbacks.backbone import adapted_backbone, refuse_fsdp1
 from asym_lightning.callbacks.resumable_loader import make_train_loaders_resumable
 
 SUFFIX = ".adapter"
@@ -94,7 +94,7 @@ class AdapterCheckpoint(ModelCheckpoint):
                 "AdapterCheckpoint writes whole adapters, but `save_distributed_checkpoint: true` leaves them in "
                 "shards; set it to false, or use a plain ModelCheckpoint."
             )
-        adapted_backbone(trainer, pl_module)  # refuses FSDP1
+        refuse_fsdp1(trainer)
         io = trainer.strategy.checkpoint_io
         if not (isinstance(io, AdapterCheckpointIO) and io.owner is self):
             trainer.strategy.checkpoint_io = AdapterCheckpointIO(io, self, trainer)
