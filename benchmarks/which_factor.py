@@ -6,7 +6,8 @@
 For each adapted layer: the target update is that of full fine-tuning; the second moments of inputs and of gradients at
 the outputs are those of the pretrained backbone under a trained head, with labels drawn from its predictions, on 500
 training samples. `asym_lightning.analysis.layer_statistics` then says how much of the target an adapter of rank 8
-explains at best with A random and B trained, and the other way round. What training shows is in `which_factor.md`. Writes a csv file to `benchmarks/results`. One minute for digits, ten for CoLA on one core.
+explains at best with A random and B trained, and the other way round. What training shows is in `which_factor.md`.
+Writes a csv file to `benchmarks/results`. One minute for digits, ten for CoLA on one core.
 """
 
 from __future__ import annotations
