@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerStatus
@@ -92,8 +92,9 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer; a fit records itself, so that `report` can read any run."""
         trainer = super().instantiate_trainer(**kwargs)
-        if self.subcommand == "fit" and not any(isinstance(callback, RunRecord) for callback in trainer.callbacks):
-            trainer.callbacks.append(RunRecord())
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # it is set by a connector
+        if self.subcommand == "fit" and not any(isinstance(callback, RunRecord) for callback in callbacks):
+            callbacks.append(RunRecord())
         return trainer
 
     def before_instantiate_classes(self) -> None:
