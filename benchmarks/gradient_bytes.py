@@ -113,9 +113,8 @@ HEADER = """# Bytes exchanged in data-parallel training
 
 Counted by a hook on DDP's buckets in one step of two processes on a CPU, float32; adapters on q, k, v and the output
 projection, each with an A and a B of one size; the head of 10 classes is included. "At the start" is what DDP
-broadcasts
-when it is made, which left to itself is the whole model (the last row of each model) in every arm. "Later states"
-are buffers, broadcast in each forward pass.
+broadcasts when it is made, which left to itself is the whole model (the last row of each model) in every arm. "Later
+states" are buffers, broadcast in each forward pass.
 
 ```
 torchrun --standalone --nproc-per-node 2 -m benchmarks.gradient_bytes --out benchmarks/results/gradient_bytes.md
