@@ -27,8 +27,11 @@ ARMS = {
     "b_only": {"rank": 4},
     "lora": {"rank": 4, "scheme": "hB_zero_hA_he"},
     "svd": {"rank": 4, "scheme": "hB_U_A_V", "alpha": 0.1},  # a large alpha takes away half of what it starts from
+    "clipped": {"rank": 4},
+    "checkpointed": {"rank": 4},
     "full": None,
 }
+TRAINER = {"clipped": {"gradient_clip_val": 0.1}}
 
 
 def classifier(arm: str = "b_only", backbone: str | nn.Module = "vit_digits", **adapter) -> ImageClassifier:
@@ -85,7 +88,8 @@ def every_arm(folder: Path) -> dict:
     results = {}
     for arm in ARMS:
         module, start = classifier(arm), Start()
-        fit(folder / arm, module, start)
+        strategy = FSDP2Strategy(activation_checkpointing=arm == "checkpointed")
+        fit(folder / arm, module, start, strategy=strategy, **TRAINER.get(arm, {}))
         results[arm] = {"start": start.state, "end": gathered(module), "bytes": local_bytes(module)}
         results[arm]["all sharded"] = all(is_sharded(p) for p in module.parameters())
     return results
@@ -117,7 +121,7 @@ def arms(tmp_path_factory):
 @pytest.mark.parametrize("arm", ARMS)
 def test_two_processes_come_to_the_weights_of_one_on_the_same_global_batch(arm, arms, tmp_path):
     module = start_from(classifier(arm), arms[0][arm]["start"])
-    fit(tmp_path, module)
+    fit(tmp_path, module, **TRAINER.get(arm, {}))
     assert any(not torch.equal(value, arms[0][arm]["start"][name]) for name, value in module.state_dict().items())
     for process in (0, 1):
         assert_same(arms[process][arm]["end"], module.state_dict())
