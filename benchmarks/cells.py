@@ -55,6 +55,7 @@ SUITES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "rank": [
         {**_VIT, "targets": "all-linear", "rank": _RANKS},
         {**_ROBERTA, "depth": 3, "targets": "all-linear", "rank": _RANKS},
+        {**_ROBERTA, "depth": 2, "width": None, "targets": "all-linear", "rank": _RANKS},
     ],
     "depth": [
         {**_VIT, "targets": "all-linear", "depth": (2, 4, 8, 12)},
