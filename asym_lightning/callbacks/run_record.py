@@ -15,7 +15,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from typing_extensions import override
 
-from asym_lightning.adapters import adapters_by_name
+from asym_lightning.adapters import adapters_by_name, num_weights
+from asym_lightning.adapters.quantization import quantized_layers
 
 RECORD = "record.json"
 
@@ -31,7 +32,7 @@ class RunRecord(Callback):
     | `monitor`, `mode`          | the metric that chose the checkpoint, and whether more or less of it is better |
     | `validation`               | that metric at the checkpoint; the last one where nothing was monitored        |
     | `metrics`                  | all metrics at the end, those of the test included                            |
-    | `trained`, `total`         | parameters, each counted once                                                 |
+    | `trained`, `total`         | parameters, each counted once; of a quantised backbone, those before packing   |
     | `trained_A`, `trained_B`   | those in the factors; the rest is in heads or, in full fine-tuning, the backbone |
     | `ranks`                    | rank of each adapter at the end                                               |
     | `seconds`, `steps`         | time and optimizer steps of fit                                               |
@@ -136,7 +137,10 @@ class _SavedBytes:
     def of(cls, module: torch.nn.Module) -> _SavedBytes | None:
         """Start to count, unless some parameters are sharded: those gathered could not be told from activations."""
         kept_anyway = [*module.parameters(), *module.buffers()]
-        if any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in kept_anyway):
+        quantized = {id(layer.weight) for _, layer in quantized_layers(module)}  # of a class of their own, and whole
+        if any(
+            type(tensor) not in (Tensor, torch.nn.Parameter) and id(tensor) not in quantized for tensor in kept_anyway
+        ):
             return None
         saved = cls(kept_anyway)
         saved._hooks.__enter__()
@@ -154,8 +158,8 @@ class _SavedBytes:
         return tensor
 
 
-def _count(parameters: Any) -> int:
-    return sum(parameter.numel() for parameter in parameters)
+def _count(parameters: Iterable[Tensor]) -> int:
+    return sum(map(num_weights, parameters))
 
 
 def _numbers(metrics: Any) -> dict[str, float]:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from asym_lightning.adapters import quantize_backbone
 from asym_lightning.callbacks import RunRecord, run_record
 from tests.callbacks.foreign import Foreign, injection, loader, trainer
 
@@ -66,6 +67,18 @@ def test_sharded_parameters_leave_saved_bytes_out(tmp_path):
     module = Foreign()
     module.aux.bias = Sharded(module.aux.bias.data)
     assert "saved_bytes" not in fit(tmp_path, module)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_quantised_backbone_has_the_counts_and_saved_bytes_of_a_dense_one(kind, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    dense, quantized = Foreign(), Foreign()
+    quantize_backbone(quantized.net, kind)
+    assert any(type(parameter) is not nn.Parameter for parameter in quantized.parameters())
+    expected = fit(tmp_path / "dense", dense, max_epochs=1)
+    found = fit(tmp_path / "quantized", quantized, max_epochs=1)
+    for key in ("trained", "total", "trained_B", "saved_bytes"):
+        assert found[key] == expected[key] > 0
 
 
 def test_nothing_is_counted_after_a_run_that_failed(tmp_path, monkeypatch):
