@@ -37,9 +37,9 @@ class Collectives(TorchDispatchMode):
         return out
 
 
-@pytest.fixture(params=[4, 100, pytest.param(1024, marks=pytest.mark.slow)])
+@pytest.fixture
 def mesh(request, monkeypatch):
-    """So many devices, of which there is none; 100 divide no dimension of the models."""
+    """So many devices, of which there is none."""
     # Processes that are not there describe no models.
     monkeypatch.setattr("asym_lightning.sharding.fully_shard._check", lambda *args: None)
     dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=request.param)
@@ -48,11 +48,21 @@ def mesh(request, monkeypatch):
 
 
 ARMS = ["hB_zero_A_rand", "hB_zero_hA_he", "full"]
+CASES = [
+    *(("llama", arm, True) for arm in ARMS),
+    ("llama", "hB_zero_A_rand", False),
+    ("vit", "hB_zero_A_rand", True),
+]
 
 
 @pytest.mark.parametrize(
-    ("family", "arm", "reshards"),
-    [*(("llama", arm, True) for arm in ARMS), ("llama", "hB_zero_A_rand", False), ("vit", "hB_zero_A_rand", True)],
+    ("mesh", "family", "arm", "reshards"),
+    [
+        *((4, *case) for case in CASES),
+        (7, "llama", "hB_zero_hA_he", True),  # 7 and 100 divide no dimension of the models
+        *(pytest.param(devices, *case, marks=pytest.mark.slow) for devices in (100, 1024) for case in CASES),
+    ],
+    indirect=["mesh"],
 )
 def test_traffic_and_shards_are_those_of_fsdp2(mesh, family, arm, reshards):
     case = build(family, arm)
@@ -83,7 +93,7 @@ def test_traffic_and_shards_are_those_of_fsdp2(mesh, family, arm, reshards):
     assert found.communication == collectives.bytes
 
 
-@pytest.mark.parametrize("mesh", [4, 64], indirect=True)
+@pytest.mark.parametrize("mesh", [4, pytest.param(64, marks=pytest.mark.slow)], indirect=True)
 @pytest.mark.parametrize(("arm", "reshards"), [("hB_zero_A_rand", True), ("hB_zero_A_rand", False), ("full", True)])
 def test_peak_is_near_that_of_torchs_tracker_of_fsdp2(mesh, arm, reshards):
     options = ShardingOptions(reshard_after_forward=reshards)
