@@ -42,15 +42,16 @@ def one_sentence(error: BaseException) -> str:
     return _explain(text) if is_report else " ".join(text.split())
 
 
-def check_checkpoint(path: str | None) -> None:
+def check_checkpoint(path: str | None, strategy: str = "") -> None:
     """Check that a checkpoint path leads to a checkpoint, before anything is built.
 
     Args:
-        path: A file, or None or one of Lightning's words, which are not checked.
+        path: A file or folder, or None or one of Lightning's words, which are not checked.
+        strategy: The strategy that is going to read it.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a checkpoint.
+        ValueError: If the file is not a checkpoint, or the folder is one of shards that the strategy can't read.
     """
     if path is None or path in ("best", "last", "hpc") or "://" in path or path.startswith("registry"):
         return
@@ -58,6 +59,11 @@ def check_checkpoint(path: str | None) -> None:
     if not file.exists():
         known = [str(found) for found in Path("runs").glob("**/*.ckpt")]
         raise FileNotFoundError(f"there is no checkpoint {path!r}{did_you_mean(path, known)}")
+    if file.is_dir() and "FSDP2Strategy" not in strategy:
+        raise ValueError(
+            f"{path!r} is a folder, as FSDP2 writes it with `save_distributed_checkpoint: true`: resume it with "
+            "configs/strategies/fsdp2.yaml, on any number of devices."
+        )
     if file.is_file() and not is_zipfile(file):
         raise ValueError(f"{path!r} is not a checkpoint, or it is truncated.")
 

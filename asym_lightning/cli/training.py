@@ -85,7 +85,7 @@ class TrainingCLI(LightningCLI):
         self.config = parser.parse_args(args)
         if self.config.get("subcommand"):
             options = self.config[self.config.subcommand]
-            check_checkpoint(options.get("ckpt_path"))
+            check_checkpoint(options.get("ckpt_path"), str(options.get("trainer.strategy")))
             check_devices(options.trainer)
         self._given_config = self.config.clone()
 

@@ -17,6 +17,7 @@ from torch import nn
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, load_adapters, save_adapters
 from asym_lightning.adapters.shards import is_sharded, whole_state_dict
 from asym_lightning.callbacks import AdapterCheckpoint, BNormMonitor, FreezeA, Milestones, RankScheduler
+from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.modules import ImageClassifier
 from asym_lightning.strategies import FSDP2Strategy
 from tests.callbacks.foreign import Foreign, build_net, injection, loader, trainer
@@ -295,3 +296,9 @@ def test_a_foreign_module_is_sharded_by_adapter_injection(tmp_path):
     net = build_net()
     load_adapters(net, tmp_path / "x.adapter")
     assert any(adapter.B.any() for adapter in adapters_by_name(net).values())
+
+
+def test_a_folder_of_shards_is_refused_where_no_fsdp2_reads_it(tmp_path):
+    check_checkpoint(str(tmp_path), "Namespace(class_path='asym_lightning.strategies.FSDP2Strategy')")
+    with pytest.raises(ValueError, match=r"resume it with configs/strategies/fsdp2\.yaml"):
+        check_checkpoint(str(tmp_path), "ddp")
