@@ -81,7 +81,8 @@ def quantize_backbone(model: nn.Module, quantization: str, heads: Sequence[str] 
     """Quantise, in place, the linear layers of a model that is not adapted yet.
 
     Args:
-        model: The backbone, on the CPU or on its device, with its weights.
+        model: The backbone, on the CPU or on its device, with its weights; inside `torch.device("meta")` the shapes
+            are enough, and are all that is made.
         quantization: ``nf4``, 4-bit normal floats with a scale for every 64, or ``int8``, integers with a scale for
             each row.
         heads: Names of the modules that are trained in full, which stay as they are.
@@ -111,7 +112,7 @@ def quantize_backbone(model: nn.Module, quantization: str, heads: Sequence[str] 
     for name in names:
         layer = model.get_submodule(name)
         assert isinstance(layer, nn.Linear)
-        if layer.weight.is_meta:
+        if layer.weight.is_meta and torch.get_default_device().type != "meta":
             raise RuntimeError(f"The weight of `{name}` is not loaded yet, so it can't be quantised.")
         if layer.weight.dtype == torch.float64:
             raise ValueError(f"The weight of `{name}` is in float64, which bitsandbytes does not quantise.")
@@ -169,6 +170,14 @@ def requantize_layers(model: nn.Module) -> None:
             form = getattr(module, _ATTRIBUTE)
             delattr(module, _ATTRIBUTE)
             make_quantized(module, form)
+
+
+def quantization_scales(model: nn.Module) -> Iterator[Tensor]:
+    """Tensors that are kept beside quantised weights, which are neither parameters nor buffers."""
+    for _, layer in quantized_layers(model):
+        from asym_lightning.adapters.quantized_layers import scales
+
+        yield from scales(layer.weight)
 
 
 def num_weights(parameter: Tensor) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -87,8 +88,12 @@ def quantize_4bit(layer: nn.Linear) -> None:
     """
     weight = layer.weight.detach()
     empty = Linear4bit(1, 1, quant_type="nf4", compress_statistics=False, device="meta")
-    data: Any = bnb.nn.Params4bit(weight, requires_grad=False, quant_type="nf4", compress_statistics=False)
-    _fill(layer, empty, data.to(weight.device))
+    # Not by its parameter's `to`, which does not quantise on the meta device.
+    data, state = bnb.functional.quantize_4bit(weight.contiguous(), quant_type="nf4")
+    packed: Any = bnb.nn.Params4bit(
+        data, requires_grad=False, quant_state=state, compress_statistics=False, quant_type="nf4", bnb_quantized=True
+    )
+    _fill(layer, empty, packed)
 
 
 def quantize_8bit(layer: nn.Linear) -> None:
@@ -123,6 +128,16 @@ def dense_weight(layer: Any, dtype: torch.dtype | None = None) -> Tensor:
     else:
         dense = weight
     return dense if dtype is None else dense.to(dtype)
+
+
+def scales(weight: Any) -> Iterator[Tensor]:
+    """What bitsandbytes keeps beside a quantised weight to make it dense again."""
+    state = getattr(weight, "quant_state", None)
+    while state is not None:  # of a state that is quantised itself, the scales of the scales
+        yield from (tensor for tensor in (state.absmax, state.code, state.offset) if tensor is not None)
+        state = state.state2
+    if getattr(weight, "SCB", None) is not None:
+        yield weight.SCB
 
 
 def adapted_class_of_quantized(layer: nn.Module) -> type[AdaptedQuantizedLinear] | None:

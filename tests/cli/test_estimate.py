@@ -118,6 +118,17 @@ def test_precision_counts(capsys, llama):
     assert half["activations"] < 0.7 * whole["activations"]
 
 
+def test_quantised_weights_count_as_they_are_kept(capsys):
+    pytest.importorskip("bitsandbytes")
+    options = ["--config", QUICKSTART, "--model.quantization", "nf4"]
+    whole, few_bits = numbers(capsys, *options[:2]), numbers(capsys, *options)
+    assert few_bits["weights"] < 0.2 * whole["weights"]
+    assert all(few_bits[name] == whole[name] for name in ("parameters", "trained", "activations", "files"))
+    assert few_bits["peak"] - few_bits["weights"] == whole["peak"] - whole["weights"]
+    code, _, err = run(capsys, *options, "--strategy", "fsdp2", "--devices", "2")
+    assert code != 0 and err == "error: `strategy` 'fsdp2' can't shard a quantised backbone: choose single or ddp.\n"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -130,7 +141,6 @@ def test_precision_counts(capsys, llama):
         (["--trainer.devices", "auto", "--trainer.strategy", "ddp"], "depends on the machine: give `--devices`."),
         (["--model.backbone", "vit_digit"], "did you mean vit_digits"),
         (["--model.adapter.ranks", "4"], "ranks"),
-        (["--model.quantization", "nf4"], "`model.quantization` 'nf4' is not estimated"),
     ],
 )
 def test_errors_are_one_sentence(capsys, options, message):

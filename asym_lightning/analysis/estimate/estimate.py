@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.checkpoint import checkpoint
 
+from asym_lightning.adapters import num_weights
 from asym_lightning.analysis.estimate.fake_model import fake_mode, make_fake
 from asym_lightning.analysis.estimate.file_sizes import adapter_directory_bytes, checkpoint_bytes
 from asym_lightning.analysis.estimate.placement import Strategy, check_strategy, place
@@ -47,9 +48,10 @@ class Estimate:
     Attributes:
         strategy: How the work is divided.
         devices: Among how many.
-        parameters: Number of parameters of the whole model.
+        parameters: Number of parameters of the whole model; of quantised weights, those before packing.
         trained: Number of those that train.
-        weights: Parameters and buffers that a device holds. Exact, as are gradients and optimizer state.
+        weights: Parameters, buffers and scales of quantised weights that a device holds. Exact, as are gradients and
+            optimizer state.
         gradients: Gradients that it holds at the end of a step.
         optimizer_state: State of the optimizer for what it holds.
         buckets: Copies of the gradients in which DDP exchanges them.
@@ -104,7 +106,7 @@ def estimate_step(
         backbone: The adapted part of the module, for the sizes of files; None is the module itself.
 
     Raises:
-        ValueError: The strategy is unknown or does not suit the number of devices.
+        ValueError: The strategy is unknown, or does not suit the number of devices or a quantised backbone.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(100, 50, device="meta"), nn.ReLU(), nn.Linear(50, 10, device="meta"))
@@ -158,7 +160,7 @@ def estimate_step(
     return Estimate(
         strategy=run.strategy,
         devices=run.devices,
-        parameters=sum(p.numel() for p in parameters),
+        parameters=sum(map(num_weights, parameters)),
         trained=sum(p.numel() for p in parameters if p.requires_grad),
         weights=weights,
         gradients=gradients,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -19,6 +22,8 @@ def fake_mode() -> FakeTensorMode:
 def make_fake(module: nn.Module) -> None:
     """Replace every parameter and buffer, in place, by one without numbers; what was shared is shared still.
 
+    A quantised weight keeps the description by which bitsandbytes makes it dense.
+
     Call it in a `fake_mode`.
 
     >>> layer = nn.Linear(3, 3, device="meta")
@@ -31,10 +36,28 @@ def make_fake(module: nn.Module) -> None:
     for child in module.modules():
         for name, parameter in list(child.named_parameters(recurse=False, remove_duplicate=False)):
             if id(parameter) not in known:
-                known[id(parameter)] = nn.Parameter(_empty(parameter), parameter.requires_grad)
+                known[id(parameter)] = fake = nn.Parameter(_empty(parameter), parameter.requires_grad)
+                _copy_quantization(parameter, fake)
             setattr(child, name, known[id(parameter)])
         for name, buffer in list(child.named_buffers(recurse=False, remove_duplicate=False)):
             setattr(child, name, known.setdefault(id(buffer), _empty(buffer)))
+
+
+def _copy_quantization(weight: Any, fake: Any) -> None:
+    for name in ("quant_state", "SCB"):
+        if getattr(weight, name, None) is not None:
+            setattr(fake, name, _without_numbers(getattr(weight, name)))
+
+
+def _without_numbers(state: Any) -> Any:
+    """A tensor, or an object with some."""
+    if isinstance(state, Tensor):
+        return _empty(state)
+    state = copy.copy(state)
+    for name, value in vars(state).items():
+        if isinstance(value, Tensor) or (name == "state2" and value is not None):
+            setattr(state, name, _without_numbers(value))
+    return state
 
 
 def _empty(tensor: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from asym_lightning.adapters import adapters_by_name
+from asym_lightning.adapters.quantization import quantization_scales
 from asym_lightning.sharding.units import AdapterWrapPolicy, blocks, large_embeddings
 
 Strategy = Literal["single", "ddp", "fsdp", "fsdp2"]
@@ -43,7 +44,7 @@ class Placement:
     """One device's part, in bytes.
 
     Attributes:
-        weights: Of the parameters that it holds, and of all buffers.
+        weights: Of the parameters that it holds, and of all buffers and scales of quantised weights.
         gradients: Of those that it keeps.
         optimizer_state: Of the state of what it keeps gradients of.
         buckets: Copies of the gradients in which DDP exchanges them.
@@ -86,9 +87,12 @@ def place(
         counts_scalars: Count state that is one number a parameter, which is in the host's memory for a GPU.
 
     Raises:
-        ValueError: There is no such strategy, or no device.
+        ValueError: There is no such strategy, or no device, or the strategy can't shard the module.
     """
     check_strategy(strategy, devices)
+    scales = sum(tensor.nbytes for tensor in quantization_scales(module))
+    if scales and strategy in ("fsdp", "fsdp2"):
+        raise ValueError(f"`strategy` {strategy!r} can't shard a quantised backbone: choose single or ddp.")
     buffers = sum(buffer.nbytes for buffer in module.buffers())
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     communication: Counter[str] = Counter()
@@ -115,7 +119,7 @@ def place(
     gradients = sum(shards[id(parameter)] for parameter in trained)
     all_gradients = sum(parameter.nbytes for parameter in trained)
     return Placement(
-        weights=sum(shards.values()) + buffers,
+        weights=sum(shards.values()) + buffers + scales,
         gradients=gradients,
         optimizer_state=_state_bytes(optimizer, shards, counts_scalars),
         buckets=buckets,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from asym_lightning.adapters import adapter_layers
+from asym_lightning.adapters.quantization import quantization_scales
 from asym_lightning.analysis.estimate.fake_model import DEVICE
 from asym_lightning.analysis.estimate.gpu_operators import GpuOperators
 from asym_lightning.analysis.estimate.memory_trace import MemoryTrace
@@ -66,7 +67,8 @@ def trace_step(
     """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     trace = MemoryTrace(gradient_share)
-    trace.ignore([*module.parameters(), *module.buffers(), *batch, *tensors_in(optimizer.state)])
+    held = [*module.parameters(), *module.buffers(), *quantization_scales(module)]
+    trace.ignore([*held, *batch, *tensors_in(optimizer.state)])
     trace.watch_gradients(trained)
     with contextlib.ExitStack() as stack:
         stack.enter_context(trace)

@@ -68,14 +68,9 @@ class DescribedRun:
         """Build the module on the meta device, in training mode and in the run's precision; no weights are read.
 
         Raises:
-            ValueError: The precision or a quantisation is one that is not estimated, or the config is of no model.
+            ValueError: The precision is one that is not estimated, or the config is of no model.
         """
         arguments = self._model.init_args
-        if quantization := arguments.get("quantization"):
-            raise ValueError(
-                f"`model.quantization` {quantization!r} is not estimated: set it to null for the unquantised model, "
-                "whose weights take 32 or 16 bits each, not 4.5 (nf4) or 8 (int8)."
-            )
         if "pretrained" in arguments:
             arguments.pretrained = False
         if "label_names" in arguments and arguments.label_names is None:

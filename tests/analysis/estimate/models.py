@@ -11,7 +11,7 @@ import transformers as tf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asym_lightning.adapters import AdapterConfig, inject_adapters
+from asym_lightning.adapters import AdapterConfig, inject_adapters, quantize_backbone
 
 WIDTH = 64
 
@@ -42,7 +42,8 @@ class Case:
         return torch.optim.AdamW([p for p in self.model.parameters() if p.requires_grad])
 
 
-def build(family: str, arm: str = "hB_zero_A_rand", device: str = "meta", dropout: float = 0.0, **changes: Any) -> Case:
+def build(family: str, arm: str = "hB_zero_A_rand", device: str = "meta", dropout: float = 0.0, quantization: str = "",
+          **changes: Any) -> Case:  # fmt: skip
     """A ViT, a RoBERTa or a Llama; `arm` is a scheme or `full`."""
     torch.manual_seed(0)
     with torch.device(device):
@@ -61,6 +62,8 @@ def build(family: str, arm: str = "hB_zero_A_rand", device: str = "meta", dropou
                 num_key_value_heads=2, use_cache=False, **changes,
             )  # fmt: skip
             case = Case(tf.LlamaForCausalLM(config), 300)
+        if quantization:
+            quantize_backbone(case.model, quantization, ["head"] if family == "vit" else [])
         if arm != "full":
             inject_adapters(case.model, AdapterConfig(arm, rank=4, targets=["all-linear"], dropout=dropout))
     case.model.train()

@@ -53,6 +53,37 @@ def test_step_without_numbers_takes_what_a_real_one_takes(family, arm):
     assert trace_of_fake_step(build(family, arm)) == trace_of_real_step(build(family, arm, "cpu"))
 
 
+def bytes_held(model):
+    """Of every tensor that a module or a parameter has, however it keeps it."""
+    storages, seen = {}, set()
+
+    def visit(value):
+        if id(value) in seen or isinstance(value, (str, bytes, type)):
+            return
+        seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+        for part in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+            visit(part)
+        if hasattr(value, "__dict__"):
+            visit(vars(value))
+
+    visit(model)
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize(("family", "quantization"), [("llama", "nf4"), ("vit", "int8")])
+def test_quantised_weights_take_what_bitsandbytes_keeps(family, quantization):
+    pytest.importorskip("bitsandbytes")
+    case = build(family, device="cpu", quantization=quantization)
+    found = estimate(build(family, quantization=quantization))
+    dense = estimate(build(family))
+    assert found.weights == bytes_held(case.model) < dense.weights
+    assert (found.parameters, found.trained) == (dense.parameters, dense.trained)
+    assert (found.gradients, found.optimizer_state) == (dense.gradients, dense.optimizer_state)
+    assert trace_of_fake_step(build(family, quantization=quantization)) == trace_of_real_step(case)
+
+
 @pytest.mark.parametrize("family", ["vit", "llama"])
 def test_dropout_of_the_adapter_takes_what_a_real_one_takes(family):
     fake = trace_of_fake_step(build(family, dropout=0.1))
@@ -70,10 +101,19 @@ def test_activations_are_what_autograd_saves(family, arm):
     assert estimate(build(family, arm)).activations == pytest.approx(saved, rel=0.04)
 
 
-@pytest.mark.parametrize(("family", "arm"), [("vit", "hB_zero_A_rand"), ("llama", "hB_zero_A_rand"), ("vit", "full")])
-def test_peak_is_what_the_allocator_gives_out(family, arm):
+@pytest.mark.parametrize(
+    ("family", "arm", "quantization"),
+    [
+        *((family, "hB_zero_A_rand", "") for family in ("vit", "llama")),
+        ("llama", "hB_zero_A_rand", "nf4"),
+        ("vit", "full", ""),
+    ],
+)
+def test_peak_is_what_the_allocator_gives_out(family, arm, quantization):
+    if quantization:
+        pytest.importorskip("bitsandbytes")
     # Enough rows for what kernels use inside, which no trace of operators sees, to be little.
-    case, fake = build(family, arm, "cpu"), build(family, arm)
+    case, fake = (build(family, arm, device, quantization=quantization) for device in ("cpu", "meta"))
     case.rows = fake.rows = 64
     optimizer, batch = case.optimizer(), case.batch()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
