@@ -29,6 +29,7 @@ from asym_lightning.callbacks import RunRecord
 from asym_lightning.cli.commands import COMMANDS
 from asym_lightning.cli.devices import check_devices
 from asym_lightning.cli.errors import check_checkpoint
+from asym_lightning.cli.null_options import check_nulls
 from asym_lightning.cli.short_config import SHORT_CONFIG
 
 DESCRIPTION = f"""Fine-tune timm and Hugging Face backbones with low-rank adapters whose A is random and frozen.
@@ -87,6 +88,8 @@ class TrainingCLI(LightningCLI):
             options = self.config[self.config.subcommand]
             check_checkpoint(options.get("ckpt_path"), str(options.get("trainer.strategy")))
             check_devices(options.trainer)
+            for section in ("model", "data"):
+                check_nulls(section, options.get(section))
         self._given_config = self.config.clone()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

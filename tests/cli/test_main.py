@@ -149,6 +149,7 @@ BAD_INPUT = {
         "no option 'trainer.max_epocs': did you mean trainer.max_epochs",
     ),
     "unknown option": (["--bogus", "3"], "no option 'bogus'"),
+    "null for a number": (["--data.batch_size", "null"], "`data.batch_size` must be an integer, not null."),
     "wrong type": (["--trainer.max_epochs", "many"], "`trainer.max_epochs` must be an integer or null, not 'many'."),
     "unknown backbone": (["--model.backbone", "vit_digit"], "no backbone named 'vit_digit': did you mean vit_digits"),
     "missing checkpoint": (["--ckpt_path", "no.ckpt"], "there is no checkpoint 'no.ckpt'"),
