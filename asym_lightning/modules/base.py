@@ -38,7 +38,13 @@ from asym_lightning.adapters.random_state import set_random_state
 from asym_lightning.adapters.replicas import check_replicas, leave_frozen_out_of_ddp
 from asym_lightning.adapters.targets import find_heads
 from asym_lightning.modules.schedule import WarmupSchedule
-from asym_lightning.sharding import PretrainedWeights, empty_parameters, materialize, shard_lightning_module
+from asym_lightning.sharding import (
+    PretrainedWeights,
+    ShardingOptions,
+    empty_parameters,
+    materialize,
+    shard_lightning_module,
+)
 
 Stage = Literal["train", "val", "test"]
 Backbone = str | nn.Module
@@ -211,7 +217,10 @@ class AdapterModule(LightningModule, ABC):
         """Cut everything into shards, and read the weights if they were left out."""
         shard_lightning_module(self)
         if self._weights is not None:
-            materialize(self.backbone, self._weights, heads, getattr(self.backbone, "_init_weights", None))
+            options: ShardingOptions = self.trainer.strategy.sharding  # type: ignore[attr-defined]
+            initialize = getattr(self.backbone, "_init_weights", None)
+            device = "cpu" if options.cpu_offload else None
+            materialize(self.backbone, self._weights, heads, initialize, device=device)
             self._weights = None
 
     def setup(self, stage: str) -> None:

@@ -21,6 +21,8 @@ def materialize(
     weights: PretrainedWeights,
     heads: Sequence[str] = (),
     initialize: Initialize | None = None,
+    *,
+    device: str | None = None,
 ) -> None:
     """Read a backbone that is on the meta device, sharded or not, from its files; draw what is new.
 
@@ -32,6 +34,7 @@ def materialize(
         weights: Where its weights are.
         heads: Names of the modules that may start anew.
         initialize: Fills the parameters of a module in the architecture's way; None calls `reset_parameters`.
+        device: Where the shards live: `cpu` with `cpu_offload`; None means the devices of the mesh.
 
     Raises:
         ValueError: A parameter of no head is in no file, or has another shape there.
@@ -46,7 +49,7 @@ def materialize(
         in_head = places[0].name.startswith(tuple(f"{head}." for head in heads))
         if in_head and name and not (weights.keeps_heads and weights.shape(name) == parameter.shape):
             name = None
-        filled = _empty_like(parameter)
+        filled = _empty_like(parameter, device)
         if name is not None:
             _read(filled, weights, name)
         elif id(parameter) not in drawn:
@@ -90,20 +93,11 @@ def _places(model: nn.Module) -> list[list[_Place]]:
     return list(places.values())
 
 
-def _empty_like(parameter: nn.Parameter) -> nn.Parameter:
+def _empty_like(parameter: nn.Parameter, device: str | None) -> nn.Parameter:
     """The same, shards and all, with memory."""
-    if not isinstance(parameter, DTensor):
-        return nn.Parameter(torch.empty_like(parameter, device="cpu"), parameter.requires_grad)
-    local = torch.empty_like(parameter.to_local(), device=parameter.device_mesh.device_type)
-    sharded = DTensor.from_local(
-        local,
-        parameter.device_mesh,
-        parameter.placements,
-        run_check=False,
-        shape=parameter.shape,
-        stride=parameter.stride(),
-    )
-    return nn.Parameter(sharded, parameter.requires_grad)
+    if device is None:
+        device = parameter.device_mesh.device_type if isinstance(parameter, DTensor) else "cpu"
+    return nn.Parameter(torch.empty_like(parameter.detach(), device=device), parameter.requires_grad)
 
 
 @torch.no_grad()

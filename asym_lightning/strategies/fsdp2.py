@@ -42,7 +42,8 @@ class FSDP2Strategy(ModelParallelStrategy):
         save_distributed_checkpoint: Let each process write its shards into a folder in place of one whole file, for
             full fine-tuning of what fits no single process. This strategy alone can resume such a checkpoint, on any
             number of processes.
-        process_group_backend: As in `ModelParallelStrategy`; None takes the device's own.
+        process_group_backend: As in `ModelParallelStrategy`; None takes the device's own, and with `cpu_offload` gloo
+            beside it, for shards that are in the host's memory have to be gathered when they are saved.
         timeout: How long processes wait for each other.
 
     Raises:
@@ -63,6 +64,8 @@ class FSDP2Strategy(ModelParallelStrategy):
         process_group_backend: str | None = None,
         timeout: timedelta = timedelta(minutes=30),
     ) -> None:
+        if cpu_offload and process_group_backend is None:
+            process_group_backend = "cpu:gloo,cuda:nccl"
         super().__init__(
             tensor_parallel_size=1,
             save_distributed_checkpoint=save_distributed_checkpoint,

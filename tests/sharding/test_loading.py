@@ -16,7 +16,14 @@ from torch.distributed.device_mesh import init_device_mesh
 from asym_lightning.adapters import AdapterConfig, inject_adapters
 from asym_lightning.adapters.shards import is_sharded, whole
 from asym_lightning.adapters.targets import find_heads
-from asym_lightning.sharding import PretrainedWeights, empty_parameters, is_empty, materialize, shard_module
+from asym_lightning.sharding import (
+    PretrainedWeights,
+    ShardingOptions,
+    empty_parameters,
+    is_empty,
+    materialize,
+    shard_module,
+)
 from benchmarks.sharded_loading import SHAPES, measure, write_weights
 from tests.adapters.models import hf_model
 from tests.language_models import tiny_llama
@@ -129,6 +136,25 @@ def test_files_that_do_not_fit_are_named(damage, message, tmp_path):
         with empty_parameters():
             empty = tf.AutoModelForCausalLM.from_config(model.config)
         materialize(empty, weights)
+
+
+@pytest.mark.gpu
+def test_offloaded_shards_are_in_the_hosts_memory_and_hold_the_same_numbers(tmp_path):
+    tiny_llama(64).save_pretrained(tmp_path)
+    expected = tf.AutoModelForCausalLM.from_pretrained(tmp_path)
+    inject_adapters(expected, CONFIG)
+    dist.init_process_group("cpu:gloo,cuda:nccl", rank=0, world_size=1, store=dist.HashStore())
+    try:
+        with empty_parameters():
+            model = tf.AutoModelForCausalLM.from_config(expected.config)
+        inject_adapters(model, CONFIG)
+        shard_module(model, init_device_mesh("cuda", (1,)), ShardingOptions(cpu_offload=True))
+        materialize(model, PretrainedWeights.of(str(tmp_path)), device="cpu")
+        for name, parameter in model.named_parameters():
+            assert parameter.to_local().device.type == "cpu"
+            assert torch.equal(whole(parameter), expected.get_parameter(name)), name
+    finally:
+        dist.destroy_process_group()
 
 
 def measured(folder: Path) -> float:
