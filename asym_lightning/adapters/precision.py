@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import MethodType
+from functools import partial
 from typing import Any
 
 import torch
@@ -61,7 +61,7 @@ def train_in_float32(module: nn.Module, backbone: nn.Module) -> None:
         if is_trained and "_apply" not in vars(child):
             if any(p.dtype.itemsize < torch.float32.itemsize for p in own):
                 child.float()
-            child._apply = MethodType(_apply_never_narrower, child)  # type: ignore[method-assign]
+            child._apply = partial(_apply_never_narrower, child)  # type: ignore[method-assign]
         _let_cast_inputs(child)
     if backbone is not module:
         _let_cast_inputs(backbone)
@@ -97,7 +97,7 @@ def _never_narrower(fn: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor
     return apply
 
 
-# A bound method rather than a closure: a deep copy of the module gets one that is bound to the copy.
+# In a partial rather than a closure or a method: a deep copy or a pickle of the module has one for the copy.
 def _apply_never_narrower(self: nn.Module, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
     return type(self)._apply(self, _never_narrower(fn), recurse)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from contextlib import nullcontext
 
 import pytest
@@ -103,11 +104,13 @@ def test_only_frozen_weights_become_narrower(move):
     assert {p.dtype for p in model.double().parameters()} == {torch.float64}
 
 
-def test_a_copy_of_the_model_is_moved_apart_from_it():
+@pytest.mark.parametrize("copied_by", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_of_the_model_is_moved_apart_from_it(copied_by):
     model = adapted_model()
-    copied = copy.deepcopy(model).double()
+    copied = copied_by(model).double()
     assert copied[1].weight.dtype == torch.float64 and model[1].weight.dtype == torch.float32
-    copied.bfloat16()
+    copied.float().bfloat16()
+    assert copied[0].weight.dtype == torch.bfloat16 and copied[1].weight.dtype == torch.float32
     assert model[0].weight.dtype == torch.float32
 
 
