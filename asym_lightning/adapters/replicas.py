@@ -11,6 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from asym_lightning.adapters.injection import adapters_by_name
 
+_LEFT_OUT = "_ddp_params_and_buffers_to_ignore"  # where DDP keeps the names, on the module
+
 
 def leave_frozen_out_of_ddp(module: nn.Module, backbone: nn.Module) -> None:
     """Let a `DistributedDataParallel` made of the module later exchange what trains and nothing else.
@@ -32,10 +34,10 @@ def leave_frozen_out_of_ddp(module: nn.Module, backbone: nn.Module) -> None:
 
 
 def check_replicas(module: nn.Module) -> None:
-    """Check, in all processes of a data-parallel run together, that each holds the same frozen parameters.
+    """Check, in all processes of a data-parallel run together, that each holds the same frozen parameters and buffers.
 
     A is drawn from its layer's name and the adapter's seed, the backbone is read from a file, so they are equal by
-    construction; nothing would make them so again. Each parameter's bits are summed, and the sums are compared.
+    construction; nothing would make them so again. Each tensor's bits are summed, and the sums are compared.
 
     Raises:
         RuntimeError: Some differ; the message is the same in every process.
@@ -47,11 +49,13 @@ def check_replicas(module: nn.Module) -> None:
         for name, adapter in adapters_by_name(module).items()
         for letter, factor in (("A", adapter.factor_A), ("B", adapter.factor_B))
     }
+    # Weights that are a class of their own, quantised say, may have no bits to read.
+    frozen = [(n, p) for n, p in module.named_parameters() if not p.requires_grad and type(p) is nn.Parameter]
+    left_out = set(getattr(module, _LEFT_OUT, ()))
+    buffers = [(name, buffer) for name, buffer in module.named_buffers() if name in left_out]
     here = {
-        adapters.get(id(parameter), f"`{name}`"): (id(parameter) in adapters, _sum_of_bits(parameter))
-        for name, parameter in module.named_parameters()
-        # Weights that are a class of their own, quantised say, may have no bits to read.
-        if not parameter.requires_grad and type(parameter) is nn.Parameter
+        adapters.get(id(tensor), f"`{name}`"): (id(tensor) in adapters, _sum_of_bits(tensor))
+        for name, tensor in [*frozen, *buffers]
     }
     everywhere: list[dict[str, tuple[bool, int]]] = [{} for _ in range(dist.get_world_size())]
     dist.all_gather_object(everywhere, here)

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from lightning.pytorch import seed_everything
 
 from asym_lightning.adapters import trainable_parameters
+from asym_lightning.adapters.replicas import leave_frozen_out_of_ddp
 from benchmarks.gradient_bytes import Traffic
 from tests.strategies.digits_run import ARMS, NUM_STEPS, classifier, fit
 from tests.two_processes import in_two_processes
@@ -42,6 +43,13 @@ def train_each_arm(folder: Path) -> dict:
     with pytest.raises(RuntimeError) as unequal:
         fit(folder, module)
     results["unequal backbones"] = str(unequal.value)
+    module = classifier("b_only")
+    module.configure_model()
+    module.backbone.blocks[1].register_buffer("offset", torch.full((3,), float(dist.get_rank())))
+    leave_frozen_out_of_ddp(module, module.backbone)
+    with pytest.raises(RuntimeError) as unequal:
+        fit(folder, module)
+    results["unequal buffers"] = str(unequal.value)
     return results
 
 
@@ -84,6 +92,7 @@ def test_processes_that_differ_in_what_is_frozen_all_say_so_in_the_same_words(ar
             "unequal backbones",
             "The frozen backbones of processes 0 and 1 differ, in `backbone.blocks.0.mlp.fc1.weight`;",
         ),
+        ("unequal buffers", "The frozen backbones of processes 0 and 1 differ, in `backbone.blocks.1.offset`;"),
     ):
         assert arms[0][case] == arms[1][case]
         assert arms[0][case].startswith(message)
