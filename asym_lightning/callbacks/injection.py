@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.plugins import BitsandbytesPrecision
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -66,8 +67,8 @@ class AdapterInjection(Callback):
             modules that use a part of their layers in each step, as with several optimizers that take turns.
 
     Raises:
-        ValueError: On start, if there is no such backbone, head or target, or Lightning's `BitsandbytesPrecision`; if
-            `check_after` is less than 1.
+        ValueError: On start, if there is no such backbone, head or target, or Lightning's `BitsandbytesPrecision`, or
+            a WeightAveraging callback before this one; if `check_after` is less than 1.
         RuntimeError: On start, if there is a second injection, a trained parameter in no optimizer, or, in
             data-parallel training, a frozen one that differs between processes; after `check_after` steps, if an
             adapter got no gradient.
@@ -130,6 +131,12 @@ class AdapterInjection(Callback):
             raise ValueError(
                 "Lightning's `BitsandbytesPrecision` would put its layers in place of the adapted ones: leave it out "
                 "and call `asym_lightning.adapters.quantize_backbone` where the module builds its backbone."
+            )
+        others = trainer.callbacks[: trainer.callbacks.index(self)]  # type: ignore[attr-defined]
+        if any(isinstance(callback, WeightAveraging) for callback in others):
+            raise ValueError(
+                "A WeightAveraging callback copies the module when it is set up, which is before the adapters are "
+                "there: name AdapterInjection before it."
             )
         config = scheduled_config(trainer, self.adapter)
         build = pl_module.configure_model

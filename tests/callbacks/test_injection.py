@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 from lightning.pytorch import seed_everything
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from torch import nn
 
-from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters
+from asym_lightning.adapters import AdapterConfig, adapter_layers, adapters_by_name, inject_adapters
 from asym_lightning.callbacks import AdapterCheckpoint, AdapterInjection
 from tests.callbacks.foreign import Foreign, build_net, injection, loader, trainer
 
@@ -240,6 +240,15 @@ def test_a_backbone_that_does_not_exist_is_named_with_what_does(name, message, t
 def test_a_head_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`heads` entry 'haed' matches no module; the nearest is 'head'"):
         trainer(tmp_path, injection(heads=["haed"])).fit(Foreign(), loader())
+
+
+def test_averages_of_weights_hold_adapters_and_are_refused_before_there_are_any(tmp_path):
+    averaging = EMAWeightAveraging(decay=0.5)
+    module = Foreign()
+    trainer(tmp_path, injection(), averaging).fit(module, loader())
+    assert all(adapter.B.abs().sum() > 0 for adapter in adapters_by_name(module).values())
+    with pytest.raises(ValueError, match="name AdapterInjection before it"):
+        trainer(tmp_path, EMAWeightAveraging(decay=0.5), injection()).fit(Foreign(), loader())
 
 
 def test_two_injections_are_refused(tmp_path):
