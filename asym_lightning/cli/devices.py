@@ -11,6 +11,9 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from asym_lightning.cli.errors import did_you_mean
 
+# They give weights back to the starting process' model, which has no backbone and no adapters; Lightning drops those.
+_FORGETFUL = ("ddp_spawn", "ddp_fork", "ddp_notebook")
+
 
 def check_devices(trainer: Mapping[str, Any]) -> None:
     """Check strategy, accelerator and devices of a Trainer's options, which every process does alike.
@@ -19,7 +22,8 @@ def check_devices(trainer: Mapping[str, Any]) -> None:
         trainer: The options as they are in a config; strategies that are given as a class are left to the Trainer.
 
     Raises:
-        ValueError: If there is no such strategy, no GPU, or not as many or not those that are asked for.
+        ValueError: If there is no such strategy, or it would lose what it trains, no GPU, or not as many or not those
+            that are asked for.
 
     Example:
         >>> check_devices({"strategy": "dpp"})
@@ -28,8 +32,17 @@ def check_devices(trainer: Mapping[str, Any]) -> None:
     """
     strategy = trainer.get("strategy")
     if isinstance(strategy, str) and strategy not in ("auto", *StrategyRegistry.available_strategies()):
-        known = [name for name in StrategyRegistry.available_strategies() if "_find_" not in name]
+        known = [
+            name
+            for name in StrategyRegistry.available_strategies()
+            if "_find_" not in name and not name.startswith(_FORGETFUL)
+        ]
         raise ValueError(f"`trainer.strategy` {strategy!r} is not known{did_you_mean(strategy, known)}")
+    if isinstance(strategy, str) and strategy.startswith(_FORGETFUL):
+        raise ValueError(
+            f"`trainer.strategy: {strategy}` trains in processes that end with what they built and trained: set "
+            "`trainer.strategy: ddp`."
+        )
     if trainer.get("accelerator") not in ("gpu", "cuda"):
         return
     count = torch.cuda.device_count()

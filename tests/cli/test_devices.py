@@ -42,3 +42,9 @@ def test_a_strategy_that_is_none_is_answered_with_the_nearest(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--config", str(QUICKSTART), "--trainer.strategy", "dpp"]) == 1
     assert "`trainer.strategy` 'dpp' is not known: did you mean ddp or fsdp?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook_find_unused_parameters_true"])
+def test_strategies_that_lose_what_they_train_are_refused(strategy):
+    with pytest.raises(ValueError, match=f"`trainer.strategy: {strategy}` trains in processes that end with what they"):
+        check_devices({"strategy": strategy})
