@@ -210,7 +210,7 @@ class _FrozenLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         grad_x = g @ ctx.weight.dense(g.dtype) if ctx.needs_input_grad[0] else None
-        grad_b = g.flatten(0, -2).sum(0).to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None
+        grad_b = g.reshape(-1, g.shape[-1]).sum(0).to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None
         return grad_x, None, grad_b
 
 

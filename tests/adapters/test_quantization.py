@@ -152,6 +152,8 @@ def test_a_layer_without_adapter_is_linear_by_the_dequantised_weight_in_training
     layer(x).sum().backward()  # after an evaluation
     torch.testing.assert_close(x.grad, W.sum(0).expand_as(x), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(layer.bias.grad, torch.full((96,), 14.0))
+    layer(x[0, 0]).sum().backward()  # of a vector, which nn.Linear takes too
+    torch.testing.assert_close(layer.bias.grad, torch.full((96,), 15.0))
 
 
 @pytest.mark.parametrize("kind", KINDS)
