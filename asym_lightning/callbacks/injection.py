@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, MutableMapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -229,25 +230,33 @@ def _freeze_outside(module: nn.Module, backbone: nn.Module, heads: Sequence[str]
             parameter.requires_grad_(id(parameter) in trained)
 
 
-def _hold_what_was_trained(module: LightningModule, keep: Callable[[dict[str, Any] | None], None]) -> None:
+Keep = Callable[[dict[str, Any] | None], None]
+Hook = Callable[[MutableMapping[str, Any]], None]
+
+
+def _hold_what_was_trained(module: LightningModule, keep: Keep) -> None:
     """Let the module's own checkpoint hooks fill and restore checkpoints, after what they do already.
 
     A callback's hooks would not do: Lightning calls them after the module's state is loaded, and not at all for
-    checkpoints of weights only.
+    checkpoints of weights only. Partials rather than closures: a deep copy or a pickle of the module has its own.
     """
-    if getattr(module.on_save_checkpoint, "fills_checkpoint", False):
-        return
-    save, load = module.on_save_checkpoint, module.on_load_checkpoint
+    save, load = _own_hook(module.on_save_checkpoint), _own_hook(module.on_load_checkpoint)
+    module.on_save_checkpoint = partial(_save_what_was_trained, module, save)  # type: ignore[method-assign]
+    module.on_load_checkpoint = partial(_load_what_was_trained, module, load, keep)  # type: ignore[method-assign]
 
-    def save_what_was_trained(checkpoint: MutableMapping[str, Any]) -> None:
-        save(checkpoint)  # type: ignore[arg-type]
-        fill_checkpoint(module, checkpoint)
 
-    def load_what_was_trained(checkpoint: MutableMapping[str, Any]) -> None:
-        load(checkpoint)  # type: ignore[arg-type]
-        restore_checkpoint(module, checkpoint)
-        keep(checkpoint.get(RANDOM_STATE_KEY))
+def _own_hook(hook: Any) -> Hook:
+    """The module's own hook, also where an earlier injection has replaced it."""
+    is_ours = isinstance(hook, partial) and hook.func in (_save_what_was_trained, _load_what_was_trained)
+    return hook.args[1] if is_ours else hook
 
-    save_what_was_trained.fills_checkpoint = True  # type: ignore[attr-defined]
-    module.on_save_checkpoint = save_what_was_trained  # type: ignore[method-assign, assignment]
-    module.on_load_checkpoint = load_what_was_trained  # type: ignore[method-assign, assignment]
+
+def _save_what_was_trained(module: nn.Module, save: Hook, checkpoint: MutableMapping[str, Any]) -> None:
+    save(checkpoint)
+    fill_checkpoint(module, checkpoint)
+
+
+def _load_what_was_trained(module: nn.Module, load: Hook, keep: Keep, checkpoint: MutableMapping[str, Any]) -> None:
+    load(checkpoint)
+    restore_checkpoint(module, checkpoint)
+    keep(checkpoint.get(RANDOM_STATE_KEY))

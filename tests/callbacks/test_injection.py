@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from lightning.pytorch import seed_everything
@@ -240,6 +243,29 @@ def test_a_backbone_that_does_not_exist_is_named_with_what_does(name, message, t
 def test_a_head_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(ValueError, match="`heads` entry 'haed' matches no module; the nearest is 'head'"):
         trainer(tmp_path, injection(heads=["haed"])).fit(Foreign(), loader())
+
+
+@pytest.mark.parametrize("copied_by", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_copy_of_an_adapted_module_saves_and_loads_for_itself(copied_by, tmp_path):
+    module = Foreign()
+    last = ModelCheckpoint(tmp_path, save_last=True, save_top_k=0)
+    trainer(tmp_path, injection(), last, enable_checkpointing=True).fit(module, loader())
+    trained = {name: parameter.clone() for name, parameter in module.named_parameters()}
+    module.trainer = None
+    copied = copied_by(module)
+    with torch.no_grad():
+        for name in TRAINED:
+            module.get_parameter(name).zero_()
+            copied.get_parameter(name).zero_()
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    copied.on_load_checkpoint(checkpoint)
+    copied.load_state_dict(checkpoint["state_dict"])
+    for name in TRAINED:
+        assert torch.equal(copied.get_parameter(name), trained[name])
+        assert not torch.equal(module.get_parameter(name), trained[name])
+    filled = {"state_dict": copied.state_dict()}
+    copied.on_save_checkpoint(filled)
+    assert all(torch.equal(filled["state_dict"][name], trained[name]) for name in TRAINED)
 
 
 def test_averages_of_weights_hold_adapters_and_are_refused_before_there_are_any(tmp_path):
