@@ -6,13 +6,14 @@ that a module or a callback needs; the other functions are their parts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.injection import adapter_layers, adapters_by_name
+from asym_lightning.adapters.listing import listed
 from asym_lightning.adapters.quantization import QuantizedPart, quantized_state_names
 from asym_lightning.adapters.random_state import random_state
 from asym_lightning.adapters.shards import first_numbers, is_sharded, plain_name, sharded_like
@@ -93,7 +94,11 @@ def check_trained_state_dict(module: nn.Module, state: Mapping[str, Tensor]) -> 
     missing = [name for name in expected if name not in state]
     unexpected = [name for name in state if name not in own]
     if missing or unexpected:
-        parts = [f"{what} {_cut(names)}" for what, names in (("lacks", missing), ("has unknown", unexpected)) if names]
+        parts = [
+            f"{what} {listed([f'`{n}`' for n in names], 4)}"
+            for what, names in (("lacks", missing), ("has unknown", unexpected))
+            if names
+        ]
         raise ValueError(
             f"The checkpoint does not fit the model: it {' and '.join(parts)}; was it written with another backbone, "
             "adapter configuration or head?"
@@ -199,10 +204,3 @@ def _own_storage(tensor: Tensor) -> Tensor:
 
 def _quantized_to(kinds: list[str]) -> str:
     return f"quantised to {' and '.join(kinds)}" if kinds else "not quantised"
-
-
-def _cut(names: Iterable[str], limit: int = 4) -> str:
-    names = list(names)
-    return ", ".join(f"`{n}`" for n in names[:limit]) + (
-        f" and {len(names) - limit} more" if len(names) > limit else ""
-    )

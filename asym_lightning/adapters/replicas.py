@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from asym_lightning.adapters.injection import adapters_by_name
+from asym_lightning.adapters.listing import listed
 
 _LEFT_OUT = "_ddp_params_and_buffers_to_ignore"  # where DDP keeps the names, on the module
 
@@ -70,10 +71,7 @@ def check_replicas(module: nn.Module) -> None:
                 if in_adapter
                 else ("frozen backbones", "load the same weights in every process, or set `seed_everything`")
             )
-            raise RuntimeError(
-                f"The {what} of processes 0 and {process} differ, in {names[0]}"
-                f"{f' and {len(names) - 1} more' if len(names) > 1 else ''}; {remedy}."
-            )
+            raise RuntimeError(f"The {what} of processes 0 and {process} differ, in {listed(names, 1)}; {remedy}.")
 
 
 def _frozen_buffers(backbone: nn.Module) -> Iterator[Tensor]:

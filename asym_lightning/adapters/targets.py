@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.families import GENERIC_FAMILY, ROLES, Family, family_of
 from asym_lightning.adapters.layers import AdaptedConv2d, AdaptedLayer, AdaptedLinear
+from asym_lightning.adapters.listing import listed
 from asym_lightning.adapters.rows import Rows
 
 ALL_LINEAR = "all-linear"
@@ -280,7 +281,7 @@ def _no_match(
 ) -> str:
     dropped = [name for name in layers if name not in candidates and matches(name, token)]
     if dropped:
-        return f"`targets` entry {token!r} matches only layers that are heads or excluded: {_cut(dropped)}."
+        return f"`targets` entry {token!r} matches only layers that are heads or excluded: {listed(dropped, 8)}."
     if token not in ROLES:
         return f"`targets` entry {token!r} matches no layer{_nearest(token, [*ROLES, ALL_LINEAR, *_suffixes(layers)])}."
     message = f"`targets` entry {token!r} matches no layer of {type(model).__name__}"
@@ -295,7 +296,7 @@ def _no_match(
         if any(_slices(role, name, layer, *families[name], is_output=False) for name, layer in candidates.items())
     ]
     roles = f"the roles {', '.join(played)}" if played else "no role that is known for it"
-    return f"{message}, which has {roles}; other layers go by suffix: {_cut(_suffixes(layers))}."
+    return f"{message}, which has {roles}; other layers go by suffix: {listed(_suffixes(layers), 8)}."
 
 
 def _suffixes(names: Iterable[str]) -> list[str]:
@@ -305,9 +306,4 @@ def _suffixes(names: Iterable[str]) -> list[str]:
 
 def _nearest(word: str, vocabulary: Sequence[str]) -> str:
     near = difflib.get_close_matches(word, vocabulary, n=1, cutoff=0.5)
-    return f"; the nearest is {near[0]!r}" if near else f"; there are {_cut(vocabulary)}"
-
-
-def _cut(names: Sequence[str], limit: int = 8) -> str:
-    """A list for a message, cut with a count."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return f"; the nearest is {near[0]!r}" if near else f"; there are {listed(vocabulary, 8)}"

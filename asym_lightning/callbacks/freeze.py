@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from asym_lightning.adapters import LowRankAdapter, adapters_by_name
+from asym_lightning.adapters.listing import listed
 from asym_lightning.adapters.moments import drop_state
 from asym_lightning.adapters.rank import orthonormalize, rank_groups
 from asym_lightning.adapters.shards import whole
@@ -206,7 +207,7 @@ class FreezeA(Callback):
         if changed:
             raise RuntimeError(
                 f"The frozen factor {self.factor} changed in {len(changed)} adapters after step {self.frozen_at}: "
-                f"{', '.join(changed[:4])}{f' and {len(changed) - 4} more' if len(changed) > 4 else ''}."
+                f"{listed(changed, 4)}."
             )
 
     def _adapters(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, LowRankAdapter]:

@@ -26,6 +26,7 @@ from asym_lightning.adapters import (
     untrained_adapters,
 )
 from asym_lightning.adapters.checkpoints import RANDOM_STATE_KEY
+from asym_lightning.adapters.listing import listed
 from asym_lightning.adapters.precision import at_least_float32, train_in_float32
 from asym_lightning.adapters.random_state import set_random_state
 from asym_lightning.adapters.replicas import check_replicas, leave_frozen_out_of_ddp
@@ -184,8 +185,7 @@ class AdapterInjection(Callback):
             raise RuntimeError(
                 f"{len(names)} adapters got no gradient in {self.check_after} step(s) and would stay untrained: the "
                 "model reads their layer's weight without calling the layer, or doesn't use it. Name them in `exclude` "
-                f"(or raise `check_after` if they only take turns): {', '.join(names[:5])}"
-                f"{f' and {len(names) - 5} more' if len(names) > 5 else ''}."
+                f"(or raise `check_after` if they only take turns): {listed(names, 5)}."
             )
 
     # Parts

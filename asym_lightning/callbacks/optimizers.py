@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 from torch.optim import Optimizer
 
+from asym_lightning.adapters.listing import listed
+
 
 def hold_all(optimizers: Sequence[Optimizer], trained: Mapping[str, nn.Parameter]) -> None:
     """Add trained parameters that are in no optimizer, if there is no doubt where they belong.
@@ -33,5 +35,5 @@ def hold_all(optimizers: Sequence[Optimizer], trained: Mapping[str, nn.Parameter
     raise RuntimeError(
         f"{len(names)} trained parameters are in none of the {len(optimizers)} optimizers ({num_groups} parameter "
         "groups) and would stay untrained; make the optimizers in `configure_optimizers`, which is called when the "
-        f"adapters are there: {', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}."
+        f"adapters are there: {listed(names, 4)}."
     )

@@ -32,6 +32,7 @@ from asym_lightning.adapters import (
     untrained_adapters,
 )
 from asym_lightning.adapters.checkpoints import RANDOM_STATE_KEY
+from asym_lightning.adapters.listing import listed
 from asym_lightning.adapters.precision import at_least_float32, train_in_float32
 from asym_lightning.adapters.quantization import DEVICES, Quantization
 from asym_lightning.adapters.random_state import set_random_state
@@ -325,7 +326,7 @@ class AdapterModule(LightningModule, ABC):
         if self.adapter is not None and (names := untrained_adapters(self.backbone)):
             raise RuntimeError(
                 f"{len(names)} adapters got no gradient and would stay untrained, because the model never calls their "
-                f"layers; leave these out of `adapter.targets`: {_shortened(names)}."
+                f"layers; leave these out of `adapter.targets`: {listed(names, 5)}."
             )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -380,16 +381,6 @@ class AdapterModule(LightningModule, ABC):
         """
         restore_checkpoint(self, checkpoint)
         self._random_state = checkpoint.get(RANDOM_STATE_KEY)
-
-
-def _shortened(names: list[str], limit: int = 5) -> str:
-    """Join names, the first few in full.
-
-    >>> _shortened(["a", "b", "c"], limit=2)
-    'a, b and 1 more'
-    """
-    listed = ", ".join(names[:limit])
-    return listed if len(names) <= limit else f"{listed} and {len(names) - limit} more"
 
 
 def _plain(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from asym_lightning.adapters import check_adapter_description, trained_state_dict
 from asym_lightning.adapters.checkpoints import DESCRIPTION_KEY, STATE_KEY
+from asym_lightning.adapters.listing import listed
 from asym_lightning.adapters.shards import is_sharded, sharded_like, whole_state_dict
 from asym_lightning.sharding import ShardingOptions
 
@@ -151,9 +152,8 @@ class FSDP2Strategy(ModelParallelStrategy):
         _check_same_keys(path, saved, state[STATE_KEY])
         dcp.load(state, checkpoint_id=path)
         if any(name.startswith("optimizer_0") for name in saved):
-            checkpoint[
-                "optimizer_states"
-            ] = []  # Lightning asks if they are there; `load_optimizer_state_dict` reads them
+            # Lightning asks if they are there; `load_optimizer_state_dict` reads them.
+            checkpoint["optimizer_states"] = []
         return {**checkpoint, **state}
 
     @override
@@ -195,10 +195,9 @@ def _check_plain(state: Mapping[str, Any], num_parameters: int) -> None:
 def _check_same_keys(path: Path, saved: Iterable[str], state: Mapping[str, Any]) -> None:
     """Refuse the shards of a model that trained something else."""
     names = set(saved)
-    missing = [name for name in state if f"{STATE_KEY}.{name}" not in names]
+    missing = [f"`{name}`" for name in state if f"{STATE_KEY}.{name}" not in names]
     if missing:
-        more = f" and {len(missing) - 1} more" if missing[1:] else ""
         raise ValueError(
-            f"The sharded checkpoint {str(path)!r} lacks `{missing[0]}`{more}; was it written with another backbone, "
+            f"The sharded checkpoint {str(path)!r} lacks {listed(missing, 1)}; was it written with another backbone, "
             "adapter configuration or head?"
         )
