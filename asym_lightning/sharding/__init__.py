@@ -1,7 +1,7 @@
 """Models too large for one device: FSDP1 and FSDP2 around adapters, and weights read shard by shard; pure torch."""
 
 from asym_lightning.sharding.empty import empty_parameters, is_empty
-from asym_lightning.sharding.fully_shard import ShardingOptions, is_fully_sharded, shard_module
+from asym_lightning.sharding.fully_shard import ShardingOptions, checkpoint_activations, shard_module
 from asym_lightning.sharding.lightning_module import shard_lightning_module
 from asym_lightning.sharding.materialize import materialize
 from asym_lightning.sharding.units import AdapterWrapPolicy, blocks, large_embeddings
@@ -12,9 +12,9 @@ __all__ = [
     "PretrainedWeights",
     "ShardingOptions",
     "blocks",
+    "checkpoint_activations",
     "empty_parameters",
     "is_empty",
-    "is_fully_sharded",
     "large_embeddings",
     "materialize",
     "shard_lightning_module",

@@ -23,7 +23,6 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
-    FSDPModule,
     OffloadPolicy,
     fully_shard,
     register_fsdp_forward_method,
@@ -31,8 +30,8 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor, Shard
 from torch.utils.checkpoint import checkpoint
 
-from asym_lightning.adapters import adapter_layers, adapters_by_name
-from asym_lightning.sharding.units import blocks, large_embeddings
+from asym_lightning.adapters import adapter_layers
+from asym_lightning.sharding.units import blocks, fsdp2_units, sharded_by_columns
 
 
 @dataclass(frozen=True)
@@ -72,17 +71,16 @@ def shard_module(
     """
     _check(module, mesh, options)
     offload = CPUOffloadPolicy() if options.cpu_offload else OffloadPolicy()
-    columns = {id(a.factor_A) for a in adapters_by_name(module).values() if a.d_in % mesh.size() == 0}
+    columns = sharded_by_columns(module, mesh.size())
     shard = partial(
         fully_shard,
         mesh=mesh,
         offload_policy=offload,
         shard_placement_fn=lambda parameter: Shard(1) if id(parameter) in columns else None,
     )
-    for unit in blocks(module).values():
-        if options.activation_checkpointing:
-            _checkpoint_activations(unit)
-    for unit in [*blocks(module).values(), *large_embeddings(module).values()]:
+    if options.activation_checkpointing:
+        checkpoint_activations(module)
+    for unit in fsdp2_units(module):
         _to_device(unit, mesh)
         shard(unit, reshard_after_forward=options.reshard_after_forward)
     _to_device(module, mesh)
@@ -91,9 +89,13 @@ def shard_module(
         register_fsdp_forward_method(module, name)
 
 
-def is_fully_sharded(module: nn.Module) -> bool:
-    """Whether :func:`shard_module` has been here."""
-    return isinstance(module, FSDPModule)
+def checkpoint_activations(module: nn.Module) -> None:
+    """Let each block keep its input alone, and compute the rest again in the backward pass.
+
+    Under FSDP2's hooks, which gather once for the pass that repeats the forward one.
+    """
+    for block in blocks(module).values():
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]
 
 
 def _check(module: nn.Module, mesh: DeviceMesh, options: ShardingOptions) -> None:
@@ -132,8 +134,3 @@ def _to_device(module: nn.Module, mesh: DeviceMesh) -> None:
     for parameter in module.parameters():
         if not isinstance(parameter, DTensor) and not parameter.is_meta:
             parameter.data = parameter.data.to(mesh.device_type)
-
-
-def _checkpoint_activations(block: nn.Module) -> None:
-    """Under FSDP2's hooks, which gather once for the pass that repeats the forward one."""
-    block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]

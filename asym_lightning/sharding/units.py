@@ -7,7 +7,7 @@ from weakref import WeakSet
 
 from torch import nn
 
-from asym_lightning.adapters import adapter_layers
+from asym_lightning.adapters import adapter_layers, adapters_by_name
 from asym_lightning.adapters.layers import AdaptedConv2d, SliceAdapters
 
 
@@ -31,8 +31,9 @@ def large_embeddings(model: nn.Module) -> dict[str, nn.Embedding]:
 
     Only these are worth a gather of their own: they are needed at the start of the forward pass and not again.
     """
-    inside = {id(p) for block in blocks(model).values() for p in block.parameters()}
-    largest = max((_size(block) for block in blocks(model).values()), default=0)
+    all_blocks = blocks(model).values()
+    inside = {id(p) for block in all_blocks for p in block.parameters()}
+    largest = max(map(_size, all_blocks), default=0)
     users: dict[int, int] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
@@ -45,6 +46,16 @@ def large_embeddings(model: nn.Module) -> dict[str, nn.Embedding]:
         and users[id(module.weight)] == 1
         and module.weight.numel() >= largest > 0
     }
+
+
+def fsdp2_units(model: nn.Module) -> list[nn.Module]:
+    """The modules that FSDP2 gathers one by one: blocks and large embeddings; all the rest is one unit more."""
+    return [*blocks(model).values(), *large_embeddings(model).values()]
+
+
+def sharded_by_columns(model: nn.Module, num_shards: int) -> set[int]:
+    """Ids of the parameters that FSDP2 cuts along their second dimension: every A, where that gives equal shards."""
+    return {id(a.factor_A) for a in adapters_by_name(model).values() if a.d_in % num_shards == 0}
 
 
 class AdapterWrapPolicy:

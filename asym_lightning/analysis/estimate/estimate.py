@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.checkpoint import checkpoint
 
 from asym_lightning.adapters import num_weights
 from asym_lightning.analysis.estimate.fake_model import fake_mode, make_fake
 from asym_lightning.analysis.estimate.file_sizes import adapter_directory_bytes, checkpoint_bytes
 from asym_lightning.analysis.estimate.placement import Strategy, check_strategy, place
 from asym_lightning.analysis.estimate.step import tensors_in, trace_step, with_state
-from asym_lightning.sharding import ShardingOptions, blocks
+from asym_lightning.sharding import ShardingOptions, checkpoint_activations
 
 
 @dataclass(frozen=True)
@@ -122,7 +120,7 @@ def estimate_step(
     with fake_mode():
         make_fake(module)
         if is_sharded and run.sharding.activation_checkpointing:
-            _checkpoint_blocks(module)
+            checkpoint_activations(module)
         optimizer = with_state(module, make_optimizer(), is_gpu=run.is_gpu)
         batch = make_batch()
         tensors = list(tensors_in(batch))
@@ -173,8 +171,3 @@ def estimate_step(
         communication=placement.communication,
         files=files,
     )
-
-
-def _checkpoint_blocks(module: nn.Module) -> None:
-    for block in blocks(module).values():
-        block.forward = partial(checkpoint, block.forward, use_reentrant=False)  # type: ignore[method-assign]

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from asym_lightning.adapters import adapters_by_name
 from asym_lightning.adapters.quantization import quantization_scales
-from asym_lightning.sharding.units import AdapterWrapPolicy, blocks, large_embeddings
+from asym_lightning.sharding.units import AdapterWrapPolicy, fsdp2_units, sharded_by_columns
 
 Strategy = Literal["single", "ddp", "fsdp", "fsdp2"]
 STRATEGIES: tuple[Strategy, ...] = ("single", "ddp", "fsdp", "fsdp2")
@@ -155,8 +154,7 @@ def _units(
 ) -> list[Unit]:
     """The units, the innermost first and the rest of the module, which stays gathered, last."""
     if strategy == "fsdp2":
-        roots = [*blocks(module).values(), *large_embeddings(module).values()]
-        columns = {id(a.factor_A) for a in adapters_by_name(module).values() if a.d_in % devices == 0}
+        roots, columns = fsdp2_units(module), sharded_by_columns(module, devices)
     else:
         policy = AdapterWrapPolicy()
         policy(module, recurse=True, nonwrapped_numel=0)
