@@ -195,8 +195,8 @@ def quantized_state_names(model: nn.Module, *, with_weights: bool = True) -> set
     """
     names = set()
     for name, layer in quantized_layers(model):
-        for key in layer.state_dict():
-            if not key.startswith(("bias", "adapters.")) and (with_weights or key != "weight"):
+        for key in _weight_and_scales(layer):
+            if with_weights or key != "weight":
                 names.add(f"{name}.{key}" if name else key)
     return names
 
@@ -219,6 +219,9 @@ def _kind(layer: QuantizedLinear) -> str:
 
 
 def _num_bytes(layer: QuantizedLinear) -> int:
-    names = [key for key in layer.state_dict() if not key.startswith(("bias", "adapters."))]
-    state = layer.state_dict()
-    return sum(state[name].nbytes for name in names)
+    return sum(tensor.nbytes for tensor in _weight_and_scales(layer).values())
+
+
+def _weight_and_scales(layer: QuantizedLinear) -> dict[str, Tensor]:
+    """What a layer's state dict holds beside its bias and its adapters."""
+    return {key: tensor for key, tensor in layer.state_dict().items() if not key.startswith(("bias", "adapters."))}

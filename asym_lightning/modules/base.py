@@ -184,11 +184,11 @@ class AdapterModule(LightningModule, ABC):
         if self.device_mesh is not None:
             self._weights = self.pretrained_weights(source)
         backbone = self.build_backbone(source) if self._weights is None else self._build_empty(source)
-        if self.quantization is not None and not adapter_layers(backbone):
-            self.quantize(backbone)
         heads = self.adapter.heads if self.adapter is not None else None
         if heads is None:
             heads = self.heads(backbone)
+        if self.quantization is not None and not adapter_layers(backbone):
+            quantize_backbone(backbone, self.quantization, find_heads(backbone, heads))
         if self.adapter is not None:
             self.injection_report = inject_adapters(backbone, dataclasses.replace(self.adapter, heads=heads))
         elif not self.train_backbone:
@@ -249,13 +249,6 @@ class AdapterModule(LightningModule, ABC):
                 f"`quantization: {self.quantization}` does not run on a {device} device; bitsandbytes knows "
                 f"{', '.join(DEVICES)}."
             )
-
-    def quantize(self, backbone: nn.Module) -> None:
-        """Quantise a backbone that has no adapters yet, but for its heads."""
-        assert self.quantization is not None
-        named = None if self.adapter is None else self.adapter.heads
-        heads = find_heads(backbone, self.heads(backbone) if named is None else named)
-        quantize_backbone(backbone, self.quantization, heads)
 
     def train(self, mode: bool = True) -> AdapterModule:
         """Switch to training (or evaluation) mode, but for frozen batch normalisation."""

@@ -13,8 +13,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from asym_lightning.adapters import AdapterConfig, load_adapters
+from asym_lightning.adapters import AdapterConfig, load_adapters, quantize_backbone
 from asym_lightning.adapters.quantization import Quantization
+from asym_lightning.adapters.targets import find_heads
 from asym_lightning.modules.base import AdapterModule, StepOutput
 from asym_lightning.modules.language_model import (
     Precision,
@@ -81,7 +82,7 @@ class MMLUEvaluator(AdapterModule):
         )
         if self.adapter_directory is not None:
             if self.quantization is not None:
-                self.quantize(model)
+                quantize_backbone(model, self.quantization, find_heads(model, self.heads(model)))
             load_adapters(model, self.adapter_directory)
         self._longest = longest_sequence(model)
         base: Any = model.base_model
