@@ -22,7 +22,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -34,6 +34,7 @@ from asym_lightning.callbacks import FreezeA
 from asym_lightning.data import GLUEDataModule
 from asym_lightning.modules import TextClassifier, WarmupSchedule
 from asym_lightning.modules.text_backbone import create_text_backbone
+from benchmarks.run_file import append_row
 
 RESULTS = Path(__file__).parent / "results" / "cola_minilm.csv"
 LABELS = ("unacceptable", "acceptable")
@@ -211,16 +212,6 @@ def read_runs(path: Path) -> list[Run]:
         ]
 
 
-def append_run(path: Path, run: Run) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Run)], lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow(asdict(run))
-
-
 def best_rate(runs: Iterable[Run], arm: str, library: str = "ours") -> float:
     """The rate with the best mean over the seeds, of those that have all seeds' runs."""
     scores: dict[float, list[float]] = {}
@@ -322,7 +313,7 @@ def main() -> None:
     for arm, library, rate, seed in wanted(options, runs):
         if (arm.name, library, rate, seed) not in {r.key for r in runs}:
             runs.append(run(arm, library, rate, seed, options))
-            append_run(options.results, runs[-1])
+            append_row(options.results, asdict(runs[-1]))
             print(runs[-1], flush=True)
             options.results.with_suffix(".md").write_text(page(runs, {}))
     text = page(runs, time_ratios(options))

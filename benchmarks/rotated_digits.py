@@ -29,6 +29,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.data import DomainBedDataModule
 from asym_lightning.modules import ImageClassifier, WarmupSchedule
+from benchmarks.run_file import append_row
 
 RESULTS = Path(__file__).parent / "results" / "rotated_digits.csv"
 ANGLES = ("0", "15", "30", "45", "60", "75")
@@ -109,16 +110,6 @@ def read_runs(path: Path) -> list[Run]:
         return [{key: value if key == "arm" else float(value) for key, value in row.items()} for row in rows]
 
 
-def append_run(path: Path, row: Run) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
 def at_best_rate(runs: list[Run]) -> Iterator[tuple[Arm, list[Run]]]:
     """Each arm with its runs at the rate that is best in validation."""
     for arm in ARMS:
@@ -182,7 +173,7 @@ def main() -> None:
             for rate in arm.rates:
                 if (options.arms is None or arm.name in options.arms) and (arm.name, rate, seed) not in done:
                     runs.append(run(arm, rate, seed))
-                    append_run(options.results, runs[-1])
+                    append_row(options.results, runs[-1])
     options.results.with_suffix(".md").write_text(table(runs) + "\n")
     plot(runs, options.results.with_suffix(".svg"))
     print(table(runs))
