@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.callbacks import AdapterCheckpoint
 from asym_lightning.modules import ImageClassifier
 
 GLOBAL_BATCH, NUM_STEPS = 8, 6
@@ -48,13 +48,13 @@ def num_processes() -> int:
     return 2 if "RANK" in os.environ else 1
 
 
-def fit(folder: Path, module: ImageClassifier, *callbacks: Callback, ckpt_path=None, **options) -> Trainer:
-    """Train on all processes of this run: one in the test itself, two in what it starts."""
-    defaults = {"max_epochs": 1, "enable_checkpointing": any(isinstance(c, AdapterCheckpoint) for c in callbacks)}
+def fit(folder: Path, module, *callbacks: Callback, ckpt_path=None, strategy="ddp", **options) -> Trainer:
+    """Train on all processes of this run: one in the test itself, two, which need the strategy, in what it starts."""
+    defaults = {"max_epochs": 1, "enable_checkpointing": any(isinstance(c, ModelCheckpoint) for c in callbacks)}
     trainer = Trainer(
         accelerator="cpu",
         devices=num_processes(),
-        strategy="ddp" if num_processes() > 1 else "auto",
+        strategy=strategy if num_processes() > 1 else "auto",
         callbacks=list(callbacks),
         default_root_dir=folder,
         logger=False,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from safetensors.torch import load_file
@@ -21,7 +21,8 @@ from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.modules import ImageClassifier
 from asym_lightning.strategies import FSDP2Strategy
 from tests.callbacks.foreign import Foreign, build_net, injection, loader, trainer
-from tests.strategies.digits_run import NUM_STEPS, digits, num_processes
+from tests.strategies import digits_run
+from tests.strategies.digits_run import NUM_STEPS
 from tests.two_processes import in_two_processes
 
 ARMS = {
@@ -48,24 +49,8 @@ def classifier(arm: str = "b_only", backbone: str | nn.Module = "vit_digits", **
     )
 
 
-def fit(folder: Path, module, *callbacks: Callback, ckpt_path=None, strategy=None, **options) -> Trainer:
-    if strategy is None:
-        strategy = FSDP2Strategy() if num_processes() > 1 else "auto"
-    saves = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=num_processes(),
-        strategy=strategy,
-        callbacks=list(callbacks),
-        default_root_dir=folder,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"max_epochs": 1, "enable_checkpointing": saves, **options},
-    )
-    seed_everything(0, verbose=False)
-    trainer.fit(module, digits(), ckpt_path=ckpt_path, weights_only=True)
-    return trainer
+def fit(folder: Path, module, *callbacks: Callback, strategy=None, **options) -> Trainer:
+    return digits_run.fit(folder, module, *callbacks, strategy=strategy or FSDP2Strategy(), **options)
 
 
 class Start(Callback):
