@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -58,20 +59,52 @@ def check_replicas(module: nn.Module) -> None:
         adapters.get(id(tensor), f"`{name}`"): (id(tensor) in adapters, _sum_of_bits(tensor))
         for name, tensor in [*frozen, *buffers]
     }
-    everywhere: list[dict[str, tuple[bool, int]]] = [{} for _ in range(dist.get_world_size())]
-    dist.all_gather_object(everywhere, here)
+    difference = first_difference(here)
+    if difference is not None:
+        first, there = difference.first, difference.other
+        in_adapter = [name for name in difference.names if first.get(name, there.get(name, (False, 0)))[0]]
+        names = in_adapter or difference.names
+        what, remedy = (
+            ("adapters", "give every process one configuration and `adapter.seed`")
+            if in_adapter
+            else ("frozen backbones", "load the same weights in every process, or set `seed_everything`")
+        )
+        raise RuntimeError(
+            f"The {what} of processes 0 and {difference.process} differ, in {listed(names, 1)}; {remedy}."
+        )
+
+
+class Difference(NamedTuple):
+    """What the first process says and another one says differently.
+
+    Attributes:
+        process: Number of the other one.
+        names: Names of what differs, in the order of the first process.
+        first: All that the first process says, by name.
+        other: All that the other one says.
+    """
+
+    process: int
+    names: list[str]
+    first: dict[str, Any]
+    other: dict[str, Any]
+
+
+def first_difference(here: dict[str, Any], group: dist.ProcessGroup | None = None) -> Difference | None:
+    """The first process that differs from process 0, the same in all of them; every process has to call it.
+
+    Args:
+        here: What this process says, by name.
+        group: The processes; None means all.
+    """
+    everywhere: list[dict[str, Any]] = [{} for _ in range(dist.get_world_size(group))]
+    dist.all_gather_object(everywhere, here, group=group)
     first = everywhere[0]
     for process, there in enumerate(everywhere):
-        different = [name for name in {**first, **there} if first.get(name) != there.get(name)]
-        if different:
-            in_adapter = [name for name in different if first.get(name, there.get(name, (False, 0)))[0]]
-            names = in_adapter or different
-            what, remedy = (
-                ("adapters", "give every process one configuration and `adapter.seed`")
-                if in_adapter
-                else ("frozen backbones", "load the same weights in every process, or set `seed_everything`")
-            )
-            raise RuntimeError(f"The {what} of processes 0 and {process} differ, in {listed(names, 1)}; {remedy}.")
+        names = [name for name in {**first, **there} if first.get(name) != there.get(name)]
+        if names:
+            return Difference(process, names, first, there)
+    return None
 
 
 def _frozen_buffers(backbone: nn.Module) -> Iterator[Tensor]:

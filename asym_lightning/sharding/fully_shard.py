@@ -16,9 +16,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
@@ -31,6 +29,7 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.utils.checkpoint import checkpoint
 
 from asym_lightning.adapters import adapter_layers
+from asym_lightning.adapters.replicas import first_difference
 from asym_lightning.sharding.units import blocks, fsdp2_units, sharded_by_columns
 
 
@@ -104,17 +103,14 @@ def _check(module: nn.Module, mesh: DeviceMesh, options: ShardingOptions) -> Non
     layers = adapter_layers(module)
     if any(layer.adapters.config.path == "packed" for layer in layers.values()):
         raise ValueError("Path 'packed' lays W and A out as one matrix, which can't be sharded; use 'auto'.")
-    mine = _description(module)
-    all_of_them: list[Any] = [None] * mesh.size()
-    dist.all_gather_object(all_of_them, mine, group=mesh.get_group())
-    for rank, theirs in enumerate(all_of_them):
-        different = [key for key in {**all_of_them[0], **theirs} if all_of_them[0].get(key) != theirs.get(key)]
-        if different:
-            first, other = (models.get(different[0], "nothing") for models in (all_of_them[0], theirs))
-            raise ValueError(
-                f"The processes are about to train different models: `{different[0]}` is {first} in process 0 and "
-                f"{other} in process {rank}; give every process the same configuration."
-            )
+    difference = first_difference(_description(module), mesh.get_group())
+    if difference is not None:
+        name = difference.names[0]
+        first, other = (said.get(name, "nothing") for said in (difference.first, difference.other))
+        raise ValueError(
+            f"The processes are about to train different models: `{name}` is {first} in process 0 and {other} in "
+            f"process {difference.process}; give every process the same configuration."
+        )
 
 
 def _description(module: nn.Module) -> dict[str, str]:
