@@ -138,8 +138,9 @@ class TrainingCLI(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         """Predict, and save the predictions as `predictions.pt` in the run directory."""
         predictions = self._run(self.trainer.predict, **kwargs)
-        if self.trainer.log_dir and self.trainer.is_global_zero:
-            path = Path(self.trainer.log_dir) / "predictions.pt"
+        folder = self.trainer.log_dir  # of all processes: the Trainer sends it to them
+        if folder and self.trainer.is_global_zero:
+            path = Path(folder) / "predictions.pt"
             torch.save(predictions, path)
             print(f"predictions  {path}")
 

@@ -6,6 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -292,6 +293,11 @@ class AdapterModule(LightningModule, ABC):
         )
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
         return output.loss
+
+    @property
+    def run_directory(self) -> Path:
+        """Folder of the run, for files beside the checkpoints; all processes have to ask, for one sends it to them."""
+        return Path(self.trainer.log_dir or self.trainer.default_root_dir)
 
     def on_fit_start(self) -> None:
         """Check that processes agree on what is frozen; draw on where a resumed run left off.

@@ -6,7 +6,6 @@ import functools
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -279,9 +278,9 @@ class GenerativeModule(AdapterModule):
             total = int(metric.num_texts)
             rank_zero_warn(f"{int(metric.num_empty)} of {total} texts generated in {stage} are empty and score 0.")
         metric.reset()
+        path = self.run_directory / "samples" / f"{stage}_step_{self.global_step}.jsonl"
         if self.trainer.is_global_zero and not self.trainer.sanity_checking:
-            name = f"{stage}_step_{self.global_step}.jsonl"
-            write_jsonl(self._run_directory / "samples" / name, self._samples)
+            write_jsonl(path, self._samples)
             log_samples(self.trainer.loggers, f"{stage}/samples", self._samples, self.global_step)
 
     # Prediction
@@ -305,10 +304,6 @@ class GenerativeModule(AdapterModule):
         """Write the texts in the order of the data, one file for each process."""
         stem, suffix = self.predictions_file.split(".")
         rank = f"_rank{self.global_rank}" if self.trainer.world_size > 1 else ""
-        path = self._run_directory / f"{stem}{rank}.{suffix}"
+        path = self.run_directory / f"{stem}{rank}.{suffix}"
         write_jsonl(path, [sample for _, sample in sorted(self._predictions, key=lambda prediction: prediction[0])])
         rank_zero_info(f"predictions    {path}")
-
-    @property
-    def _run_directory(self) -> Path:
-        return Path(self.trainer.log_dir or self.trainer.default_root_dir)

@@ -169,12 +169,11 @@ class MMLUEvaluator(AdapterModule):
         for name, tally in {**report.categories(), **report.subjects}.items():
             values[f"test/{name}/accuracy"] = tally.accuracy
         self.log_dict(values, sync_dist=True)  # the same in all processes by now
-        self._publish(report)
+        self._publish(report, self.run_directory / "mmlu.json")
         self._prefix = None
 
     @rank_zero_only
-    def _publish(self, report: MMLUReport) -> None:
-        path = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "mmlu.json"
+    def _publish(self, report: MMLUReport, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
         print(f"{report}\nresults    {path}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -243,6 +242,6 @@ class TextClassifier(EvaluationSetsModule):
         for number, predictions in enumerate(self._predictions):
             name = f"_{sets[number] if sets else number}" if len(self._predictions) > 1 else ""
             rank = f"_rank{self.global_rank}" if self.trainer.world_size > 1 else ""
-            path = Path(self.trainer.log_dir or self.trainer.default_root_dir) / f"predictions{name}{rank}.tsv"
+            path = self.run_directory / f"predictions{name}{rank}.tsv"
             write_predictions(path, predictions, () if self.is_regression else self._names())
             rank_zero_info(f"predictions    {path}")
