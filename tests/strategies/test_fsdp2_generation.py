@@ -43,7 +43,6 @@ def tune(folder: str) -> dict:
     return {"loss": float(trainer.callback_metrics["val/loss"]), "state": whole_state_dict(state, names)}
 
 
-@pytest.mark.slow
 def test_two_processes_tune_and_generate_as_one_does(tmp_path):
     folder = saved(tmp_path / "llama", tiny_llama(320), byte_tokenizer())
     outcomes = in_two_processes(tune, folder)
