@@ -2,12 +2,16 @@
 
 A forward pass draws one seed; forward and backward each redraw the same dropped entries from it. On the CPU the
 entries are drawn as gaps between successive drops (geometric, the exact law of a Bernoulli process), so p = 0.05 costs
-one random number for every 20 entries. Elsewhere a mask is drawn, used and let go.
+one random number for every 20 entries. On a GPU with Triton a kernel drops entries while it multiplies
+(:mod:`asym_lightning.adapters.dropout_kernels`). Elsewhere a mask is drawn, used and let go.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import math
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -21,10 +25,41 @@ def draw_seed() -> Tensor:
     return torch.randint(0, 2**62, ())
 
 
-def drop_(x: Tensor, seed: Tensor, p: float) -> None:
-    """Zero each entry of contiguous ``x`` with probability ``p``, in place; the rest is *not* rescaled.
+def drop_then_project(x: Tensor, A: Tensor, seed: Tensor, p: float) -> Tensor:
+    """``D(x) A^T``, where D zeroes each entry with probability ``p`` and does *not* rescale the rest.
 
-    The same seed zeroes the same entries of every tensor of this shape.
+    Args:
+        x: (tokens, d_in), any strides.
+        A: (r, d_in) in x's dtype.
+        seed: The same seed drops the same entries of every (tokens, d_in) matrix, here and below.
+        p: Probability of a drop.
+
+    Returns:
+        (tokens, r).
+    """
+    if x.device.type != "cuda":
+        return dropped_copy(x, seed, p) @ A.T
+    return (_drop_then_project_operator if _is_traced(x) else _drop_then_project)(x, A, seed, p)
+
+
+def project_back_then_drop(h: Tensor, A: Tensor, seed: Tensor, p: float) -> Tensor:
+    """``D(h A)``: (tokens, r) times (r, d_in), as a new (tokens, d_in) tensor."""
+    if h.device.type != "cuda":
+        out = h @ A
+        drop_(out, seed, p)
+        return out
+    return (_project_back_then_drop_operator if _is_traced(h) else _project_back_then_drop)(h, A, seed, p)
+
+
+def dropped_copy(x: Tensor, seed: Tensor, p: float) -> Tensor:
+    """``D(x)`` as a new contiguous tensor."""
+    dropped = x.clone(memory_format=torch.contiguous_format)
+    drop_(dropped, seed, p)
+    return dropped
+
+
+def drop_(x: Tensor, seed: Tensor, p: float) -> None:
+    """``D(x)`` in place, for contiguous ``x`` (..., d_in).
 
     >>> x, y = torch.ones(1000), torch.ones(1000)
     >>> drop_(x, torch.tensor(3), 0.1)
@@ -32,20 +67,52 @@ def drop_(x: Tensor, seed: Tensor, p: float) -> None:
     >>> torch.equal(x, y)
     True
     """
-    # The registered operator hides a data-dependent size from torch.compile, and from fake tensors, whose seed can't be
-    # read; ordinary calls skip its dispatch.
-    if torch.compiler.is_compiling() or type(x) is not Tensor:
-        _drop_operator(x, seed, p)
-    else:
-        _drop(x, seed, p)
+    (_drop_operator if _is_traced(x) else _drop)(x, seed, p)
+
+
+def _is_traced(x: Tensor) -> bool:
+    """Whether a registered operator is needed, of which others see no more than its result's shape.
+
+    It hides sizes that depend on data from torch.compile and from fake tensors, whose seed can't be read. Ordinary
+    calls skip its dispatch.
+    """
+    return torch.compiler.is_compiling() or type(x) is not Tensor
 
 
 def _drop(x: Tensor, seed: Tensor, p: float) -> None:
     if x.device.type == "cpu":
         x.view(-1).index_fill_(0, _dropped_positions(x.numel(), seed, p), 0.0)
+    elif (kernels := _kernels(x.device)) is not None:
+        kernels.drop_(x, int(seed), p)
     else:
         generator = torch.Generator(x.device).manual_seed(int(seed))
         x.masked_fill_(torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(p, generator=generator), 0.0)
+
+
+def _drop_then_project(x: Tensor, A: Tensor, seed: Tensor, p: float) -> Tensor:
+    kernels = _kernels(x.device)
+    if kernels is None or not kernels.take(A):
+        return dropped_copy(x, seed, p) @ A.T
+    return kernels.drop_then_project(x, A, int(seed), p)
+
+
+def _project_back_then_drop(h: Tensor, A: Tensor, seed: Tensor, p: float) -> Tensor:
+    kernels = _kernels(h.device)
+    if kernels is None or not kernels.take(A):
+        out = h @ A
+        _drop(out, seed, p)
+        return out
+    return kernels.project_back_then_drop(h, A, int(seed), p)
+
+
+@functools.cache
+def _kernels(device: torch.device) -> ModuleType | None:
+    """The Triton kernels where they work on a device, else ``None``."""
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return None
+    from asym_lightning.adapters import dropout_kernels
+
+    return dropout_kernels if dropout_kernels.work_on(device) else None
 
 
 def _dropped_positions(num_entries: int, seed: Tensor, p: float) -> Tensor:
@@ -80,3 +147,23 @@ def _drop_operator(x: Tensor, seed: Tensor, p: float) -> None:
 @_drop_operator.register_fake
 def _(x: Tensor, seed: Tensor, p: float) -> None:
     return None
+
+
+@torch.library.custom_op("asym_lightning::drop_then_project", mutates_args=())
+def _drop_then_project_operator(x: Tensor, A: Tensor, seed: Tensor, p: float) -> Tensor:
+    return _drop_then_project(x, A, seed, p)
+
+
+@_drop_then_project_operator.register_fake
+def _(x: Tensor, A: Tensor, seed: Tensor, p: float) -> Tensor:
+    return x.new_empty(len(x), len(A))
+
+
+@torch.library.custom_op("asym_lightning::project_back_then_drop", mutates_args=())
+def _project_back_then_drop_operator(h: Tensor, A: Tensor, seed: Tensor, p: float) -> Tensor:
+    return _project_back_then_drop(h, A, seed, p)
+
+
+@_project_back_then_drop_operator.register_fake
+def _(h: Tensor, A: Tensor, seed: Tensor, p: float) -> Tensor:
+    return h.new_empty(len(h), A.shape[1])

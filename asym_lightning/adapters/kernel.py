@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from asym_lightning.adapters.dropout import draw_seed, drop_
+from asym_lightning.adapters.dropout import draw_seed, drop_then_project, dropped_copy, project_back_then_drop
 from asym_lightning.adapters.rows import Rows
 
 PATHS = ("auto", "plain", "two_gemm", "packed", "formed")
@@ -251,7 +251,8 @@ class _AdaptedLinear(torch.autograd.Function):
             for rows, scaling, B, h_slice in zip(plan.rows, _scales(plan), Bs, _slices(h, As, plan), strict=True):
                 _accumulate(rows, out, h_slice, B.to(tokens.dtype).T, scaling)
         else:
-            h = _drop_some(tokens, seed, plan) @ _stack(As, tokens.dtype).T
+            A = _stack(As, tokens.dtype)
+            h = tokens @ A.T if seed is None else drop_then_project(tokens, A, seed, plan.dropout)
             out = _low_rank_output(h, bias, As, Bs, plan, weight.shape[0])
             out.addmm_(tokens, _dense(weight, tokens.dtype).T)
         if needs_grad:
@@ -292,16 +293,16 @@ class _AdaptedLinear(torch.autograd.Function):
 
         grad_As: list[Tensor | None] = [None] * len(As)
         if needs_A:
-            grad_A = _transposed_product(grad_h, _drop_some(tokens, seed, plan))
+            read = tokens if seed is None else dropped_copy(tokens, seed, plan.dropout)
+            grad_A = _transposed_product(grad_h, read)
             grad_As = [part.to(A.dtype) for part, A in zip(grad_A.split([len(A) for A in As]), As, strict=True)]
 
         grad_x = None
         if needs_x and plan.forms_gradient:
             grad_x = g @ _form(weight, As, Bs, plan)
         elif needs_x:
-            grad_x = grad_h @ _stack(As, g.dtype)
-            if seed is not None:
-                drop_(grad_x, seed, plan.dropout)
+            A = _stack(As, g.dtype)
+            grad_x = grad_h @ A if seed is None else project_back_then_drop(grad_h, A, seed, plan.dropout)
             grad_x.addmm_(g, _dense(weight, g.dtype))
         return (grad_x, *[None] * 7, *grad_As, *grad_Bs)
 
@@ -327,15 +328,6 @@ def _accumulate(rows: Rows, out: Tensor, left: Tensor, right: Tensor, scaling: f
         rows.view(out).addmm_(left, right, alpha=scaling)
     else:
         rows.view(out).add_(rows.split(left @ right), alpha=scaling)
-
-
-def _drop_some(tokens: Tensor, seed: Tensor | None, plan: Plan) -> Tensor:
-    """The adapter's input: a copy of x with entries dropped, or x itself where there is no dropout."""
-    if seed is None:
-        return tokens
-    dropped = tokens.clone(memory_format=torch.contiguous_format)
-    drop_(dropped, seed, plan.dropout)
-    return dropped
 
 
 def _dense(weight: Weight, dtype: torch.dtype) -> Tensor:
