@@ -28,7 +28,8 @@ def saved_bytes(run: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in excluded:
             kept[storage.data_ptr()] = storage
-        return tensor
+        # A result that its own node keeps would otherwise keep the node, and the graph would never go.
+        return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = run()

@@ -155,7 +155,8 @@ class _SavedBytes:
         if storage.data_ptr() not in self._seen:
             self._seen.add(storage.data_ptr())
             self._bytes += storage.nbytes()
-        return tensor
+        # A result that its own node keeps would otherwise keep the node, and a graph without a backward pass for ever.
+        return tensor.detach()
 
 
 def _count(parameters: Iterable[Tensor]) -> int:

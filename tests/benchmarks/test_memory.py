@@ -1,5 +1,7 @@
 """Counting bytes of known graphs."""
 
+import gc
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -33,6 +35,14 @@ def test_addresses_that_are_given_out_again_are_not_mistaken_for_one_storage():
         return result
 
     assert saved_bytes(run, []) == 5 * x.nbytes
+
+
+def test_the_graph_is_gone_afterwards():
+    x = torch.randn(4, 777, requires_grad=True)
+    # exp keeps its own result.
+    assert saved_bytes(lambda: x.exp().sum(), []) == x.nbytes
+    gc.collect()
+    assert [t for t in gc.get_objects() if type(t) is torch.Tensor and t.shape == x.shape and t is not x] == []
 
 
 def test_optimizer_state_is_counted_through_its_nesting():
