@@ -1,9 +1,12 @@
 """Dropout on the adapter's input that keeps neither the dropped input nor a mask for the backward pass.
 
-A forward pass draws one seed; forward and backward each redraw the same dropped entries from it. On the CPU the
-entries are drawn as gaps between successive drops (geometric, the exact law of a Bernoulli process), so p = 0.05 costs
-one random number for every 20 entries. On a GPU with Triton a kernel drops entries while it multiplies
-(:mod:`asym_lightning.adapters.dropout_kernels`). Elsewhere a mask is drawn, used and let go.
+A forward pass draws one seed; forward and backward each redraw the same dropped entries from it. Kernels do that where
+they can be compiled: on a GPU by Triton (:mod:`asym_lightning.adapters.dropout_triton`), on a CPU by a C compiler
+(:mod:`asym_lightning.adapters.dropout_cpu`). On a CPU without one, numpy draws the entries as here. Elsewhere a mask is
+drawn, used and let go. All have the same distribution; the same seed drops other entries in each.
+
+On a CPU the gaps between drops are drawn (geometric, the exact law of a Bernoulli process), so that p = 0.05 costs
+one random number for every 20 entries.
 """
 
 from __future__ import annotations
@@ -37,17 +40,11 @@ def drop_then_project(x: Tensor, A: Tensor, seed: Tensor, p: float) -> Tensor:
     Returns:
         (tokens, r).
     """
-    if x.device.type != "cuda":
-        return dropped_copy(x, seed, p) @ A.T
     return (_drop_then_project_operator if _is_traced(x) else _drop_then_project)(x, A, seed, p)
 
 
 def project_back_then_drop(h: Tensor, A: Tensor, seed: Tensor, p: float) -> Tensor:
     """``D(h A)``: (tokens, r) times (r, d_in), as a new (tokens, d_in) tensor."""
-    if h.device.type != "cuda":
-        out = h @ A
-        drop_(out, seed, p)
-        return out
     return (_project_back_then_drop_operator if _is_traced(h) else _project_back_then_drop)(h, A, seed, p)
 
 
@@ -79,16 +76,6 @@ def _is_traced(x: Tensor) -> bool:
     return torch.compiler.is_compiling() or type(x) is not Tensor
 
 
-def _drop(x: Tensor, seed: Tensor, p: float) -> None:
-    if x.device.type == "cpu":
-        x.view(-1).index_fill_(0, _dropped_positions(x.numel(), seed, p), 0.0)
-    elif (kernels := _kernels(x.device)) is not None:
-        kernels.drop_(x, int(seed), p)
-    else:
-        generator = torch.Generator(x.device).manual_seed(int(seed))
-        x.masked_fill_(torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(p, generator=generator), 0.0)
-
-
 def _drop_then_project(x: Tensor, A: Tensor, seed: Tensor, p: float) -> Tensor:
     kernels = _kernels(x.device)
     if kernels is None or not kernels.take(A):
@@ -100,19 +87,32 @@ def _project_back_then_drop(h: Tensor, A: Tensor, seed: Tensor, p: float) -> Ten
     kernels = _kernels(h.device)
     if kernels is None or not kernels.take(A):
         out = h @ A
-        _drop(out, seed, p)
+        drop_(out, seed, p)
         return out
     return kernels.project_back_then_drop(h, A, int(seed), p)
 
 
+def _drop(x: Tensor, seed: Tensor, p: float) -> None:
+    if (kernels := _kernels(x.device)) is not None:
+        kernels.drop_(x, int(seed), p)
+    elif x.device.type == "cpu":
+        x.view(-1).index_fill_(0, _dropped_positions(x.numel(), seed, p), 0.0)
+    else:
+        generator = torch.Generator(x.device).manual_seed(int(seed))
+        x.masked_fill_(torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(p, generator=generator), 0.0)
+
+
 @functools.cache
 def _kernels(device: torch.device) -> ModuleType | None:
-    """The Triton kernels where they work on a device, else ``None``."""
-    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+    """The compiled kernels where they work on a device, else ``None``."""
+    kernels: ModuleType
+    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+        from asym_lightning.adapters import dropout_triton as kernels
+    elif device.type == "cpu":
+        from asym_lightning.adapters import dropout_cpu as kernels
+    else:
         return None
-    from asym_lightning.adapters import dropout_kernels
-
-    return dropout_kernels if dropout_kernels.work_on(device) else None
+    return kernels if kernels.work_on(device) else None
 
 
 def _dropped_positions(num_entries: int, seed: Tensor, p: float) -> Tensor:

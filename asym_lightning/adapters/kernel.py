@@ -29,11 +29,10 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from asym_lightning.adapters.dropout import draw_seed, drop_then_project, dropped_copy, project_back_then_drop
+from asym_lightning.adapters.narrow_products import dot, outer
 from asym_lightning.adapters.rows import Rows
 
 PATHS = ("auto", "plain", "two_gemm", "packed", "formed")
-# Up to this rank a product over the tokens is faster with the narrow matrix first, beyond it with the wide one.
-NARROW = 8
 
 
 class QuantizedWeight(NamedTuple):
@@ -241,7 +240,7 @@ class _AdaptedLinear(torch.autograd.Function):
             assert isinstance(weight, Tensor)
             out = F.linear(tokens, _form(weight, As, Bs, plan), _cast(bias, tokens.dtype))
             if needs_B:
-                h = tokens @ _stack(As, tokens.dtype).T
+                h = dot(tokens, _stack(As, tokens.dtype))
         elif plan.path == "packed":
             assert packed is not None
             d_out = weight.shape[0]
@@ -252,7 +251,7 @@ class _AdaptedLinear(torch.autograd.Function):
                 _accumulate(rows, out, h_slice, B.to(tokens.dtype).T, scaling)
         else:
             A = _stack(As, tokens.dtype)
-            h = tokens @ A.T if seed is None else drop_then_project(tokens, A, seed, plan.dropout)
+            h = dot(tokens, A) if seed is None else drop_then_project(tokens, A, seed, plan.dropout)
             out = _low_rank_output(h, bias, As, Bs, plan, weight.shape[0])
             out.addmm_(tokens, _dense(weight, tokens.dtype).T)
         if needs_grad:
@@ -278,15 +277,14 @@ class _AdaptedLinear(torch.autograd.Function):
         grad_Bs: list[Tensor | None] = [None] * len(Bs)
         if needs_B:
             grad_Bs = [
-                _transposed_product(g_slice, h_slice).mul_(scaling).to(B.dtype)
+                outer(g_slice, h_slice).mul_(scaling).to(B.dtype)
                 for h_slice, g_slice, scaling, B in zip(_slices(h, As, plan), g_slices, scales, Bs, strict=True)
             ]
 
         grad_h = g.new_empty(0)
         if needs_A or (needs_x and not plan.forms_gradient):
             by_slice = [
-                # With B's columns laid out one after another the product is up to twice as fast on a CPU.
-                (g_slice @ B.to(g.dtype).T.contiguous().T).mul_(scaling)
+                dot(g_slice, B.to(g.dtype).T).mul_(scaling)
                 for g_slice, B, scaling in zip(g_slices, Bs, scales, strict=True)
             ]
             grad_h = sum(by_slice[1:], by_slice[0]) if plan.shares_a else _joined(by_slice, dim=1)
@@ -294,7 +292,7 @@ class _AdaptedLinear(torch.autograd.Function):
         grad_As: list[Tensor | None] = [None] * len(As)
         if needs_A:
             read = tokens if seed is None else dropped_copy(tokens, seed, plan.dropout)
-            grad_A = _transposed_product(grad_h, read)
+            grad_A = outer(grad_h, read)
             grad_As = [part.to(A.dtype) for part, A in zip(grad_A.split([len(A) for A in As]), As, strict=True)]
 
         grad_x = None
@@ -336,13 +334,6 @@ def _dense(weight: Weight, dtype: torch.dtype) -> Tensor:
 
 def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     return None if tensor is None else tensor.to(dtype)
-
-
-def _transposed_product(left: Tensor, right: Tensor) -> Tensor:
-    """``left^T right`` for (tokens, ...) matrices, one of which has rank columns."""
-    # On a GPU either order is as fast; see NARROW.
-    wide_first = (left.shape[1] > right.shape[1]) == (min(left.shape[1], right.shape[1]) > NARROW)
-    return left.T @ right if wide_first else (right.T @ left).T
 
 
 def _stack(As: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 triton = pytest.importorskip("triton")
 
 from asym_lightning.adapters import dropout  # noqa: E402
-from asym_lightning.adapters import dropout_kernels as kernels  # noqa: E402
+from asym_lightning.adapters import dropout_triton as kernels  # noqa: E402
 from asym_lightning.adapters.kernel import Plan, adapted_linear  # noqa: E402
 from asym_lightning.adapters.rows import Rows  # noqa: E402
 
