@@ -312,9 +312,7 @@ def _low_rank_output(
     if len(plan.rows) == 1 and plan.rows[0].count == d_out:
         start = h.new_zeros(()) if bias is None else bias.to(h.dtype)
         return torch.addmm(start, h, Bs[0].to(h.dtype).T, beta=int(bias is not None), alpha=_scales(plan)[0])
-    out = h.new_zeros(len(h), d_out)
-    if bias is not None:
-        out.copy_(bias)
+    out = h.new_zeros(len(h), d_out) if bias is None else h.new_empty(len(h), d_out).copy_(bias)
     for rows, scaling, B, h_slice in zip(plan.rows, _scales(plan), Bs, _slices(h, As, plan), strict=True):
         _accumulate(rows, out, h_slice, B.to(h.dtype).T, scaling)
     return out
