@@ -214,7 +214,9 @@ def test_compiles_without_graph_breaks(kind):
         out.square().sum().backward()
         results.append((out.detach(), x.grad, model[0].adapters["all"].factor_B.grad))
         model.zero_grad()
-    torch.testing.assert_close(*results)
+    # The eager pass sums in another order (narrow_products.c): as exact, but not where large terms cancel.
+    for eager, traced in zip(*results, strict=True):
+        torch.testing.assert_close(eager, traced, rtol=1e-6, atol=1e-6 * eager.abs().max().item())
     assert results[0][2].abs().sum() > 0
 
 
