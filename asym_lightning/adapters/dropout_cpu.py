@@ -28,25 +28,11 @@ class _Law(ctypes.Structure):
 
 
 def drop_then_project(x: Tensor, A: Tensor, seed: int, p: float) -> Tensor:
-    """``D(x) A^T``, (tokens, r): the product with all of x, less what the dropped entries added to it.
-
-    Args:
-        x: (tokens, d_in), any strides.
-        A: (r, d_in) in x's dtype; see :func:`take`.
-        seed: Of the drops.
-        p: Probability of a drop.
-    """
+    """``D(x) A^T``, (tokens, r): the product with all of x, less what the dropped entries added to it."""
     x = x.contiguous()
     h, A_transposed = dot(x, A), A.T.contiguous()
     _call("subtract_dropped", x, A_transposed, h, *x.shape, len(A), seed=seed, p=p)
     return h
-
-
-def project_back_then_drop(h: Tensor, A: Tensor, seed: int, p: float) -> Tensor:
-    """``D(h A)`` as a new (tokens, d_in) tensor, with the same entries dropped as in :func:`drop_then_project`."""
-    out = h @ A
-    drop_(out, seed, p)
-    return out
 
 
 def drop_(x: Tensor, seed: int, p: float) -> None:
