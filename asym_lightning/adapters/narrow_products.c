@@ -14,7 +14,9 @@
 #endif
 #define RANKS 8
 #define DOT_ROWS 2
-#define OUTER_ROWS 8
+#define OUTER_ROWS 16
+#define COLUMNS 512 /* of g at once, so that their sums stay in the cache */
+#define MAX_OUTER_RANK 64
 #define WORTH_A_THREAD 32768
 
 typedef float vec __attribute__((vector_size(4 * WIDE), aligned(4), may_alias));
@@ -62,7 +64,7 @@ void dot(const float *x, int64_t x_stride, const float *m, float *out, int64_t n
     if (last < num_rows) dot_rows(x + last * x_stride, x_stride, m, out + last * rank, width, rank, 1);
 }
 
-/* sums (rank, width) += h^T g over `num_rows` (at most OUTER_ROWS) rows. */
+/* sums (rank, COLUMNS) += h^T g over `num_rows` (at most OUTER_ROWS) rows and `width` (at most COLUMNS) columns. */
 static inline void outer_rows(const float *h, int64_t h_stride, const float *g, int64_t g_stride, float *sums,
                               int64_t width, int64_t rank, const int num_rows) {
     for (int64_t k0 = 0; k0 < rank; k0 += RANKS) {
@@ -70,39 +72,46 @@ static inline void outer_rows(const float *h, int64_t h_stride, const float *g, 
         float h_part[OUTER_ROWS][RANKS];
         for (int i = 0; i < num_rows; i++)
             for (int k = 0; k < num_ranks; k++) h_part[i][k] = h[i * h_stride + k0 + k];
-        float *rows = sums + k0 * width;
+        float *rows = sums + k0 * COLUMNS;
         int64_t j = 0;
         if (num_ranks == RANKS)
             for (; j + WIDE <= width; j += WIDE) {
                 vec held[RANKS];
-                for (int k = 0; k < RANKS; k++) held[k] = *(const vec *)(rows + k * width + j);
+                for (int k = 0; k < RANKS; k++) held[k] = *(const vec *)(rows + k * COLUMNS + j);
                 for (int i = 0; i < num_rows; i++) {
                     const vec g_part = *(const vec *)(g + i * g_stride + j);
                     for (int k = 0; k < RANKS; k++) held[k] += h_part[i][k] * g_part;
                 }
-                for (int k = 0; k < RANKS; k++) *(vec *)(rows + k * width + j) = held[k];
+                for (int k = 0; k < RANKS; k++) *(vec *)(rows + k * COLUMNS + j) = held[k];
             }
         for (int k = 0; k < num_ranks; k++)
             for (int64_t rest = j; rest < width; rest++) {
-                float total = rows[k * width + rest];
+                float total = rows[k * COLUMNS + rest];
                 for (int i = 0; i < num_rows; i++) total += h_part[i][k] * g[i * g_stride + rest];
-                rows[k * width + rest] = total;
+                rows[k * COLUMNS + rest] = total;
             }
     }
 }
 
-/* sums (parts, rank, width): h^T g over each part of the rows of h (num_rows, rank) and g (num_rows, width). */
+/* sums (parts, rank, width): h^T g over each part of the rows of h (num_rows, rank) and g (num_rows, width); rank is at
+   most MAX_OUTER_RANK. */
 void outer(const float *h, int64_t h_stride, const float *g, int64_t g_stride, float *sums, int64_t num_rows,
            int64_t width, int64_t rank, int parts) {
 #pragma omp parallel for schedule(static) num_threads(parts)
     for (int64_t part = 0; part < parts; part++) {
-        float *own = sums + part * rank * width;
-        memset(own, 0, sizeof(float) * rank * width);
-        int64_t i = num_rows * part / parts;
-        const int64_t end = num_rows * (part + 1) / parts;
-        for (; i + OUTER_ROWS <= end; i += OUTER_ROWS)
-            outer_rows(h + i * h_stride, h_stride, g + i * g_stride, g_stride, own, width, rank, OUTER_ROWS);
-        if (i < end)
-            outer_rows(h + i * h_stride, h_stride, g + i * g_stride, g_stride, own, width, rank, (int)(end - i));
+        const int64_t begin = num_rows * part / parts, end = num_rows * (part + 1) / parts;
+        float block[MAX_OUTER_RANK * COLUMNS];
+        for (int64_t j = 0; j < width; j += COLUMNS) {
+            const int64_t columns = width - j < COLUMNS ? width - j : COLUMNS;
+            memset(block, 0, sizeof(float) * rank * COLUMNS);
+            int64_t i = begin;
+            for (; i + OUTER_ROWS <= end; i += OUTER_ROWS)
+                outer_rows(h + i * h_stride, h_stride, g + i * g_stride + j, g_stride, block, columns, rank, OUTER_ROWS);
+            if (i < end)
+                outer_rows(h + i * h_stride, h_stride, g + i * g_stride + j, g_stride, block, columns, rank,
+                           (int)(end - i));
+            for (int64_t k = 0; k < rank; k++)
+                memcpy(sums + (part * rank + k) * width + j, block + k * COLUMNS, sizeof(float) * columns);
+        }
     }
 }

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from asym_lightning.adapters.c_library import c_library
 
-# Up to these ranks the kernels are faster than torch, on two cores with AVX-512 (ViT-S and RoBERTa-base widths).
+# Up to these ranks the kernels are faster than torch, on two cores with AVX-512 (widths of 384 to 4,096).
 MAX_DOT_RANK = 8
-MAX_OUTER_RANK = 16
+MAX_OUTER_RANK = 64  # the C file's too
 # Up to this rank torch's product over the tokens is faster with the narrow matrix first, beyond it with the wide one.
 NARROW = 8
 
@@ -24,11 +24,11 @@ def dot(x: Tensor, m: Tensor) -> Tensor:
     tensor([[3.],
             [3.]])
     """
+    m = m.contiguous()  # for torch's product too, which is up to twice as fast then
     library = c_library() if len(m) <= MAX_DOT_RANK and _suit(x, m) else None
     if library is None:
-        # With m's columns laid out one after another the product is up to twice as fast on a CPU.
-        return x @ m.contiguous().T
-    m, out = m.contiguous(), x.new_empty(len(x), len(m))
+        return x @ m.T
+    out = x.new_empty(len(x), len(m))
     library.dot(
         x.data_ptr(), x.stride(0), m.data_ptr(), out.data_ptr(), len(x), x.shape[1], len(m), torch.get_num_threads()
     )

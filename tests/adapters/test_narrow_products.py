@@ -35,23 +35,25 @@ def test_random_shapes_equal_float64(compiled, num_tokens, width, rank, offset, 
     with pytest.MonkeyPatch.context() as patch:
         if not compiled:
             patch.setattr(narrow_products, "c_library", lambda: None)
-        results = [dot(x, m), dot(x, m.T.contiguous().T), outer(h, x), outer(x, h)]
+        results = [dot(x, m), outer(h, x), outer(x, h)]
+        assert torch.equal(dot(x, m.T.contiguous().T), results[0])  # by the same kernel, as B^T is given
     x, h, m = x.double(), h.double(), m.double()
-    for result, expected in zip(results, [x @ m.T, x @ m.T, h.T @ x, x.T @ h], strict=True):
+    for result, expected in zip(results, [x @ m.T, h.T @ x, x.T @ h], strict=True):
         assert result.dtype == torch.float32
         torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_many_tokens_in_several_threads(threads):
+@pytest.mark.parametrize("rank", [8, 20, 64, 65])
+def test_many_tokens_and_columns_in_several_threads(threads, rank):
     before = torch.get_num_threads()
-    g, h, m = torch.randn(1003, 200), torch.randn(1003, 8), torch.randn(8, 200)
+    g, h, m = torch.randn(1003, 1100), torch.randn(1003, rank), torch.randn(rank, 1100)
     try:
         torch.set_num_threads(threads)
         projected, gradient = dot(g, m), outer(g, h)
     finally:
         torch.set_num_threads(before)
-    torch.testing.assert_close(projected.double(), g.double() @ m.double().T, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(projected.double(), g.double() @ m.double().T, rtol=1e-5, atol=1e-3)
     torch.testing.assert_close(gradient.double(), g.double().T @ h.double(), rtol=1e-5, atol=1e-3)
 
 
