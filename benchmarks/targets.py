@@ -78,16 +78,19 @@ def _check_cell(arms: dict[str, Row]) -> Iterator[Verdict]:
 
 
 def _check_against_floor(row: Row, arms: dict[str, Row]) -> Iterator[Verdict]:
+    """Memory in every mode; time in eager cells only, since compiled ones have no more than to beat peft."""
     floor, ratio = arms.get("floor"), ratio_to(row, arms)
-    if floor is None or ratio is None or row.mode == "compiled":
+    if floor is None or ratio is None:
         return
+    is_eager = row.mode == "eager"
     if row.device == "cuda":
-        yield _timed(row, "time over floor", ratio, CUDA_TIME_OVER_FLOOR)
+        if is_eager:
+            yield _timed(row, "time over floor", ratio, CUDA_TIME_OVER_FLOOR)
         if row.peak_bytes and floor.peak_bytes:
             yield Verdict(_what(row, "peak over floor"), row.peak_bytes / floor.peak_bytes, CUDA_PEAK_OVER_FLOOR)
-        return
-    if row.rank == CPU_RANK and row.precision == "32":
-        yield _timed(row, "time over floor", ratio, CPU_TIME_OVER_FLOOR[row.targets, bool(row.dropout)])
+    elif row.rank == CPU_RANK and row.precision == "32":
+        if is_eager:
+            yield _timed(row, "time over floor", ratio, CPU_TIME_OVER_FLOOR[row.targets, bool(row.dropout)])
         if row.saved_bytes and floor.saved_bytes:
             yield Verdict(_what(row, "saved bytes over floor"), row.saved_bytes / floor.saved_bytes, SAVED_OVER_FLOOR)
 

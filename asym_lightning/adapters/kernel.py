@@ -159,8 +159,8 @@ def choose_path(path: str, x: Tensor, weight: Weight, plan: Plan, *, is_packed: 
     A forced path is taken or refused. The rule of ``auto``, from measurements (``benchmarks/results``): ``packed``
     where the layer was laid out for it. Else, on a CPU in float32 or float64 without dropout and with at least as many
     tokens as input features (so that forming the weight costs less than passing over an activation once more), the
-    backward pass forms the weight, and so does the forward pass of layers that widen. ``two_gemm`` otherwise,
-    and always where the weight is quantised.
+    backward pass forms the weight, and so does the forward pass of layers that widen, unless torch.compile would then
+    keep the weight from one pass to the other. ``two_gemm`` otherwise, and always where the weight is quantised.
 
     Raises:
         ValueError: The forced path can't be taken; the message says why.
@@ -183,7 +183,8 @@ def choose_path(path: str, x: Tensor, weight: Weight, plan: Plan, *, is_packed: 
     forms = is_full_precision and not (plan.dropout or is_quantized) and x.device.type == "cpu" and num_tokens >= d_in
     if is_packed:
         return "packed", forms
-    return ("formed" if forms and d_out > d_in else "two_gemm"), forms
+    forms_forward = forms and d_out > d_in and not torch.compiler.is_compiling()
+    return ("formed" if forms_forward else "two_gemm"), forms
 
 
 def _plain(

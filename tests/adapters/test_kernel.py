@@ -277,6 +277,19 @@ def test_compiles_without_graph_breaks(path, dropout):
     assert all(g.abs().sum() > 0 for g in compiled_grads)
 
 
+def test_compiled_passes_do_not_keep_a_formed_weight_from_one_to_the_other():
+    torch.compiler.reset()
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 24), nn.GELU(), nn.Linear(24, 8))
+    inject_adapters(model, AdapterConfig(targets=["0", "1", "3"], rank=2))
+    # The backend with the partitioner that torch.compile's default has.
+    compiled, kept = torch.compile(model, backend="aot_eager_decomp_partition"), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        compiled(torch.randn(30, 8)).sum().backward()
+    parameters = {p.data_ptr() for p in model.parameters()}
+    sizes = [t.numel() for t in kept if t.data_ptr() not in parameters]
+    assert sorted(sizes) == [2 * 30] * 3 + [24 * 30]  # three h, and what the GELU reads
+
+
 def test_packed_weight_and_A_are_views_of_one_matrix_and_survive_a_move():
     model = adapted("packed")
     layer, x = model[0], torch.randn(3, 6)

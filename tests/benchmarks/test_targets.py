@@ -43,6 +43,11 @@ def test_all_linear_with_dropout_is_held_to_less_than_peft_and_compiled_cells_on
     assert verdicts(*rows)["ours-b-only-dropout: time over peft-lora-dropout"].is_met
 
 
+def test_compiled_cells_are_held_to_the_floors_memory_but_not_to_its_time():
+    rows = [row("floor", [1], mode="compiled"), row("ours-b-only", [1.5], mode="compiled", saved=109)]
+    assert {what: v.is_met for what, v in verdicts(*rows).items()} == {"ours-b-only: saved bytes over floor": False}
+
+
 def test_growth_is_measured_from_the_smallest_rank_up_to_64():
     rows = [r for rank, t in [(4, 1.0), (64, 1.2), (128, 9)]
             for r in (row("floor", [1], rank=rank), row("ours-b-only", [t], rank=rank))]  # fmt: skip
