@@ -20,12 +20,12 @@ SOURCES = [str(Path(__file__).with_name(name)) for name in ("dropout_cpu.c", "na
 # Apple's compiler knows no OpenMP, and some know no native processor: fewer threads or narrower vectors will do.
 FLAGS = (("-march=native", "-fopenmp"), ("-march=native",), ())
 
-_pointer, _size, _int = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-_ARGUMENTS = {
-    "drop": (_pointer, _size, _size, _size, _pointer, _int),
-    "subtract_dropped": (_pointer, _pointer, _pointer, _size, _size, _size, _pointer, _int),
-    "dot": (_pointer, _size, _pointer, _pointer, _size, _size, _size, _int),
-    "outer": (_pointer, _size, _pointer, _size, _pointer, _size, _size, _size, _int),
+_pointer, _size, _int, _float = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
+FUNCTIONS = {
+    "drop": (_pointer, _size, _size, _size, _pointer, _size, _int),
+    "subtract_dropped": (_pointer, _pointer, _pointer, _size, _size, _size, _pointer, _size, _int),
+    "dot": (_pointer, _size, _pointer, _pointer, _size, _size, _size, _float, _int),
+    "outer": (_pointer, _size, _pointer, _size, _pointer, _size, _size, _size, _float, _int),
 }
 _logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def c_library() -> ctypes.CDLL | None:
     except (OSError, subprocess.SubprocessError) as error:
         _logger.info("no C kernels: %s", getattr(error, "stderr", None) or error)
         return None
-    for name, arguments in _ARGUMENTS.items():
+    for name, arguments in FUNCTIONS.items():
         function = getattr(library, name)
         function.argtypes, function.restype = arguments, None
     return library

@@ -16,7 +16,6 @@ typedef struct {
     const uint64_t *steps;
     const uint16_t *guide;
     int64_t longest;
-    uint64_t seed;
 } Law;
 
 typedef struct {
@@ -34,8 +33,8 @@ static inline uint64_t random_bits(Drops *d) {
     return out;
 }
 
-static inline Drops drops_of_block(const Law *law, int64_t block, int64_t num_entries) {
-    Drops d = {law->seed, (uint64_t)block, 0x9E3779B97F4A7C15u, 1, 0, 0, -1, num_entries};
+static inline Drops drops_of_block(uint64_t seed, int64_t block, int64_t num_entries) {
+    Drops d = {seed, (uint64_t)block, 0x9E3779B97F4A7C15u, 1, 0, 0, -1, num_entries};
     for (int i = 0; i < 12; i++) random_bits(&d);
     return d;
 }
@@ -69,34 +68,35 @@ static inline int64_t entries_in(Blocks blocks, int64_t block, int64_t num_rows,
     return (left < blocks.rows ? left : blocks.rows) * width;
 }
 
-static inline void drop_sized(char *x, int64_t size, int64_t num_rows, int64_t width, const Law *law, int threads) {
+static inline void drop_sized(char *x, int64_t size, int64_t num_rows, int64_t width, const Law *law,
+                              uint64_t seed, int threads) {
     const Blocks blocks = blocks_of(num_rows, width);
-#pragma omp parallel for schedule(static) num_threads(threads)
+#pragma omp parallel for schedule(static) num_threads(threads) if (blocks.count > 1)
     for (int64_t b = 0; b < blocks.count; b++) {
         char *block = x + b * blocks.rows * width * size;
-        Drops drops = drops_of_block(law, b, entries_in(blocks, b, num_rows, width));
+        Drops drops = drops_of_block(seed, b, entries_in(blocks, b, num_rows, width));
         for (int64_t place; (place = next_drop(&drops, law)) >= 0;) memset(block + place * size, 0, size);
     }
 }
 
 /* Zero the dropped entries of x (num_rows, width), whose numbers have `size` bytes: 2, 4 or 8. */
-void drop(char *x, int64_t size, int64_t num_rows, int64_t width, const Law *law, int threads) {
-    if (size == 2) drop_sized(x, 2, num_rows, width, law, threads);
-    if (size == 4) drop_sized(x, 4, num_rows, width, law, threads);
-    if (size == 8) drop_sized(x, 8, num_rows, width, law, threads);
+void drop(char *x, int64_t size, int64_t num_rows, int64_t width, const Law *law, uint64_t seed, int threads) {
+    if (size == 2) drop_sized(x, 2, num_rows, width, law, seed, threads);
+    if (size == 4) drop_sized(x, 4, num_rows, width, law, seed, threads);
+    if (size == 8) drop_sized(x, 8, num_rows, width, law, seed, threads);
 }
 
 /* h (num_rows, rank) -= S A^T, where S holds the dropped entries of x (num_rows, width) and is zero elsewhere;
    `A_transposed` is (width, rank). */
 void subtract_dropped(const float *x, const float *A_transposed, float *h, int64_t num_rows, int64_t width,
-                      int64_t rank, const Law *law, int threads) {
+                      int64_t rank, const Law *law, uint64_t seed, int threads) {
     const Blocks blocks = blocks_of(num_rows, width);
-#pragma omp parallel for schedule(static) num_threads(threads)
+#pragma omp parallel for schedule(static) num_threads(threads) if (blocks.count > 1)
     for (int64_t b = 0; b < blocks.count; b++) {
         const float *block = x + b * blocks.rows * width;
         float *h_row = h + b * blocks.rows * rank;
         int64_t row_start = 0;
-        Drops drops = drops_of_block(law, b, entries_in(blocks, b, num_rows, width));
+        Drops drops = drops_of_block(seed, b, entries_in(blocks, b, num_rows, width));
         for (int64_t place; (place = next_drop(&drops, law)) >= 0;) {
             for (; place >= row_start + width; row_start += width) h_row += rank;
             const float dropped = block[place];

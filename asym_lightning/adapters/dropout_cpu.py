@@ -23,27 +23,32 @@ class _Law(ctypes.Structure):
         ("steps", ctypes.c_void_p),
         ("guide", ctypes.c_void_p),
         ("longest", ctypes.c_int64),
-        ("seed", ctypes.c_uint64),
     ]
 
 
 def drop_then_project(x: Tensor, A: Tensor, seed: int, p: float) -> Tensor:
     """``D(x) A^T``, (tokens, r): the product with all of x, less what the dropped entries added to it."""
+    library, law = c_library(), _law(p)
+    assert library is not None
     x = x.contiguous()
     h, A_transposed = dot(x, A), A.T.contiguous()
-    _call("subtract_dropped", x, A_transposed, h, *x.shape, len(A), seed=seed, p=p)
+    library.subtract_dropped(
+        x.data_ptr(), A_transposed.data_ptr(), h.data_ptr(), *x.shape, A.shape[0], law, seed, torch.get_num_threads()
+    )
     return h
 
 
 def drop_(x: Tensor, seed: int, p: float) -> None:
     """Zero the same entries of contiguous ``x`` (..., d_in) in place."""
+    library, law = c_library(), _law(p)
+    assert library is not None
     width = x.shape[-1]
-    _call("drop", x, x.element_size(), x.numel() // width, width, seed=seed, p=p)
+    library.drop(x.data_ptr(), x.element_size(), x.numel() // width, width, law, seed, torch.get_num_threads())
 
 
 def take(A: Tensor) -> bool:
     """Whether the first product can be made by subtraction: in half precision it would round twice."""
-    return A.dtype == torch.float32
+    return A.dtype is torch.float32
 
 
 def work_on(device: torch.device) -> bool:
@@ -51,13 +56,11 @@ def work_on(device: torch.device) -> bool:
     return c_library() is not None
 
 
-def _call(name: str, *arguments: Tensor | int, seed: int, p: float) -> None:
-    library = c_library()
-    assert library is not None
+@functools.cache
+def _law(p: float) -> ctypes._Pointer[_Law]:
+    """What the kernels have to know about the probability."""
     steps, guide = _tables(p)
-    law = _Law(steps.ctypes.data, guide.ctypes.data, LONGEST, seed)
-    numbers = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
-    getattr(library, name)(*numbers, ctypes.byref(law), torch.get_num_threads())
+    return ctypes.pointer(_Law(steps.ctypes.data, guide.ctypes.data, LONGEST))
 
 
 @functools.cache

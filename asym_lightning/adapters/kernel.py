@@ -59,7 +59,6 @@ class Plan(NamedTuple):
         shares_a: All slices read the first A.
         dropout: Probability of a drop now: 0 in evaluation.
         path: One of :data:`PATHS`.
-        forms_gradient: The backward pass multiplies by ``W + s B A``; set by :func:`choose_path`.
     """
 
     rows: tuple[Rows, ...]
@@ -67,7 +66,6 @@ class Plan(NamedTuple):
     shares_a: bool
     dropout: float
     path: str
-    forms_gradient: bool = False
 
 
 def frozen_linear(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
@@ -124,20 +122,16 @@ def adapted_linear(
     if path == "plain" or is_trained:
         return _plain(x, weight, bias, As, Bs, plan)
     seed = draw_seed() if plan.dropout else None
-    plan = plan._replace(path=path, forms_gradient=forms_gradient)
-    with torch.autocast(x.device.type, enabled=False):
-        # Reshaped out here: hosts write into a layer's output (`qkv += bias`), which autograd forbids for a view that a
-        # function returns.
-        tokens = x.reshape(-1, x.shape[-1])
-        try:
-            out = _AdaptedLinear.apply(
-                tokens, weight, bias, packed, seed, torch.is_grad_enabled(), plan, len(As), *As, *Bs
-            )
-        except RuntimeError as error:
-            if "functorch" not in str(error):
-                raise
-            raise RuntimeError("torch.func transforms need `path: plain` in the adapter's configuration.") from error
-    return out.view(*x.shape[:-1], weight.shape[0])
+    operands = (weight, bias, packed, seed, torch.is_grad_enabled(), plan, path, forms_gradient, len(As), *As, *Bs)
+    try:
+        if not torch.is_autocast_enabled(x.device.type):
+            return _AdaptedLinear.apply(x, *operands)
+        with torch.autocast(x.device.type, enabled=False):
+            return _AdaptedLinear.apply(x, *operands)
+    except RuntimeError as error:
+        if "functorch" not in str(error):
+            raise
+        raise RuntimeError("torch.func transforms need `path: plain` in the adapter's configuration.") from error
 
 
 def _in_compute_dtype(x: Tensor) -> Tensor:
@@ -204,7 +198,7 @@ class _FrozenLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:  # type: ignore[override]
         ctx.weight, ctx.bias_dtype = weight, None if bias is None else bias.dtype
-        return F.linear(x, weight.dense(x.dtype), _cast(bias, x.dtype))
+        return F.linear(x, weight.dense(x.dtype), None if bias is None else _cast(bias, x.dtype))
 
     @staticmethod
     @once_differentiable
@@ -223,26 +217,28 @@ class _AdaptedLinear(torch.autograd.Function):
     @staticmethod
     def forward(  # type: ignore[override]
         ctx: Any,
-        tokens: Tensor,
+        x: Tensor,
         weight: Weight,
         bias: Tensor | None,
         packed: Tensor | None,
         seed: Tensor | None,
         needs_grad: bool,
         plan: Plan,
+        path: str,
+        forms_gradient: bool,
         num_As: int,
         *factors: Tensor,
     ) -> Tensor:
         As, Bs = factors[:num_As], factors[num_As:]
+        tokens = x.reshape(-1, x.shape[-1])
         needs_B = needs_grad and any(B.requires_grad for B in Bs)
         h = None
-        is_dense = isinstance(weight, Tensor)
-        if plan.path == "formed":
+        if path == "formed":
             assert isinstance(weight, Tensor)
-            out = F.linear(tokens, _form(weight, As, Bs, plan), _cast(bias, tokens.dtype))
+            out = F.linear(tokens, _form(weight, As, Bs, plan), None if bias is None else _cast(bias, x.dtype))
             if needs_B:
                 h = dot(tokens, _stack(As, tokens.dtype))
-        elif plan.path == "packed":
+        elif path == "packed":
             assert packed is not None
             d_out = weight.shape[0]
             padded = None if bias is None else F.pad(bias.to(tokens.dtype), (0, len(packed) - d_out))
@@ -251,71 +247,79 @@ class _AdaptedLinear(torch.autograd.Function):
             for rows, scaling, B, h_slice in zip(plan.rows, _scales(plan), Bs, _slices(h, As, plan), strict=True):
                 _accumulate(rows, out, h_slice, B.to(tokens.dtype).T, scaling)
         else:
-            A = _stack(As, tokens.dtype)
+            A = _stack(As, x.dtype)
             h = dot(tokens, A) if seed is None else drop_then_project(tokens, A, seed, plan.dropout)
             out = _low_rank_output(h, bias, As, Bs, plan, weight.shape[0])
-            out.addmm_(tokens, _dense(weight, tokens.dtype).T)
+            out.addmm_(tokens, _dense(weight, x.dtype).T)
         if needs_grad:
             keeps_x = any(A.requires_grad for A in As)
+            is_dense = isinstance(weight, Tensor)
             ctx.save_for_backward(
-                weight if is_dense else None, tokens if keeps_x else None, h if needs_B else None, seed, *factors
+                weight if is_dense else None, x if keeps_x else None, h if needs_B else None, seed, *factors
             )
-            ctx.plan, ctx.num_As, ctx.quantized = plan, num_As, None if is_dense else weight
-        return out
+            ctx.rest = (None if is_dense else weight, plan, forms_gradient, num_As)
+        # Not `view`: hosts write into a layer's output (`qkv += bias`), which autograd forbids for a function's view.
+        return torch.ops.aten._unsafe_view(out, (*x.shape[:-1], weight.shape[0]))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        weight, tokens, h, seed, *factors = ctx.saved_tensors
-        weight = ctx.quantized if weight is None else weight
-        plan: Plan = ctx.plan
-        As, Bs = factors[: ctx.num_As], factors[ctx.num_As :]
-        needs_x, needs_factors = ctx.needs_input_grad[0], ctx.needs_input_grad[8:]
-        needs_A, needs_B = any(needs_factors[: ctx.num_As]), any(needs_factors[ctx.num_As :])
+        weight, x, h, seed, *factors = ctx.saved_tensors
+        quantized, plan, forms_gradient, num_As = ctx.rest
+        weight = quantized if weight is None else weight
+        As, Bs = factors[:num_As], factors[num_As:]
+        needs_x, *needs_factors = ctx.needs_input_grad[:1] + ctx.needs_input_grad[10:]
+        needs_A, needs_B = any(needs_factors[:num_As]), any(needs_factors[num_As:])
+        shape = g.shape
+        g = g.reshape(-1, shape[-1])
         g_slices = [rows.take(g) for rows in plan.rows]
         scales = _scales(plan)
 
         grad_Bs: list[Tensor | None] = [None] * len(Bs)
         if needs_B:
             grad_Bs = [
-                outer(g_slice, h_slice).mul_(scaling).to(B.dtype)
+                _cast(outer(g_slice, h_slice, scaling), B.dtype)
                 for h_slice, g_slice, scaling, B in zip(_slices(h, As, plan), g_slices, scales, Bs, strict=True)
             ]
 
-        grad_h = g.new_empty(0)
-        if needs_A or (needs_x and not plan.forms_gradient):
+        if needs_A or (needs_x and not forms_gradient):
             by_slice = [
-                dot(g_slice, B.to(g.dtype).T).mul_(scaling)
+                dot(g_slice, _cast(B, g.dtype).T, scaling)
                 for g_slice, B, scaling in zip(g_slices, Bs, scales, strict=True)
             ]
             grad_h = sum(by_slice[1:], by_slice[0]) if plan.shares_a else _joined(by_slice, dim=1)
 
         grad_As: list[Tensor | None] = [None] * len(As)
         if needs_A:
+            tokens = x.reshape(-1, x.shape[-1])
             read = tokens if seed is None else dropped_copy(tokens, seed, plan.dropout)
             grad_A = outer(grad_h, read)
-            grad_As = [part.to(A.dtype) for part, A in zip(grad_A.split([len(A) for A in As]), As, strict=True)]
+            grad_As = [_cast(part, A.dtype) for part, A in zip(grad_A.split([len(A) for A in As]), As, strict=True)]
 
         grad_x = None
-        if needs_x and plan.forms_gradient:
+        if needs_x and forms_gradient:
             grad_x = g @ _form(weight, As, Bs, plan)
         elif needs_x:
             A = _stack(As, g.dtype)
             grad_x = grad_h @ A if seed is None else project_back_then_drop(grad_h, A, seed, plan.dropout)
             grad_x.addmm_(g, _dense(weight, g.dtype))
-        return (grad_x, *[None] * 7, *grad_As, *grad_Bs)
+        if grad_x is not None:
+            grad_x = grad_x.view(*shape[:-1], weight.shape[1])
+        return (grad_x, *[None] * 9, *grad_As, *grad_Bs)
 
 
 def _low_rank_output(
     h: Tensor, bias: Tensor | None, As: Sequence[Tensor], Bs: Sequence[Tensor], plan: Plan, d_out: int
 ) -> Tensor:
     """``s h B^T + b`` as a new (tokens, d_out) tensor."""
-    if len(plan.rows) == 1 and plan.rows[0].count == d_out:
-        start = h.new_zeros(()) if bias is None else bias.to(h.dtype)
-        return torch.addmm(start, h, Bs[0].to(h.dtype).T, beta=int(bias is not None), alpha=_scales(plan)[0])
-    out = h.new_zeros(len(h), d_out) if bias is None else h.new_empty(len(h), d_out).copy_(bias)
-    for rows, scaling, B, h_slice in zip(plan.rows, _scales(plan), Bs, _slices(h, As, plan), strict=True):
-        _accumulate(rows, out, h_slice, B.to(h.dtype).T, scaling)
+    dtype, scales = h.dtype, _scales(plan)
+    if len(scales) == 1 and plan.rows[0].count == d_out:
+        start = h.new_empty(()) if bias is None else _cast(bias, dtype)
+        return torch.addmm(start, h, _cast(Bs[0], dtype).T, beta=int(bias is not None), alpha=scales[0])
+    num_tokens = h.shape[0]
+    out = h.new_zeros(num_tokens, d_out) if bias is None else h.new_empty(num_tokens, d_out).copy_(bias)
+    for rows, scaling, B, h_slice in zip(plan.rows, scales, Bs, _slices(h, As, plan), strict=True):
+        _accumulate(rows, out, h_slice, _cast(B, dtype).T, scaling)
     return out
 
 
@@ -328,16 +332,17 @@ def _accumulate(rows: Rows, out: Tensor, left: Tensor, right: Tensor, scaling: f
 
 
 def _dense(weight: Weight, dtype: torch.dtype) -> Tensor:
-    return weight.to(dtype) if isinstance(weight, Tensor) else weight.dense(dtype)
+    return _cast(weight, dtype) if isinstance(weight, Tensor) else weight.dense(dtype)
 
 
-def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if tensor is None else tensor.to(dtype)
+def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """``tensor.to(dtype)``, which costs more than the question whether it has something to do."""
+    return tensor if tensor.dtype is dtype else tensor.to(dtype)
 
 
 def _stack(As: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """All A's as one (sum of ranks, d_in) matrix, so that x is read once for every slice."""
-    return _joined(As, dim=0).to(dtype)
+    return _cast(_joined(As, dim=0), dtype)
 
 
 def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
@@ -346,7 +351,9 @@ def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
 
 def _slices(h: Tensor, As: Sequence[Tensor], plan: Plan) -> Sequence[Tensor]:
     """The (tokens, r) columns of h that each slice's B reads."""
-    return [h] * len(plan.rows) if plan.shares_a else h.split([len(A) for A in As], dim=1)
+    if plan.shares_a or len(As) == 1:
+        return [h] * len(plan.rows)
+    return h.split([A.shape[0] for A in As], dim=1)
 
 
 def _scales(plan: Plan) -> list[float]:

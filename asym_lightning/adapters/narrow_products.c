@@ -29,7 +29,7 @@ static inline float sum(vec v) {
 
 /* `num_rows` (1 or DOT_ROWS) rows of x times each row of m. */
 static inline void dot_rows(const float *x, int64_t x_stride, const float *m, float *out, int64_t width, int64_t rank,
-                            const int num_rows) {
+                            float scale, const int num_rows) {
     for (int64_t k0 = 0; k0 < rank; k0 += RANKS) {
         const int64_t num_ranks = rank - k0 < RANKS ? rank - k0 : RANKS;
         const float *m_rows[RANKS]; /* past the last rank: one of them again, for a result that is not stored */
@@ -49,19 +49,20 @@ static inline void dot_rows(const float *x, int64_t x_stride, const float *m, fl
             for (int k = 0; k < num_ranks; k++) {
                 float total = sum(sums[i][k]);
                 for (int64_t rest = j; rest < width; rest++) total += x[i * x_stride + rest] * m_rows[k][rest];
-                out[i * rank + k0 + k] = total;
+                out[i * rank + k0 + k] = scale * total;
             }
     }
 }
 
-/* out (num_rows, rank) = x m^T, for x (num_rows, width) with rows `x_stride` apart and m (rank, width). */
+/* out (num_rows, rank) = scale x m^T, for x (num_rows, width) with rows `x_stride` apart and m (rank, width). */
 void dot(const float *x, int64_t x_stride, const float *m, float *out, int64_t num_rows, int64_t width, int64_t rank,
-         int threads) {
+         float scale, int threads) {
     const int64_t pairs = num_rows / DOT_ROWS, last = pairs * DOT_ROWS;
 #pragma omp parallel for schedule(static) num_threads(threads) if (num_rows * width > WORTH_A_THREAD)
     for (int64_t i = 0; i < pairs; i++)
-        dot_rows(x + i * DOT_ROWS * x_stride, x_stride, m, out + i * DOT_ROWS * rank, width, rank, DOT_ROWS);
-    if (last < num_rows) dot_rows(x + last * x_stride, x_stride, m, out + last * rank, width, rank, 1);
+        dot_rows(x + i * DOT_ROWS * x_stride, x_stride, m, out + i * DOT_ROWS * rank, width, rank, scale,
+                 DOT_ROWS);
+    if (last < num_rows) dot_rows(x + last * x_stride, x_stride, m, out + last * rank, width, rank, scale, 1);
 }
 
 /* sums (rank, COLUMNS) += h^T g over `num_rows` (at most OUTER_ROWS) rows and `width` (at most COLUMNS) columns. */
@@ -93,10 +94,10 @@ static inline void outer_rows(const float *h, int64_t h_stride, const float *g, 
     }
 }
 
-/* sums (parts, rank, width): h^T g over each part of the rows of h (num_rows, rank) and g (num_rows, width); rank is at
+/* sums (parts, rank, width): scale h^T g over each part of the rows of h (num_rows, rank) and g (num_rows, width); rank is at
    most MAX_OUTER_RANK. */
 void outer(const float *h, int64_t h_stride, const float *g, int64_t g_stride, float *sums, int64_t num_rows,
-           int64_t width, int64_t rank, int parts) {
+           int64_t width, int64_t rank, float scale, int parts) {
 #pragma omp parallel for schedule(static) num_threads(parts)
     for (int64_t part = 0; part < parts; part++) {
         const int64_t begin = num_rows * part / parts, end = num_rows * (part + 1) / parts;
@@ -111,7 +112,8 @@ void outer(const float *h, int64_t h_stride, const float *g, int64_t g_stride, f
                 outer_rows(h + i * h_stride, h_stride, g + i * g_stride + j, g_stride, block, columns, rank,
                            (int)(end - i));
             for (int64_t k = 0; k < rank; k++)
-                memcpy(sums + (part * rank + k) * width + j, block + k * COLUMNS, sizeof(float) * columns);
+                for (int64_t c = 0; c < columns; c++)
+                    sums[(part * rank + k) * width + j + c] = scale * block[k * COLUMNS + c];
         }
     }
 }

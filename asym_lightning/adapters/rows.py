@@ -33,7 +33,8 @@ class Rows:
     def view(self, tensor: Tensor, dim: int = -1) -> Tensor:
         """The slice as a view: ``dim`` becomes (size) for one group, else (groups, size)."""
         if self.groups == 1:
-            return tensor.narrow(dim, self.start, self.size)
+            is_whole = self.size == tensor.shape[dim]
+            return tensor if is_whole else tensor.narrow(dim, self.start, self.size)
         dim = dim % tensor.dim()
         return tensor.unflatten(dim, (self.groups, -1)).narrow(dim + 1, self.start, self.size)
 

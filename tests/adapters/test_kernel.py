@@ -152,6 +152,16 @@ def test_non_contiguous_input_gives_the_same():
         assert_same(case, path, 1e-10)
 
 
+@pytest.mark.parametrize("path", FORCED)
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3), (2, 0)])
+def test_hosts_may_write_into_the_output(path, shape):
+    case = Case([Rows(0, 12)], 12, 5, 3, shape)
+    out = case.fast(path)
+    out += 1
+    out.backward(case.g)
+    assert case.x.grad.shape == (*shape, 5) and case.Bs[0].grad is not None
+
+
 def test_no_grad_output_is_the_same():
     case = Case([Rows(0, 12)], 12, 5, 3, (4,))
     for path in FORCED:

@@ -35,10 +35,10 @@ def test_random_shapes_equal_float64(compiled, num_tokens, width, rank, offset, 
     with pytest.MonkeyPatch.context() as patch:
         if not compiled:
             patch.setattr(narrow_products, "c_library", lambda: None)
-        results = [dot(x, m), outer(h, x), outer(x, h)]
+        results = [dot(x, m), outer(h, x), outer(x, h), dot(x, m, 2.5) / 2.5, outer(h, x, 2.5) / 2.5]
         assert torch.equal(dot(x, m.T.contiguous().T), results[0])  # by the same kernel, as B^T is given
     x, h, m = x.double(), h.double(), m.double()
-    for result, expected in zip(results, [x @ m.T, h.T @ x, x.T @ h], strict=True):
+    for result, expected in zip(results, [x @ m.T, h.T @ x, x.T @ h, x @ m.T, h.T @ x], strict=True):
         assert result.dtype == torch.float32
         torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-4)
 
