@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import random
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
 
+from asym_lightning.adapters.c_library import FUNCTIONS, c_library
 from benchmarks.arms import ARMS, FLOOR, prepare
 from benchmarks.cells import Cell
 from benchmarks.measure import Racer, Settings, build_base
@@ -19,6 +22,8 @@ from benchmarks.models import make_loss
 OUTSIDE = "python, autograd and dispatch"
 # The first group with a matching part of the operator's name counts.
 GROUPS = {
+    "narrow products in C": ("kernel::dot", "kernel::outer"),
+    "dropped entries in C": ("kernel::",),
     "optimizer": ("adam", "Optimizer", "lorafa"),
     "matrix products": ("mm", "gemm", "linear", "matmul", "einsum", "convolution"),
     "attention": ("attention", "softmax"),
@@ -78,7 +83,7 @@ def _profiled(steps: dict[str, Callable[[], None]], settings: Settings) -> tuple
     seen: dict[str, dict[str, list[float]]] = {arm: {} for arm in steps}
     for _ in range(settings.rounds):
         for arm, step in steps.items():
-            with profile(activities=activities, acc_events=True) as profiler:
+            with _kernels_by_name(), profile(activities=activities, acc_events=True) as profiler:
                 start = time.perf_counter()
                 step()
                 if is_cuda:
@@ -89,6 +94,25 @@ def _profiled(steps: dict[str, Callable[[], None]], settings: Settings) -> tuple
                 seen[arm].setdefault(event.key, []).append(own / 1000)
     counts = {arm: Counter({key: statistics.median(t) for key, t in seen[arm].items()}) for arm in steps}
     return {arm: statistics.median(values) for arm, values in walls.items()}, counts
+
+
+@contextlib.contextmanager
+def _kernels_by_name() -> Iterator[None]:
+    """Let the profiler see the C kernels, which are no operators of torch."""
+    library = c_library()
+    functions = {} if library is None else {name: getattr(library, name) for name in FUNCTIONS}
+    try:
+        for name, function in functions.items():
+            setattr(library, name, functools.partial(_recorded, f"kernel::{name}", function))
+        yield
+    finally:
+        for name, function in functions.items():
+            setattr(library, name, function)
+
+
+def _recorded(name: str, function: Callable[..., None], *arguments: object) -> None:
+    with record_function(name):
+        function(*arguments)
 
 
 def group_of(operator: str) -> str:
