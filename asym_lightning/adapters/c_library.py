@@ -23,7 +23,8 @@ FLAGS = (("-march=native", "-fopenmp"), ("-march=native",), ())
 _pointer, _size, _int, _float = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
 FUNCTIONS = {
     "drop": (_pointer, _size, _size, _size, _pointer, _size, _int),
-    "subtract_dropped": (_pointer, _pointer, _pointer, _size, _size, _size, _pointer, _size, _int),
+    "drop_then_project": (_pointer, _pointer, _pointer, _pointer, _size, _size, _size, _pointer, _size, _int),
+    "project_back_then_drop": (_pointer, _pointer, _pointer, _size, _size, _size, _pointer, _size, _int),
     "dot": (_pointer, _size, _pointer, _pointer, _size, _size, _size, _float, _int),
     "outer": (_pointer, _size, _pointer, _size, _pointer, _size, _size, _size, _float, _int),
 }

@@ -84,7 +84,7 @@ def _drop_then_project(x: Tensor, A: Tensor, seed: Tensor, p: float) -> Tensor:
 
 
 def _project_back_then_drop(h: Tensor, A: Tensor, seed: Tensor, p: float) -> Tensor:
-    kernels = None if h.device.type == "cpu" else _kernels(h.device)  # on a CPU drop_ alone is as fast
+    kernels = _kernels(h.device)
     if kernels is None or not kernels.take(A):
         out = h @ A
         drop_(out, seed, p)

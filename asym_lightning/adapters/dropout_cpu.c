@@ -5,9 +5,11 @@
    "this far, and draw again", which the geometric distribution's lack of memory allows.
 
    Rows are dealt with in blocks, each with its own stream of random numbers, so that what is dropped depends on seed,
-   probability and shape alone and not on the number of threads. */
+   probability and shape alone and not on the number of threads. A block stays in the cache from its product to its
+   drops. */
 
-#include <stdint.h>
+#include "narrow_products.h"
+
 #include <string.h>
 
 #define ENTRIES_IN_A_BLOCK 65536
@@ -63,9 +65,9 @@ static inline Blocks blocks_of(int64_t num_rows, int64_t width) {
     return (Blocks){rows, (num_rows + rows - 1) / rows};
 }
 
-static inline int64_t entries_in(Blocks blocks, int64_t block, int64_t num_rows, int64_t width) {
+static inline int64_t rows_in(Blocks blocks, int64_t block, int64_t num_rows) {
     const int64_t left = num_rows - block * blocks.rows;
-    return (left < blocks.rows ? left : blocks.rows) * width;
+    return left < blocks.rows ? left : blocks.rows;
 }
 
 static inline void drop_sized(char *x, int64_t size, int64_t num_rows, int64_t width, const Law *law,
@@ -74,7 +76,7 @@ static inline void drop_sized(char *x, int64_t size, int64_t num_rows, int64_t w
 #pragma omp parallel for schedule(static) num_threads(threads) if (blocks.count > 1)
     for (int64_t b = 0; b < blocks.count; b++) {
         char *block = x + b * blocks.rows * width * size;
-        Drops drops = drops_of_block(seed, b, entries_in(blocks, b, num_rows, width));
+        Drops drops = drops_of_block(seed, b, rows_in(blocks, b, num_rows) * width);
         for (int64_t place; (place = next_drop(&drops, law)) >= 0;) memset(block + place * size, 0, size);
     }
 }
@@ -86,22 +88,38 @@ void drop(char *x, int64_t size, int64_t num_rows, int64_t width, const Law *law
     if (size == 8) drop_sized(x, 8, num_rows, width, law, seed, threads);
 }
 
-/* h (num_rows, rank) -= S A^T, where S holds the dropped entries of x (num_rows, width) and is zero elsewhere;
-   `A_transposed` is (width, rank). */
-void subtract_dropped(const float *x, const float *A_transposed, float *h, int64_t num_rows, int64_t width,
-                      int64_t rank, const Law *law, uint64_t seed, int threads) {
+/* h (num_rows, rank) = D(x) A^T, for x (num_rows, width), A (rank, width) and `A_transposed` (width, rank). Where A is
+   null, h holds x A^T already. */
+void drop_then_project(const float *x, const float *A, const float *A_transposed, float *h, int64_t num_rows,
+                       int64_t width, int64_t rank, const Law *law, uint64_t seed, int threads) {
     const Blocks blocks = blocks_of(num_rows, width);
 #pragma omp parallel for schedule(static) num_threads(threads) if (blocks.count > 1)
     for (int64_t b = 0; b < blocks.count; b++) {
+        const int64_t rows = rows_in(blocks, b, num_rows);
         const float *block = x + b * blocks.rows * width;
         float *h_row = h + b * blocks.rows * rank;
+        if (A) project(block, width, A, h_row, rows, width, rank, 1);
         int64_t row_start = 0;
-        Drops drops = drops_of_block(seed, b, entries_in(blocks, b, num_rows, width));
+        Drops drops = drops_of_block(seed, b, rows * width);
         for (int64_t place; (place = next_drop(&drops, law)) >= 0;) {
             for (; place >= row_start + width; row_start += width) h_row += rank;
             const float dropped = block[place];
             const float *a = A_transposed + (place - row_start) * rank;
             for (int64_t j = 0; j < rank; j++) h_row[j] -= dropped * a[j];
         }
+    }
+}
+
+/* out (num_rows, width) = D(h A), for h (num_rows, rank) and A (rank, width). */
+void project_back_then_drop(const float *h, const float *A, float *out, int64_t num_rows, int64_t width, int64_t rank,
+                            const Law *law, uint64_t seed, int threads) {
+    const Blocks blocks = blocks_of(num_rows, width);
+#pragma omp parallel for schedule(static) num_threads(threads) if (blocks.count > 1)
+    for (int64_t b = 0; b < blocks.count; b++) {
+        const int64_t rows = rows_in(blocks, b, num_rows);
+        float *block = out + b * blocks.rows * width;
+        expand(h + b * blocks.rows * rank, A, block, rows, width, rank);
+        Drops drops = drops_of_block(seed, b, rows * width);
+        for (int64_t place; (place = next_drop(&drops, law)) >= 0;) block[place] = 0;
     }
 }

@@ -4,7 +4,8 @@
    cores with AVX-512. Numbers of `WIDE` neighbouring columns are a vector, and `RANKS` ranks are worked on at once, so
    that all sums stay in registers. */
 
-#include <stdint.h>
+#include "narrow_products.h"
+
 #include <string.h>
 
 #ifdef __AVX512F__
@@ -14,6 +15,7 @@
 #endif
 #define RANKS 8
 #define DOT_ROWS 2
+#define EXPAND_ROWS 12
 #define OUTER_ROWS 16
 #define COLUMNS 512 /* of g at once, so that their sums stay in the cache */
 #define MAX_OUTER_RANK 64
@@ -54,15 +56,53 @@ static inline void dot_rows(const float *x, int64_t x_stride, const float *m, fl
     }
 }
 
+void project(const float *x, int64_t x_stride, const float *m, float *out, int64_t num_rows, int64_t width,
+             int64_t rank, float scale) {
+    int64_t i = 0;
+    for (; i + DOT_ROWS <= num_rows; i += DOT_ROWS)
+        dot_rows(x + i * x_stride, x_stride, m, out + i * rank, width, rank, scale, DOT_ROWS);
+    for (; i < num_rows; i++) dot_rows(x + i * x_stride, x_stride, m, out + i * rank, width, rank, scale, 1);
+}
+
 /* out (num_rows, rank) = scale x m^T, for x (num_rows, width) with rows `x_stride` apart and m (rank, width). */
 void dot(const float *x, int64_t x_stride, const float *m, float *out, int64_t num_rows, int64_t width, int64_t rank,
          float scale, int threads) {
-    const int64_t pairs = num_rows / DOT_ROWS, last = pairs * DOT_ROWS;
-#pragma omp parallel for schedule(static) num_threads(threads) if (num_rows * width > WORTH_A_THREAD)
-    for (int64_t i = 0; i < pairs; i++)
-        dot_rows(x + i * DOT_ROWS * x_stride, x_stride, m, out + i * DOT_ROWS * rank, width, rank, scale,
-                 DOT_ROWS);
-    if (last < num_rows) dot_rows(x + last * x_stride, x_stride, m, out + last * rank, width, rank, scale, 1);
+    const int64_t parts = num_rows * width > WORTH_A_THREAD ? threads : 1;
+#pragma omp parallel for schedule(static) num_threads(parts) if (parts > 1)
+    for (int64_t part = 0; part < parts; part++) {
+        /* Parts begin with whole DOT_ROWS, so that a row's sums are the same for any number of threads. */
+        const int64_t begin = num_rows / DOT_ROWS * part / parts * DOT_ROWS;
+        const int64_t end = part + 1 < parts ? num_rows / DOT_ROWS * (part + 1) / parts * DOT_ROWS : num_rows;
+        project(x + begin * x_stride, x_stride, m, out + begin * rank, end - begin, width, rank, scale);
+    }
+}
+
+/* `num_rows` (at most EXPAND_ROWS) rows of h times m. */
+static inline void expand_rows(const float *h, const float *m, float *out, int64_t width, int64_t rank,
+                               const int num_rows) {
+    int64_t j = 0;
+    for (; j + WIDE <= width; j += WIDE) {
+        vec sums[EXPAND_ROWS];
+        memset(sums, 0, sizeof sums);
+        for (int64_t k = 0; k < rank; k++) {
+            const vec m_part = *(const vec *)(m + k * width + j);
+            for (int i = 0; i < num_rows; i++) sums[i] += h[i * rank + k] * m_part;
+        }
+        for (int i = 0; i < num_rows; i++) *(vec *)(out + i * width + j) = sums[i];
+    }
+    for (int i = 0; i < num_rows; i++)
+        for (int64_t rest = j; rest < width; rest++) {
+            float total = 0;
+            for (int64_t k = 0; k < rank; k++) total += h[i * rank + k] * m[k * width + rest];
+            out[i * width + rest] = total;
+        }
+}
+
+void expand(const float *h, const float *m, float *out, int64_t num_rows, int64_t width, int64_t rank) {
+    int64_t i = 0;
+    for (; i + EXPAND_ROWS <= num_rows; i += EXPAND_ROWS)
+        expand_rows(h + i * rank, m, out + i * width, width, rank, EXPAND_ROWS);
+    if (i < num_rows) expand_rows(h + i * rank, m, out + i * width, width, rank, (int)(num_rows - i));
 }
 
 /* sums (rank, COLUMNS) += h^T g over `num_rows` (at most OUTER_ROWS) rows and `width` (at most COLUMNS) columns. */

@@ -61,14 +61,16 @@ def test_every_dtype_loses_the_same_entries(dtype):
     assert torch.equal((x == 0).double(), dropped(70, 1000, p=0.3))
 
 
-@pytest.mark.parametrize("rank", [1, 3, 8, 40])
+@pytest.mark.parametrize("rank", [1, 3, 8, 40, 70])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_products_drop_the_entries_that_drop_does(rank, dtype):
     x, A = torch.randn(300, 500, dtype=dtype), torch.randn(rank, 500, dtype=dtype)
     kept = 1 - dropped(300, 500, p=0.3).to(dtype)
     h = drop_then_project(x, A, SEED, 0.3)
     torch.testing.assert_close(h, (kept * x) @ A.T, rtol=1e-5, atol=1e-4)
-    torch.testing.assert_close(project_back_then_drop(h, A, SEED, 0.3), kept * (h @ A))
+    back = kept.double() * (h.double() @ A.double())
+    atol = 1e-6 * back.abs().max().item()  # in any order of summing, also where large terms cancel
+    torch.testing.assert_close(project_back_then_drop(h, A, SEED, 0.3).double(), back, rtol=1e-6, atol=atol)
     assert torch.equal(dropped_copy(x, SEED, 0.3), kept * x)
     strided = x.T.contiguous().T
     torch.testing.assert_close(drop_then_project(strided, A, SEED, 0.3), h, rtol=1e-5, atol=1e-4)
