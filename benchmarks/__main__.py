@@ -14,6 +14,7 @@ import torch
 
 from benchmarks.arms import ARMS, GROUPS, select_arms
 from benchmarks.cells import MODES, PRECISIONS, SUITES, TARGETS, Cell, cells_of
+from benchmarks.machine import describe
 from benchmarks.measure import Settings, measure_cell
 from benchmarks.models import SHAPES
 from benchmarks.plots import write_plots
@@ -71,8 +72,10 @@ def _check(options: argparse.Namespace) -> int:
 
 def _profile(options: argparse.Namespace) -> int:
     settings = _settings(options)
+    print(f"Measured on: {describe(settings.device, settings.threads)}.")
     for cell in _cells(options):
-        print(profile_arm(cell, options.arm, settings, options.top), flush=True)
+        for arm in options.arm:
+            print("\n" + profile_arm(cell, arm, settings, options.top), flush=True)
     return 0
 
 
@@ -123,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
     profiles = commands.add_parser("profile", help="show where an arm's time over the floor goes")
     profiles.set_defaults(command=_profile)
     _add_options(profiles)
-    profiles.add_argument("--arm", choices=ARMS, default="ours-b-only")
+    profiles.add_argument("--arm", nargs="+", choices=ARMS, default=["ours-b-only"], help="one table each")
     profiles.add_argument("--top", type=int, default=15, help="operators to show")
     return parser
 

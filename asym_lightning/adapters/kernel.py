@@ -116,7 +116,7 @@ def adapted_linear(
         RuntimeError: A ``torch.func`` transform meets a path other than ``plain``.
     """
     x = _in_compute_dtype(x)
-    path, forms_gradient = choose_path(plan.path, x, weight, plan, is_packed=packed is not None)
+    path, forms_gradient = choose_path(plan.path, x, weight, As[0].shape[0], plan, is_packed=packed is not None)
     # Gradients of W and b are no business of the fast path: a host that unfroze them gets the ordinary one.
     is_trained = any(isinstance(t, Tensor) and t.requires_grad for t in (weight, bias))
     if path == "plain" or is_trained:
@@ -147,14 +147,15 @@ def _in_compute_dtype(x: Tensor) -> Tensor:
     return x
 
 
-def choose_path(path: str, x: Tensor, weight: Weight, plan: Plan, *, is_packed: bool) -> tuple[str, bool]:
+def choose_path(path: str, x: Tensor, weight: Weight, rank: int, plan: Plan, *, is_packed: bool) -> tuple[str, bool]:
     """The forward path, and whether the backward pass forms ``W + s B A`` too.
 
-    A forced path is taken or refused. The rule of ``auto``, from measurements (``benchmarks/results``): ``packed``
-    where the layer was laid out for it. Else, on a CPU in float32 or float64 without dropout and with at least as many
-    tokens as input features (so that forming the weight costs less than passing over an activation once more), the
-    backward pass forms the weight, and so does the forward pass of layers that widen, unless torch.compile would then
-    keep the weight from one pass to the other. ``two_gemm`` otherwise, and always where the weight is quantised.
+    A forced path is taken or refused. The rule of ``auto``, from measurements on two cores: ``packed`` where the layer
+    was laid out for it. Else, on a CPU in float32 or float64 without dropout and with at least as many tokens as input
+    features (so that forming the weight costs less than passing over an activation once more), the backward pass forms
+    the weight. So does the forward pass where ``rank * d_out >= 48 * d_in``, that is, where ``h B^T`` costs more than
+    forming; but not under torch.compile, which would keep the weight from one pass to the other. ``two_gemm``
+    otherwise, and always where the weight is quantised.
 
     Raises:
         ValueError: The forced path can't be taken; the message says why.
@@ -177,7 +178,7 @@ def choose_path(path: str, x: Tensor, weight: Weight, plan: Plan, *, is_packed: 
     forms = is_full_precision and not (plan.dropout or is_quantized) and x.device.type == "cpu" and num_tokens >= d_in
     if is_packed:
         return "packed", forms
-    forms_forward = forms and d_out > d_in and not torch.compiler.is_compiling()
+    forms_forward = forms and rank * d_out >= 48 * d_in and not torch.compiler.is_compiling()
     return ("formed" if forms_forward else "two_gemm"), forms
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from asym_lightning.adapters import AdapterConfig, inject_adapters
 from asym_lightning.adapters.dropout import drop_
-from asym_lightning.adapters.kernel import Plan, adapted_linear
+from asym_lightning.adapters.kernel import Plan, adapted_linear, choose_path
 from asym_lightning.adapters.rows import Rows
 
 FORCED = ("plain", "two_gemm", "packed", "formed")
@@ -238,6 +238,23 @@ def test_dropout_keeps_neither_input_nor_mask():
     assert sorted(kept) == [1, 100 * 4]  # the seed and h
 
 
+@pytest.mark.parametrize(
+    ("num_tokens", "rank", "d_out", "dropout", "expected"),
+    [
+        (8, 8, 48, 0.0, ("formed", True)),
+        (8, 8, 47, 0.0, ("two_gemm", True)),
+        (7, 8, 48, 0.0, ("two_gemm", False)),
+        (8, 8, 48, 0.1, ("two_gemm", False)),
+    ],
+)
+def test_auto_forms_the_weight_where_that_is_less_work(num_tokens, rank, d_out, dropout, expected):
+    x, weight = torch.randn(num_tokens, 8), torch.randn(d_out, 8)
+    plan = Plan((Rows(0, d_out),), (SCALING,), False, dropout, "auto")
+    assert choose_path("auto", x, weight, rank, plan, is_packed=False) == expected
+    half = choose_path("auto", x.bfloat16(), weight.bfloat16(), rank, plan, is_packed=False)
+    assert half == ("two_gemm", False)
+
+
 # --- through a layer ----------------------------------------------------------------------------------------------
 
 
@@ -289,15 +306,15 @@ def test_compiles_without_graph_breaks(path, dropout):
 
 def test_compiled_passes_do_not_keep_a_formed_weight_from_one_to_the_other():
     torch.compiler.reset()
-    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 24), nn.GELU(), nn.Linear(24, 8))
-    inject_adapters(model, AdapterConfig(targets=["0", "1", "3"], rank=2))
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 64), nn.GELU(), nn.Linear(64, 8))
+    inject_adapters(model, AdapterConfig(targets=["0", "1", "3"], rank=6))
     # The backend with the partitioner that torch.compile's default has.
     compiled, kept = torch.compile(model, backend="aot_eager_decomp_partition"), []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        compiled(torch.randn(30, 8)).sum().backward()
+        compiled(torch.randn(90, 8)).sum().backward()
     parameters = {p.data_ptr() for p in model.parameters()}
     sizes = [t.numel() for t in kept if t.data_ptr() not in parameters]
-    assert sorted(sizes) == [2 * 30] * 3 + [24 * 30]  # three h, and what the GELU reads
+    assert sorted(sizes) == [6 * 90] * 3 + [64 * 90]  # three h, and what the GELU reads
 
 
 def test_packed_weight_and_A_are_views_of_one_matrix_and_survive_a_move():
