@@ -30,8 +30,7 @@ class _Law(ctypes.Structure):
 
 def drop_then_project(x: Tensor, A: Tensor, seed: int, p: float) -> Tensor:
     """``D(x) A^T``, (tokens, r): the product with all of x, less what the dropped entries added to it."""
-    library, law = c_library(), _law(p)
-    assert library is not None
+    library, law = _library_and_law(p)
     x, A, A_transposed = x.contiguous(), A.contiguous(), A.T.contiguous()
     (num_tokens, width), rank = x.shape, A.shape[0]
     is_narrow = rank <= MAX_DOT_RANK
@@ -45,8 +44,7 @@ def drop_then_project(x: Tensor, A: Tensor, seed: int, p: float) -> Tensor:
 
 def project_back_then_drop(h: Tensor, A: Tensor, seed: int, p: float) -> Tensor:
     """``D(h A)`` as a new (tokens, d_in) tensor, with the same entries dropped."""
-    library, law = c_library(), _law(p)
-    assert library is not None
+    library, law = _library_and_law(p)
     rank, width = A.shape
     if rank > MAX_BACK_RANK:
         out = h @ A
@@ -61,20 +59,25 @@ def project_back_then_drop(h: Tensor, A: Tensor, seed: int, p: float) -> Tensor:
 
 def drop_(x: Tensor, seed: int, p: float) -> None:
     """Zero the same entries of contiguous ``x`` (..., d_in) in place."""
-    library, law = c_library(), _law(p)
-    assert library is not None
+    library, law = _library_and_law(p)
     width = x.shape[-1]
     library.drop(x.data_ptr(), x.element_size(), x.numel() // width, width, law, seed, torch.get_num_threads())
 
 
 def take(A: Tensor) -> bool:
-    """Whether the first product can be made by subtraction: in half precision it would round twice."""
+    """Whether the two products can be made with A: the kernels are for float32."""
     return A.dtype is torch.float32
 
 
 def work_on(device: torch.device) -> bool:
     """Whether the kernels could be compiled."""
     return c_library() is not None
+
+
+def _library_and_law(p: float) -> tuple[ctypes.CDLL, ctypes._Pointer[_Law]]:
+    library = c_library()
+    assert library is not None
+    return library, _law(p)
 
 
 @functools.cache

@@ -21,7 +21,7 @@ in the backward pass, and ``packed`` and ``formed``, which need a dense W that s
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -48,6 +48,7 @@ class QuantizedWeight(NamedTuple):
 
 
 Weight = Tensor | QuantizedWeight
+MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 
 
 class Plan(NamedTuple):
@@ -199,7 +200,7 @@ class _FrozenLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:  # type: ignore[override]
         ctx.weight, ctx.bias_dtype = weight, None if bias is None else bias.dtype
-        return F.linear(x, weight.dense(x.dtype), None if bias is None else _cast(bias, x.dtype))
+        return F.linear(x, weight.dense(x.dtype), _cast(bias, x.dtype))
 
     @staticmethod
     @once_differentiable
@@ -236,7 +237,7 @@ class _AdaptedLinear(torch.autograd.Function):
         h = None
         if path == "formed":
             assert isinstance(weight, Tensor)
-            out = F.linear(tokens, _form(weight, As, Bs, plan), None if bias is None else _cast(bias, x.dtype))
+            out = F.linear(tokens, _form(weight, As, Bs, plan), _cast(bias, x.dtype))
             if needs_B:
                 h = dot(tokens, _stack(As, tokens.dtype))
         elif path == "packed":
@@ -336,9 +337,9 @@ def _dense(weight: Weight, dtype: torch.dtype) -> Tensor:
     return _cast(weight, dtype) if isinstance(weight, Tensor) else weight.dense(dtype)
 
 
-def _cast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _cast(tensor: MaybeTensor, dtype: torch.dtype) -> MaybeTensor:
     """``tensor.to(dtype)``, which costs more than the question whether it has something to do."""
-    return tensor if tensor.dtype is dtype else tensor.to(dtype)
+    return tensor if tensor is None or tensor.dtype is dtype else tensor.to(dtype)
 
 
 def _stack(As: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
