@@ -19,8 +19,9 @@ import torch
 from torch import nn
 
 from asym_lightning.adapters import AdapterConfig, inject_adapters, save_adapters
-from asym_lightning.adapters.kernel import PATHS
-from asym_lightning.adapters.targets import find_heads, find_targets
+from asym_lightning.adapters.kernels.linear import PATHS
+from asym_lightning.adapters.targets.find import find_targets
+from asym_lightning.adapters.targets.heads import find_heads
 from benchmarks.cells import TARGETS, Cell
 from benchmarks.models import first_block
 

@@ -28,8 +28,8 @@ from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
 from asym_lightning.adapters import AdapterConfig, inject_adapters
-from asym_lightning.analysis.estimate.estimate import Estimate, Run, estimate_step
-from asym_lightning.analysis.estimate.table import size_text
+from asym_lightning.estimate.estimate import Estimate, Run, estimate_step
+from asym_lightning.estimate.table import size_text
 from benchmarks.machine import describe
 from benchmarks.memory import parameter_bytes, saved_bytes, tensor_bytes
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, load_adapters, save_adapters
-from asym_lightning.adapters.singular_vectors import singular_vectors
+from asym_lightning.adapters.init.singular_vectors import singular_vectors
 
 
 def llama_q_and_v(num_layers: int = 32, width: int = 4096, device: str = "meta") -> nn.Module:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from asym_lightning.adapters.c_library import FUNCTIONS, c_library
+from asym_lightning.adapters.kernels.cpu.library import FUNCTIONS, c_library
 from benchmarks.arms import ARMS, FLOOR, prepare
 from benchmarks.cells import Cell
 from benchmarks.measure import Racer, Settings, build_base

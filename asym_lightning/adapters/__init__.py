@@ -1,6 +1,7 @@
 """Asymmetric low-rank adapters in pure torch."""
 
-from asym_lightning.adapters.checkpoints import (
+from asym_lightning.adapters.config import AdapterConfig
+from asym_lightning.adapters.files.checkpoint import (
     adapter_description,
     adapter_state_dict,
     check_adapter_description,
@@ -10,26 +11,22 @@ from asym_lightning.adapters.checkpoints import (
     restore_checkpoint,
     trained_state_dict,
 )
-from asym_lightning.adapters.config import AdapterConfig
-from asym_lightning.adapters.factors import LowRankAdapter
-from asym_lightning.adapters.injection import (
-    adapter_layers,
-    adapters_by_name,
+from asym_lightning.adapters.files.load import load_adapters
+from asym_lightning.adapters.files.save import save_adapters
+from asym_lightning.adapters.layers.adapted import AdaptedLayer
+from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
+from asym_lightning.adapters.layers.low_rank import LowRankAdapter
+from asym_lightning.adapters.scheme import Factor, Scheme
+from asym_lightning.adapters.surgery.freeze import (
     freeze_backbone,
     frozen_batch_norms,
-    inject_adapters,
-    remove_adapters,
-    reset_adapters,
     trainable_parameters,
     untrained_adapters,
 )
-from asym_lightning.adapters.layers import AdaptedLayer
-from asym_lightning.adapters.loading import load_adapters
-from asym_lightning.adapters.merging import merge_adapters, unmerge_adapters
-from asym_lightning.adapters.quantization import QuantizedPart, check_quantization, num_weights, quantize_backbone
-from asym_lightning.adapters.report import InjectionReport
-from asym_lightning.adapters.saving import save_adapters
-from asym_lightning.adapters.scheme import Factor, Scheme
+from asym_lightning.adapters.surgery.inject import inject_adapters, remove_adapters, reset_adapters
+from asym_lightning.adapters.surgery.merge import merge_adapters, unmerge_adapters
+from asym_lightning.adapters.surgery.quantize import QuantizedPart, check_quantization, num_weights, quantize_backbone
+from asym_lightning.adapters.surgery.report import InjectionReport
 
 __all__ = [
     "AdaptedLayer",

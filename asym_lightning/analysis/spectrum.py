@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from asym_lightning.adapters import LowRankAdapter, adapters_by_name
-from asym_lightning.adapters.shards import Piece, piece
+from asym_lightning.core.dtensor import Piece, piece
 
 # Rounding A to float32 moves A A^T by about 1e-7, and the singular values relatively by half of that.
 ORTHONORMAL_TOLERANCE = 1e-5

@@ -15,9 +15,9 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 
 from asym_lightning.adapters import save_adapters
-from asym_lightning.adapters.shards import any_sharded
-from asym_lightning.callbacks.backbone import adapted_backbone, refuse_fsdp1
-from asym_lightning.callbacks.resumable_loader import make_train_loaders_resumable
+from asym_lightning.core.dtensor import any_sharded
+from asym_lightning.lifecycle.backbone import adapted_backbone, refuse_fsdp1
+from asym_lightning.lifecycle.resumable_loader import make_train_loaders_resumable
 
 SUFFIX = ".adapter"
 

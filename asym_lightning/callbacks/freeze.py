@@ -11,13 +11,14 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from asym_lightning.adapters import LowRankAdapter, adapters_by_name
-from asym_lightning.adapters.listing import listed
-from asym_lightning.adapters.moments import drop_state
-from asym_lightning.adapters.rank import orthonormalize, rank_groups
-from asym_lightning.adapters.shards import whole
-from asym_lightning.callbacks.backbone import adapted_backbone
-from asym_lightning.callbacks.data_parallel import exchange_only_what_trains
-from asym_lightning.callbacks.stall import StallDetector
+from asym_lightning.adapters.rank.change import orthonormalize
+from asym_lightning.adapters.rank.groups import rank_groups
+from asym_lightning.adapters.rank.optimizer_state import drop_state
+from asym_lightning.core.dtensor import whole
+from asym_lightning.core.messages import listed
+from asym_lightning.core.stall import StallDetector
+from asym_lightning.lifecycle.backbone import adapted_backbone
+from asym_lightning.lifecycle.ddp import exchange_only_what_trains
 
 
 class FreezeA(Callback):

@@ -25,16 +25,17 @@ from asym_lightning.adapters import (
     trainable_parameters,
     untrained_adapters,
 )
-from asym_lightning.adapters.checkpoints import RANDOM_STATE_KEY
-from asym_lightning.adapters.listing import listed
-from asym_lightning.adapters.precision import at_least_float32, train_in_float32
-from asym_lightning.adapters.random_state import set_random_state
-from asym_lightning.adapters.replicas import check_replicas, leave_frozen_out_of_ddp
-from asym_lightning.adapters.targets import find_heads
-from asym_lightning.callbacks.backbone import named_backbone
-from asym_lightning.callbacks.optimizers import hold_all
+from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY
+from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.callbacks.rank_schedule import scheduled_config
-from asym_lightning.callbacks.resumable_loader import make_train_loaders_resumable
+from asym_lightning.core.ddp import leave_frozen_out_of_ddp
+from asym_lightning.core.dtypes import at_least_float32, train_in_float32
+from asym_lightning.core.messages import listed
+from asym_lightning.core.random_state import set_random_state
+from asym_lightning.lifecycle.backbone import named_backbone
+from asym_lightning.lifecycle.optimizers import hold_all
+from asym_lightning.lifecycle.replicas import check_replicas
+from asym_lightning.lifecycle.resumable_loader import make_train_loaders_resumable
 from asym_lightning.sharding import shard_lightning_module
 
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from asym_lightning.adapters import LowRankAdapter, adapter_layers, adapters_by_name
-from asym_lightning.adapters.shards import any_sharded, piece, sharded_like, whole
 from asym_lightning.analysis.spectrum import (
     Factors,
     effective_rank,
@@ -23,9 +22,10 @@ from asym_lightning.analysis.spectrum import (
     to_cpu,
     update_changes,
 )
-from asym_lightning.callbacks.backbone import adapted_backbone
-from asym_lightning.callbacks.loggers import LoggerFanout
-from asym_lightning.callbacks.norms_file import STATISTICS, NormsFile
+from asym_lightning.core.dtensor import any_sharded, piece, sharded_like, whole
+from asym_lightning.core.loggers import LoggerFanout
+from asym_lightning.core.norms_file import STATISTICS, NormsFile
+from asym_lightning.lifecycle.backbone import adapted_backbone
 
 TOTAL = "total"
 

@@ -8,11 +8,12 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from asym_lightning.adapters import AdapterConfig, adapter_layers
-from asym_lightning.adapters.rank import RankGroup, rank_groups, set_rank
-from asym_lightning.callbacks.backbone import adapted_backbone
+from asym_lightning.adapters.rank.change import set_rank
+from asym_lightning.adapters.rank.groups import RankGroup, rank_groups
+from asym_lightning.adapters.rank.policies import Moment, RankPolicy
 from asym_lightning.callbacks.freeze import FreezeA
-from asym_lightning.callbacks.loggers import LoggerFanout
-from asym_lightning.callbacks.rank_policies import Moment, RankPolicy
+from asym_lightning.core.loggers import LoggerFanout
+from asym_lightning.lifecycle.backbone import adapted_backbone
 
 
 class RankScheduler(Callback):

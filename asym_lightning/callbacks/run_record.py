@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from asym_lightning.adapters import adapters_by_name, num_weights
-from asym_lightning.adapters.quantization import quantized_layers
+from asym_lightning.adapters.surgery.quantize import quantized_layers
 
 RECORD = "record.json"
 

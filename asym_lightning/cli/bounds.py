@@ -22,10 +22,10 @@ def main(arguments: Sequence[str]) -> int:
     if (options.adapter is None) == (not options.config):
         raise ValueError("`bounds` takes either an adapter directory or `--config`, as fit does.")
 
-    from asym_lightning.analysis.bounds_report import bounds_text, shapes_of_factors, shapes_of_model
+    from asym_lightning.report.bounds import bounds_text, shapes_of_factors, shapes_of_model
 
     if options.adapter is not None:
-        from asym_lightning.analysis.adapter_directory import read_factors
+        from asym_lightning.adapters.files.directory import read_factors
 
         shapes = shapes_of_factors(read_factors(options.adapter))
     else:

@@ -24,10 +24,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
 
-    from asym_lightning.analysis.report.formats import csv_table, latex_table, markdown_table, p_text, score_text
-    from asym_lightning.analysis.report.page import html_page
-    from asym_lightning.analysis.report.runs import read_runs
-    from asym_lightning.analysis.report.table import results_table
+    from asym_lightning.report.formats import csv_table, latex_table, markdown_table, p_text, score_text
+    from asym_lightning.report.page import html_page
+    from asym_lightning.report.runs import read_runs
+    from asym_lightning.report.table import results_table
 
     found = read_runs(options.runs, options.metrics)
     table = results_table(found.runs, found.notes)

@@ -22,8 +22,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
 
     from asym_lightning.analysis.adapter_similarity import compare_adapters
-    from asym_lightning.analysis.similarity_report import similarity_csv, similarity_html, similarity_markdown
-    from asym_lightning.analysis.trained_adapters import find_adapters
+    from asym_lightning.report.similarity import similarity_csv, similarity_html, similarity_markdown
+    from asym_lightning.report.trained_adapters import find_adapters
 
     adapters, notes = find_adapters(options.adapters, options.arm)
     rows, of_pairs = compare_adapters(adapters)

@@ -9,13 +9,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from asym_lightning.data.image_files import ImageFiles, Sample, class_names, find_samples, readable_samples
-from asym_lightning.data.image_transforms import (
-    Augmentation,
-    ImageInput,
-    Transform,
-    eval_transform,
-    train_transform,
-)
+from asym_lightning.data.image_transforms import Augmentation, ImageInput, Transform, eval_transform, train_transform
 
 
 class ImageDataModule(LightningDataModule):

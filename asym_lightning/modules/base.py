@@ -32,13 +32,14 @@ from asym_lightning.adapters import (
     trainable_parameters,
     untrained_adapters,
 )
-from asym_lightning.adapters.checkpoints import RANDOM_STATE_KEY
-from asym_lightning.adapters.listing import listed
-from asym_lightning.adapters.precision import at_least_float32, train_in_float32
-from asym_lightning.adapters.quantization import DEVICES, Quantization
-from asym_lightning.adapters.random_state import set_random_state
-from asym_lightning.adapters.replicas import check_replicas, leave_frozen_out_of_ddp
-from asym_lightning.adapters.targets import find_heads
+from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY
+from asym_lightning.adapters.surgery.quantize import DEVICES, Quantization
+from asym_lightning.adapters.targets.heads import find_heads
+from asym_lightning.core.ddp import leave_frozen_out_of_ddp
+from asym_lightning.core.dtypes import at_least_float32, train_in_float32
+from asym_lightning.core.messages import listed
+from asym_lightning.core.random_state import set_random_state
+from asym_lightning.lifecycle.replicas import check_replicas
 from asym_lightning.modules.schedule import WarmupSchedule
 from asym_lightning.sharding import (
     PretrainedWeights,

@@ -16,7 +16,7 @@ from torchmetrics import Metric, MetricCollection
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.adapters.quantization import Quantization
+from asym_lightning.adapters.surgery.quantize import Quantization
 from asym_lightning.modules.base import AdapterModule
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.language_model import Architecture, Precision, create_language_model, num_embeddings

@@ -14,8 +14,8 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.adapters.quantization import Quantization
-from asym_lightning.adapters.targets import matches
+from asym_lightning.adapters.surgery.quantize import Quantization
+from asym_lightning.adapters.targets.patterns import matches
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 from asym_lightning.modules.mixup import mixed

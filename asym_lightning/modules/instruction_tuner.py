@@ -11,18 +11,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.adapters.quantization import Quantization
+from asym_lightning.adapters.surgery.quantize import Quantization
 from asym_lightning.modules.base import StepOutput
 from asym_lightning.modules.chunked_cross_entropy import IGNORED, chunked_cross_entropy
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.exact_match import ExactMatch
 from asym_lightning.modules.generative_module import GenerativeModule
-from asym_lightning.modules.language_model import (
-    Precision,
-    check_output_layer,
-    last_hidden_states,
-    output_layer,
-)
+from asym_lightning.modules.language_model import Precision, check_output_layer, last_hidden_states, output_layer
 from asym_lightning.modules.packed_attention import packed_inputs
 from asym_lightning.modules.schedule import WarmupSchedule
 

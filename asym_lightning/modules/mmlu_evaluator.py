@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from asym_lightning.adapters import AdapterConfig, load_adapters, quantize_backbone
-from asym_lightning.adapters.quantization import Quantization
-from asym_lightning.adapters.targets import find_heads
+from asym_lightning.adapters.surgery.quantize import Quantization
+from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.modules.base import AdapterModule, StepOutput
 from asym_lightning.modules.language_model import (
     Precision,

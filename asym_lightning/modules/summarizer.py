@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.adapters.quantization import Quantization
+from asym_lightning.adapters.surgery.quantize import Quantization
 from asym_lightning.modules.base import StepOutput
 from asym_lightning.modules.chunked_cross_entropy import IGNORED
 from asym_lightning.modules.decoding import Decoding

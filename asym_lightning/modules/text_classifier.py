@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.adapters.quantization import Quantization
-from asym_lightning.adapters.targets import find_heads
+from asym_lightning.adapters.surgery.quantize import Quantization
+from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 from asym_lightning.modules.predictions_file import Prediction, write_predictions

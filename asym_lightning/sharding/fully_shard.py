@@ -29,7 +29,7 @@ from torch.distributed.tensor import DTensor, Shard
 from torch.utils.checkpoint import checkpoint
 
 from asym_lightning.adapters import adapter_layers
-from asym_lightning.adapters.replicas import first_difference
+from asym_lightning.core.ddp import first_difference
 from asym_lightning.sharding.units import blocks, fsdp2_units, sharded_by_columns
 
 

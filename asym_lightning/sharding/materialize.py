@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from asym_lightning.adapters import adapters_by_name, reset_adapters
-from asym_lightning.adapters.shards import sharded_like
+from asym_lightning.core.dtensor import sharded_like
 from asym_lightning.sharding.weights import PretrainedWeights
 
 Initialize = Callable[[nn.Module], None]

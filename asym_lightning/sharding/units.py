@@ -8,7 +8,8 @@ from weakref import WeakSet
 from torch import nn
 
 from asym_lightning.adapters import adapter_layers, adapters_by_name
-from asym_lightning.adapters.layers import AdaptedConv2d, SliceAdapters
+from asym_lightning.adapters.layers.conv2d import AdaptedConv2d
+from asym_lightning.adapters.layers.slices import SliceAdapters
 
 
 def blocks(model: nn.Module) -> dict[str, nn.Module]:

@@ -17,9 +17,9 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from asym_lightning.adapters import check_adapter_description, trained_state_dict
-from asym_lightning.adapters.checkpoints import DESCRIPTION_KEY, STATE_KEY
-from asym_lightning.adapters.listing import listed
-from asym_lightning.adapters.shards import is_sharded, sharded_like, whole_state_dict
+from asym_lightning.adapters.files.checkpoint import DESCRIPTION_KEY, STATE_KEY
+from asym_lightning.core.dtensor import is_sharded, sharded_like, whole_state_dict
+from asym_lightning.core.messages import listed
 from asym_lightning.sharding import ShardingOptions
 
 METADATA_FILE = "meta.pt"

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from asym_lightning.analysis.least_squares import mean_least_squares_gap
-from asym_lightning.analysis.report.svg import Axis, Series, line_chart
+from asym_lightning.report.svg import Axis, Series, line_chart
 
 DIM, RANK = 64, 8
 DIRECTIONS = (4, 8, 12, 16, 24, 32, 48, 64, 128, 1024)  # of samples of the inputs; many more than DIM are isotropic

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters
-from asym_lightning.adapters.rank import rank_groups, shrink_rank
+from asym_lightning.adapters.rank.change import shrink_rank
+from asym_lightning.adapters.rank.groups import rank_groups
 from asym_lightning.analysis import update_spectrum
 from asym_lightning.analysis.spectrum import orthonormal_A, update_changes
 

@@ -20,13 +20,7 @@ from lightning.pytorch.loggers import CSVLogger
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from asym_lightning.callbacks import (  # noqa: E402
-    AdapterCheckpoint,
-    BNormMonitor,
-    FreezeA,
-    Milestones,
-    RankScheduler,
-)
+from asym_lightning.callbacks import AdapterCheckpoint, BNormMonitor, FreezeA, Milestones, RankScheduler  # noqa: E402
 from tests.callbacks.foreign import Foreign, injection, loader, trainer  # noqa: E402
 
 

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from asym_lightning.adapters import adapters_by_name
 from asym_lightning.callbacks import BNormMonitor, Milestones, RankScheduler
-from asym_lightning.callbacks.norms_file import STATISTICS, read_norms
+from asym_lightning.core.norms_file import STATISTICS, read_norms
 from tests.callbacks.foreign import Foreign, injection, loader, trainer
 
 NAMES = ("first.all", "second.all")

@@ -13,17 +13,10 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, load_adapters, save_adapters
-from asym_lightning.adapters.rank import rank_groups, singular_values
-from asym_lightning.callbacks import (
-    Budget,
-    Energy,
-    FreezeA,
-    GrowOnStall,
-    Milestones,
-    RankPolicy,
-    RankScheduler,
-)
-from asym_lightning.callbacks.rank_policies import Moment
+from asym_lightning.adapters.rank.change import singular_values
+from asym_lightning.adapters.rank.groups import rank_groups
+from asym_lightning.adapters.rank.policies import Moment
+from asym_lightning.callbacks import Budget, Energy, FreezeA, GrowOnStall, Milestones, RankPolicy, RankScheduler
 from asym_lightning.callbacks.rank_schedule import scheduled_config
 from asym_lightning.data import DigitsDataModule
 from asym_lightning.modules import ImageClassifier

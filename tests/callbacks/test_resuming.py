@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, load_adapters
-from asym_lightning.callbacks.norms_file import read_norms
+from asym_lightning.core.norms_file import read_norms
 from tests.callbacks.foreign import build_net
 
 PROGRAM = Path(__file__).with_name("resumed_run.py")

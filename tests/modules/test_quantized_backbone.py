@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins import BitsandbytesPrecision
 
 from asym_lightning.adapters import AdapterConfig, adapter_layers, save_adapters
-from asym_lightning.adapters.quantization import quantized_layers
+from asym_lightning.adapters.surgery.quantize import quantized_layers
 from asym_lightning.data import DigitsDataModule
 from asym_lightning.modules import ImageClassifier, InstructionTuner, MMLUEvaluator, Summarizer, TextClassifier
 from tests.adapters.models import hf_model

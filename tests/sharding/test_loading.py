@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 from torch.distributed.device_mesh import init_device_mesh
 
 from asym_lightning.adapters import AdapterConfig, inject_adapters
-from asym_lightning.adapters.shards import is_sharded, whole
-from asym_lightning.adapters.targets import find_heads
+from asym_lightning.adapters.targets.heads import find_heads
+from asym_lightning.core.dtensor import is_sharded, whole
 from asym_lightning.sharding import (
     PretrainedWeights,
     ShardingOptions,

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from lightning.pytorch import seed_everything
 
 from asym_lightning.adapters import trainable_parameters
-from asym_lightning.adapters.replicas import leave_frozen_out_of_ddp
+from asym_lightning.core.ddp import leave_frozen_out_of_ddp
 from benchmarks.gradient_bytes import Traffic
 from tests.strategies.digits_run import ARMS, NUM_STEPS, classifier, fit
 from tests.two_processes import in_two_processes

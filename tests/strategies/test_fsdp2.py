@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, load_adapters, save_adapters
-from asym_lightning.adapters.shards import is_sharded, whole_state_dict
 from asym_lightning.callbacks import AdapterCheckpoint, BNormMonitor, FreezeA, Milestones, RankScheduler
 from asym_lightning.cli.errors import check_checkpoint
+from asym_lightning.core.dtensor import is_sharded, whole_state_dict
 from asym_lightning.modules import ImageClassifier
 from asym_lightning.strategies import FSDP2Strategy
 from tests.callbacks.foreign import Foreign, build_net, injection, loader, trainer

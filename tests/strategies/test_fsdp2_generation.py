@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer, seed_everything
 from torch.utils.data import DataLoader
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.adapters.shards import whole_state_dict
+from asym_lightning.core.dtensor import whole_state_dict
 from asym_lightning.modules import InstructionTuner
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.strategies import FSDP2Strategy

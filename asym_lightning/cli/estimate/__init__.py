@@ -32,11 +32,11 @@ def main(arguments: Sequence[str]) -> int:
     if not options.config:
         raise ValueError("`estimate` needs `--config`, as fit does.")
 
-    from asym_lightning.analysis.estimate.estimate import estimate_step
-    from asym_lightning.analysis.estimate.placement import check_strategy
-    from asym_lightning.analysis.estimate.table import estimate_table, size_from_text
     from asym_lightning.cli.estimate.described_run import DescribedRun
     from asym_lightning.cli.estimate.example_batch import BatchShape, example_batch, in_dtype
+    from asym_lightning.estimate.estimate import estimate_step
+    from asym_lightning.estimate.placement import check_strategy
+    from asym_lightning.estimate.table import estimate_table, size_from_text
 
     memory = None if options.memory is None else size_from_text(options.memory)
     described = DescribedRun([*(part for config in options.config for part in ("--config", config)), *of_fit])

@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningCLI
 
-from asym_lightning.analysis.estimate.estimate import Run
-from asym_lightning.analysis.estimate.placement import STRATEGIES, Strategy
 from asym_lightning.cli.training import TrainingCLI
+from asym_lightning.estimate.estimate import Run
+from asym_lightning.estimate.placement import STRATEGIES, Strategy
 from asym_lightning.sharding import ShardingOptions
 
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "bf16": torch.bfloat16, "16-mixed": torch.float16, "16": torch.float16}

@@ -1,0 +1,1 @@
+"""Adapter directories and what checkpoints hold."""

@@ -1,0 +1,206 @@
+"""What a training checkpoint has to hold, and whether one fits a model.
+
+A checkpoint here is the dictionary that Lightning saves. :func:`fill_checkpoint` and :func:`restore_checkpoint` are all
+that a module or a callback needs; the other functions are their parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
+from asym_lightning.adapters.surgery.quantize import QuantizedPart, quantized_state_names
+from asym_lightning.core.dtensor import first_numbers, is_sharded, plain_name, sharded_like
+from asym_lightning.core.messages import listed
+from asym_lightning.core.random_state import random_state
+
+STATE_KEY = "state_dict"
+DESCRIPTION_KEY = "adapter_description"
+RANDOM_STATE_KEY = "random_state"
+_NUM_SAMPLED = 8
+
+
+def fill_checkpoint(module: nn.Module, checkpoint: MutableMapping[str, Any]) -> None:
+    """Leave in a checkpoint what was trained, and add a description of the adapters and the random state.
+
+    The random state is what makes a resumed run with dropout or shuffling exact. It is that of the process that saves.
+
+    Args:
+        module: The module whose checkpoint it is.
+        checkpoint: A dictionary with the state dict, whole, under ``state_dict``.
+    """
+    checkpoint[STATE_KEY] = trained_state_dict(module, checkpoint[STATE_KEY])
+    checkpoint[DESCRIPTION_KEY] = adapter_description(module)
+    checkpoint[RANDOM_STATE_KEY] = random_state()
+
+
+def restore_checkpoint(module: nn.Module, checkpoint: MutableMapping[str, Any]) -> None:
+    """Check that a checkpoint fits and load it, and leave in it the whole state dict, which loads strictly.
+
+    The random state stays in ``checkpoint["random_state"]`` for the caller to restore when training is about to go on.
+
+    Raises:
+        ValueError: The checkpoint is of another backbone, configuration or head, or incomplete; the message says what
+            was expected and found. Nothing is loaded then.
+    """
+    if DESCRIPTION_KEY in checkpoint:
+        check_adapter_description(module, checkpoint[DESCRIPTION_KEY])
+    load_trained_state_dict(module, checkpoint[STATE_KEY])
+    # Not the scales of a quantised backbone: bitsandbytes writes them and does not read them.
+    scales = quantized_state_names(module, with_weights=False)
+    checkpoint[STATE_KEY] = {name: tensor for name, tensor in module.state_dict().items() if name not in scales}
+
+
+def adapter_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """The factors A and B of every adapter under their names in ``model.state_dict()``, and nothing else.
+
+    >>> from asym_lightning.adapters import AdapterConfig, inject_adapters
+    >>> model = nn.Sequential(nn.Linear(4, 4))
+    >>> _ = inject_adapters(model, AdapterConfig(rank=2, targets=["0"]))
+    >>> list(adapter_state_dict(model))
+    ['0.adapters.all.factor_A', '0.adapters.all.factor_B']
+    """
+    state = model.state_dict()
+    names = (f"{layer}.adapters.{s}.{f}" for layer, module in adapter_layers(model).items() for s in module.adapters
+             for f in ("factor_A", "factor_B"))  # fmt: skip
+    names = (name.removeprefix(".") for name in names)
+    return {name: _own_storage(state[name]) for name in names}
+
+
+def trained_state_dict(module: nn.Module, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """All that training may have changed: adapters, every trained parameter, buffers; never the frozen backbone.
+
+    Args:
+        module: The module whose checkpoint it is; it may contain the adapted backbone anywhere.
+        state: Its state dict where that is at hand already, e.g. gathered from shards.
+    """
+    state = module.state_dict() if state is None else state
+    frozen = _frozen_names(module)
+    return {name: _own_storage(tensor) for name, tensor in state.items() if name not in frozen}
+
+
+def check_trained_state_dict(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Check that a :func:`trained_state_dict` fits; the frozen backbone may be missing, anything else may not.
+
+    Raises:
+        ValueError: A key is missing, unexpected, or of another shape; the message says what was expected and found.
+    """
+    own = module.state_dict()
+    expected = trained_state_dict(module, own)
+    missing = [name for name in expected if name not in state]
+    unexpected = [name for name in state if name not in own]
+    if missing or unexpected:
+        parts = [
+            f"{what} {listed([f'`{n}`' for n in names], 4)}"
+            for what, names in (("lacks", missing), ("has unknown", unexpected))
+            if names
+        ]
+        raise ValueError(
+            f"The checkpoint does not fit the model: it {' and '.join(parts)}; was it written with another backbone, "
+            "adapter configuration or head?"
+        )
+    for name, tensor in state.items():
+        if isinstance(tensor, Tensor) and tensor.shape != own[name].shape:
+            raise ValueError(
+                f"The checkpoint does not fit the model: `{name}` should be {tuple(own[name].shape)}, found "
+                f"{tuple(tensor.shape)}; was it written with another rank or head?"
+            )
+
+
+def load_trained_state_dict(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a :func:`trained_state_dict`, after :func:`check_trained_state_dict`."""
+    check_trained_state_dict(module, state)
+    own = module.state_dict()
+    module.load_state_dict(
+        {n: sharded_like(t, own[n]) if isinstance(t, Tensor) else t for n, t in state.items()}, strict=False
+    )
+
+
+def adapter_description(model: nn.Module) -> dict[str, Any]:
+    """What a checkpoint says of the model beside its tensors: configuration, ranks, and a sample of the frozen weights.
+
+    Plain numbers, strings, lists and dicts, so that ``torch.load(weights_only=True)`` reads it.
+    """
+    layers = adapter_layers(model)
+    config = next(iter(layers.values())).adapters.config.to_dict() if layers else None
+    ranks = {name: adapter.rank for name, adapter in adapters_by_name(model).items()}
+    return {
+        "config": config,
+        "ranks": ranks,
+        "backbone": _sample_frozen(model),
+        "quantization": list(QuantizedPart.of(model).kinds),
+    }
+
+
+def check_adapter_description(model: nn.Module, found: Mapping[str, Any]) -> None:
+    """Check that a checkpoint's :func:`adapter_description` is of this model.
+
+    Raises:
+        ValueError: Another configuration or another backbone; the message says what was expected and found.
+    """
+    expected = adapter_description(model)
+    old, new = found["config"], expected["config"]
+    if (old is None) != (new is None):
+        has, lacks = ("the checkpoint", "the model") if new is None else ("the model", "the checkpoint")
+        raise ValueError(f"The checkpoint does not fit the model: {has} has adapters, {lacks} has none.")
+    # How a layer computes is no property of what was trained.
+    changed = [k for k in new or () if k != "path" and k in old and old[k] != new[k]]
+    if changed:
+        details = "; ".join(f"`{key}` should be {new[key]!r}, found {old[key]!r}" for key in changed)
+        raise ValueError(f"The checkpoint was written with another adapter configuration: {details}.")
+    was, now = found.get("quantization", []), expected["quantization"]
+    if was != now:
+        raise ValueError(
+            f"The checkpoint was written over a backbone that is {_quantized_to(was)}, this one is "
+            f"{_quantized_to(now)}."
+        )
+    for name, values in found["backbone"].items():
+        here = expected["backbone"].get(name)
+        if here is None:
+            raise ValueError(f"The checkpoint was written with another backbone: `{name}` is not in this one.")
+        # A tolerance wide enough for a backbone kept in bfloat16 then and in float32 now.
+        if not torch.allclose(torch.tensor(values), torch.tensor(here), rtol=2e-2, atol=1e-4):
+            raise ValueError(
+                f"The checkpoint was written with another backbone: frozen `{name}` starts with {here[0]:.6g} here and "
+                f"with {values[0]:.6g} there."
+            )
+
+
+def _frozen_names(module: nn.Module) -> set[str]:
+    """Frozen parameters that are no adapter's, and the scales of quantised ones."""
+    factors = {id(p) for adapter in adapters_by_name(module).values() for p in adapter.parameters()}
+    frozen = {
+        plain_name(name)
+        for name, p in module.named_parameters(remove_duplicate=False)
+        if not p.requires_grad and id(p) not in factors
+    }
+    return frozen | quantized_state_names(module)
+
+
+def _sample_frozen(model: nn.Module) -> dict[str, list[float]]:
+    """The first few numbers of some frozen matrices, evenly spread over the model."""
+    frozen = _frozen_names(model)
+    matrices = {n: p for n, p in model.named_parameters() if n in frozen and p.dim() > 1 and _is_readable(p)}
+    names = list(matrices)[:: max(len(matrices) // _NUM_SAMPLED, 1)][:_NUM_SAMPLED]
+    return {name: first_numbers(matrices[name], 8).float().tolist() for name in names}
+
+
+def _is_readable(parameter: Tensor) -> bool:
+    """Whether its numbers can be read: not on the meta device, not packed."""
+    is_plain = type(parameter) is nn.Parameter or is_sharded(parameter)
+    return is_plain and parameter.device.type != "meta" and parameter.is_floating_point()
+
+
+def _own_storage(tensor: Tensor) -> Tensor:
+    """The tensor, cloned where it is a view of more (as of ``[W; A]``), for ``torch.save`` writes whole storages."""
+    if not isinstance(tensor, Tensor) or is_sharded(tensor) or tensor.untyped_storage().nbytes() <= tensor.nbytes:
+        return tensor
+    return tensor.clone()
+
+
+def _quantized_to(kinds: list[str]) -> str:
+    return f"quantised to {' and '.join(kinds)}" if kinds else "not quantised"

@@ -1,0 +1,250 @@
+"""Write adapter directories in PEFT's layout: ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+What is written here `peft` reads. Two things PEFT's layout has no word for:
+
+* Slices of a fused layer. PEFT keeps one A and one B a layer, so the A's are stacked and the B's become a
+  block-diagonal matrix, which is the same update at the sum of the ranks. One shared A needs no blocks.
+* Our configuration. It is in the safetensors header, where `peft` does not look.
+
+The compact form leaves out every frozen A that its seed gives back; ``adapter_config.json`` then holds seed, rule and
+checksums under ``asym_lightning`` and a ``peft_type`` of its own, so that `peft` refuses the file and does not invent
+an A.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from asym_lightning.adapters.config import AdapterConfig
+from asym_lightning.adapters.files.redraw import checksum, redraw_A
+from asym_lightning.adapters.layers.adapted import AdaptedLayer
+from asym_lightning.adapters.layers.conv2d import AdaptedConv2d
+from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
+from asym_lightning.adapters.targets.heads import find_heads
+from asym_lightning.core.dtensor import any_sharded, is_sharded, whole_state_dict
+
+CONFIG_FILE, TENSOR_FILE = "adapter_config.json", "adapter_model.safetensors"
+COMPACT_TYPE = "ASYM_LIGHTNING_COMPACT"
+METADATA_KEY = "asym_lightning"
+KEY_PREFIX = "base_model.model."
+Factors = dict[str, tuple[Tensor, Tensor]]
+
+
+def save_adapters(
+    model: nn.Module,
+    directory: str | Path,
+    *,
+    include_frozen: bool = True,
+    state: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write the adapters and the trained heads of ``model`` to ``directory``; files appear whole or not at all.
+
+    Where the model is sharded every process has to call it: adapters and heads are gathered, and the first one writes.
+
+    Args:
+        model: An adapted model; its layers go by their names in it.
+        directory: Where to write; other files there are left alone.
+        include_frozen: ``False`` leaves out each frozen A that seed and rule give back (and only those), which halves
+            the file. `peft` can't read that form.
+        state: Adapters and heads by their names in ``model.state_dict()``, where they are gathered already; then
+            this process writes and no other has to take part.
+
+    Raises:
+        RuntimeError: The model has no adapters, or they are merged.
+    """
+    contents = adapter_contents(model, include_frozen=include_frozen, state=state)
+    if contents is not None:
+        tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in contents.tensors.items()}
+        _write(Path(directory), contents._replace(tensors=tensors))
+
+
+class AdapterContents(NamedTuple):
+    """What an adapter directory holds.
+
+    Attributes:
+        tensors: By their names in the tensor file.
+        header: Texts in the tensor file's header.
+        config: The config file.
+    """
+
+    tensors: dict[str, Tensor]
+    header: dict[str, str]
+    config: dict[str, Any]
+
+
+def adapter_contents(
+    model: nn.Module, *, include_frozen: bool = True, state: Mapping[str, Tensor] | None = None
+) -> AdapterContents | None:
+    """What :func:`save_adapters` writes, or ``None`` in all processes but the first where the model is sharded.
+
+    Raises:
+        RuntimeError: The model has no adapters, or they are merged.
+    """
+    layers = adapter_layers(model)
+    if not layers:
+        raise RuntimeError("The model has no adapters to save (merged ones must be unmerged first).")
+    config = next(iter(layers.values())).adapters.config
+    heads = _trained_heads(model, config)
+    metadata: dict[str, Any] = {
+        "config": config.to_dict(),
+        "ranks": {name: adapter.rank for name, adapter in adapters_by_name(model).items()},
+    }
+    if state is None:
+        own, is_writer = model.state_dict(), True
+        if any_sharded(model):
+            is_writer = dist.get_rank() == 0
+            own = whole_state_dict(own, _saved_names(own, layers, heads), keep=is_writer)
+        if not is_writer:
+            return None
+        state = own
+    factors = {name: _factors(name, layer, state) for name, layer in layers.items()}
+    if include_frozen:
+        tensors, peft_config = _peft_form(model, layers, factors, config, heads)
+        header = {"format": "pt", METADATA_KEY: json.dumps(metadata)}
+    else:
+        tensors, metadata["checksums"] = _compact_form(layers, factors)
+        peft_config = {"peft_type": COMPACT_TYPE, "modules_to_save": heads, METADATA_KEY: metadata}
+        header = {"format": "pt"}
+    for name, tensor in state.items():
+        if name.startswith(tuple(f"{head}." for head in heads)) and name not in _factor_names(layers):
+            tensors[f"{KEY_PREFIX}{name}"] = tensor
+    return AdapterContents({name: tensor.detach() for name, tensor in tensors.items()}, header, peft_config)
+
+
+def _factor_names(layers: Mapping[str, AdaptedLayer]) -> set[str]:
+    return {
+        f"{name}.adapters.{part}.{factor}".removeprefix(".")
+        for name, layer in layers.items()
+        for part in layer.adapters
+        for factor in ("factor_A", "factor_B")
+    }
+
+
+def _saved_names(state: Mapping[str, Tensor], layers: Mapping[str, AdaptedLayer], heads: list[str]) -> list[str]:
+    factors, in_heads = _factor_names(layers), tuple(f"{head}." for head in heads)
+    return [name for name in state if name in factors or name.startswith(in_heads)]
+
+
+def _factors(name: str, layer: AdaptedLayer, state: Mapping[str, Tensor]) -> Factors:
+    """A (rank, d_in) and B (d_out, rank) of each slice."""
+    factors: Factors = {}
+    for part, adapter in layer.adapters.items():
+        prefix = f"{name}.adapters.{part}".removeprefix(".")
+        A, B = state[f"{prefix}.factor_A"].detach(), state[f"{prefix}.factor_B"].detach()
+        factors[part] = A[: adapter.rank], B[:, : adapter.rank]
+    return factors
+
+
+def _peft_form(
+    model: nn.Module,
+    layers: Mapping[str, AdaptedLayer],
+    factors: Mapping[str, Factors],
+    config: AdapterConfig,
+    heads: list[str],
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors: dict[str, Tensor] = {}
+    ranks: dict[str, int] = {}
+    alphas: dict[str, float] = {}
+    for name, layer in layers.items():
+        A, B, scaling = _joined(layer, factors[name])
+        ranks[name], alphas[name] = A.shape[0], scaling * A.shape[0]
+        if isinstance(layer, AdaptedConv2d):
+            A, B = A.view(-1, *layer.weight.shape[1:]), B[..., None, None]
+        tensors[f"{KEY_PREFIX}{name}.lora_A.weight"], tensors[f"{KEY_PREFIX}{name}.lora_B.weight"] = A, B
+    alpha = config.rank * config.scaling(config.rank, config.alpha)
+    model_config = getattr(model, "config", None)
+    return tensors, {
+        "peft_type": "LORA",
+        "task_type": _task_type(model),
+        "base_model_name_or_path": getattr(model_config, "_name_or_path", None) or None,
+        "inference_mode": True,
+        "r": config.rank,
+        "lora_alpha": alpha,
+        "lora_dropout": config.dropout,
+        "bias": "none",
+        "fan_in_fan_out": any(type(layer).__name__ == "AdaptedConv1D" for layer in layers.values()),
+        "target_modules": list(layers),
+        "modules_to_save": heads or None,
+        "rank_pattern": {re.escape(name): r for name, r in ranks.items() if r != config.rank},
+        "alpha_pattern": {re.escape(name): a for name, a in alphas.items() if a != alpha},
+    }
+
+
+def _joined(layer: AdaptedLayer, factors: Factors) -> tuple[Tensor, Tensor, float]:
+    """The layer's update as one A (r, d_in), one B (d_out, r) and a scaling; r sums the slices' ranks."""
+    adapters = layer.adapters
+    first = next(iter(adapters.values()))
+    d_out = layer.weight_matrix().shape[0]
+    As = [A for A, _ in factors.values()]
+    A = torch.cat(As[:1] if adapters.shares_a else As)
+    B = A.new_zeros(d_out, A.shape[0])
+    column = 0
+    for name, adapter in adapters.items():
+        rows = adapters.rows[name]
+        block = factors[name][1] * (adapter.scaling / first.scaling)
+        columns = slice(column, column + adapter.rank)
+        rows.view(B[:, columns], 0).copy_(rows.split(block, 0))
+        column += 0 if adapters.shares_a else adapter.rank
+    return A, B, first.scaling
+
+
+def _compact_form(
+    layers: Mapping[str, AdaptedLayer], factors: Mapping[str, Factors]
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    tensors: dict[str, Tensor] = {}
+    checksums: dict[str, float] = {}
+    for name, layer in layers.items():
+        for slice_name, adapter in layer.adapters.items():
+            key = f"{name}.{slice_name}"
+            A, tensors[f"{KEY_PREFIX}{key}.lora_B.weight"] = factors[name][slice_name]
+            # From a sharded weight singular vectors can't be drawn here alone.
+            is_redrawn = not (adapter.scheme.needs_weight and is_sharded(layer.weight))
+            if not adapter.factor_A.requires_grad and is_redrawn and torch.equal(A, redraw_A(layer, slice_name).to(A)):
+                checksums[key] = checksum(A)
+            else:
+                tensors[f"{KEY_PREFIX}{key}.lora_A.weight"] = A
+    return tensors, checksums
+
+
+def _trained_heads(model: nn.Module, config: AdapterConfig) -> list[str]:
+    heads = find_heads(model, config.heads)
+    trained = [h for h in heads if any(p.requires_grad for p in model.get_submodule(h).parameters())]
+    # A head within a head is saved with it.
+    return [h for h in trained if not any(h.startswith(f"{other}.") for other in trained)]
+
+
+def _task_type(model: nn.Module) -> str | None:
+    """PEFT's name of the task, from a transformers class name; ``None`` for other models."""
+    for suffix, task in (
+        ("ForSequenceClassification", "SEQ_CLS"),
+        ("ForCausalLM", "CAUSAL_LM"),
+        ("LMHeadModel", "CAUSAL_LM"),
+        ("ForConditionalGeneration", "SEQ_2_SEQ_LM"),
+    ):
+        if type(model).__name__.endswith(suffix):
+            return task
+    return None
+
+
+def _write(directory: Path, contents: AdapterContents) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".saving-", dir=directory))
+    try:
+        save_file(contents.tensors, staging / TENSOR_FILE, metadata=contents.header)
+        (staging / CONFIG_FILE).write_text(json.dumps(contents.config, indent=2) + "\n")
+        for name in (TENSOR_FILE, CONFIG_FILE):
+            os.replace(staging / name, directory / name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Rules by which A and B start."""

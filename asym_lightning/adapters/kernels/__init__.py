@@ -1,0 +1,1 @@
+"""How an adapted layer computes."""

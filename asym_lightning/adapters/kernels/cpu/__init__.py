@@ -1,0 +1,1 @@
+"""The kernels for a CPU: C files and what calls them."""

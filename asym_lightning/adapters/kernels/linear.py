@@ -1,0 +1,377 @@
+"""The adapted linear map ``y = x W^T + b + s (x A^T) B^T`` and its gradients.
+
+With ``h = x A^T`` and ``g = dL/dy``: ``dB = s g^T h``, ``dx = g W + s (g B) A``, ``dA = s (g B)^T x``. A frozen A
+makes ``dA`` disappear and with it the need to keep x: all that the backward pass holds is h, ``rank`` numbers a token.
+
+Three ways to compute it, one autograd function; which one is best depends on shape, dtype and device:
+
+* ``two_gemm``: ``s h B^T + b`` first, then the large product is accumulated into it, which costs one pass over the
+  output less than the other order.
+* ``packed``: W and A lie in one matrix, so x is read once and ``[y, h]`` comes out of one GEMM.
+* ``formed``: ``W + s B A`` is formed on the fly, in time that does not grow with the tokens, and multiplied once. Only
+  in float32 and float64: in half precision the sum would round the update away.
+
+and ``plain``, the same in ordinary operators, for ``torch.func``, double backward, and as a reference. See
+:func:`choose_path` for the rule.
+
+W may be quantised (:class:`QuantizedWeight`): then it is made dense for the one product in the forward pass, and again
+in the backward pass, and ``packed`` and ``formed``, which need a dense W that stays, are not taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from asym_lightning.adapters.kernels.cpu.narrow_products import dot, outer
+from asym_lightning.adapters.kernels.dropout import draw_seed, drop_then_project, dropped_copy, project_back_then_drop
+from asym_lightning.adapters.rows import Rows
+
+PATHS = ("auto", "plain", "two_gemm", "packed", "formed")
+
+
+class QuantizedWeight(NamedTuple):
+    """A frozen weight in few bits.
+
+    Attributes:
+        shape: (d_out, d_in).
+        dense: Makes the dense weight in a dtype, anew at each call.
+    """
+
+    shape: tuple[int, int]
+    dense: Callable[[torch.dtype], Tensor]
+
+
+Weight = Tensor | QuantizedWeight
+MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
+
+
+class Plan(NamedTuple):
+    """What is fixed about one adapted layer between changes of its configuration.
+
+    Attributes:
+        rows: Where each slice's update goes.
+        scalings: Each slice's scaling.
+        shares_a: All slices read the first A.
+        dropout: Probability of a drop now: 0 in evaluation.
+        path: One of :data:`PATHS`.
+    """
+
+    rows: tuple[Rows, ...]
+    scalings: tuple[float, ...]
+    shares_a: bool
+    dropout: float
+    path: str
+
+
+def frozen_linear(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
+    """``x W^T + b`` for a quantised W, which keeps nothing for the backward pass.
+
+    Args:
+        x: (..., d_in).
+        weight: (d_out, d_in).
+        bias: (d_out), or ``None``; it may be trained.
+
+    Returns:
+        (..., d_out), in the autocast dtype where autocast is on, else in x's.
+
+    Raises:
+        TypeError: x holds no floating-point numbers.
+    """
+    x = _in_compute_dtype(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return _FrozenLinear.apply(x, weight, bias)
+
+
+def adapted_linear(
+    x: Tensor,
+    weight: Weight,
+    bias: Tensor | None,
+    As: Sequence[Tensor],
+    Bs: Sequence[Tensor],
+    plan: Plan,
+    packed: Tensor | None = None,
+) -> Tensor:
+    """Apply the frozen linear map and every slice's adapter.
+
+    Args:
+        x: (..., d_in), any strides.
+        weight: (d_out, d_in), frozen; a tensor, or quantised.
+        bias: (d_out), frozen, or ``None``.
+        As: (r, d_in) each; one per slice, or a single one where ``plan.shares_a``.
+        Bs: (rows, r) each.
+        plan: Layout, scalings, dropout and path.
+        packed: (d_out + sum of r, d_in), the matrix ``[W; A]`` that ``weight`` and ``As`` are views of, for ``packed``.
+
+    Returns:
+        (..., d_out), in the autocast dtype where autocast is on, else in x's.
+
+    Raises:
+        ValueError: ``plan.path`` can't be taken by this dtype or weight or with this dropout; the message says why.
+        TypeError: x holds no floating-point numbers.
+        RuntimeError: A ``torch.func`` transform meets a path other than ``plain``.
+    """
+    x = _in_compute_dtype(x)
+    path, forms_gradient = choose_path(plan.path, x, weight, As[0].shape[0], plan, is_packed=packed is not None)
+    # Gradients of W and b are no business of the fast path: a host that unfroze them gets the ordinary one.
+    is_trained = any(isinstance(t, Tensor) and t.requires_grad for t in (weight, bias))
+    if path == "plain" or is_trained:
+        return _plain(x, weight, bias, As, Bs, plan)
+    seed = draw_seed() if plan.dropout else None
+    operands = (weight, bias, packed, seed, torch.is_grad_enabled(), plan, path, forms_gradient, len(As), *As, *Bs)
+    try:
+        if not torch.is_autocast_enabled(x.device.type):
+            return _AdaptedLinear.apply(x, *operands)
+        with torch.autocast(x.device.type, enabled=False):
+            return _AdaptedLinear.apply(x, *operands)
+    except RuntimeError as error:
+        if "functorch" not in str(error):
+            raise
+        raise RuntimeError("torch.func transforms need `path: plain` in the adapter's configuration.") from error
+
+
+def _in_compute_dtype(x: Tensor) -> Tensor:
+    """Return x in the dtype to compute in: autocast's where that is on."""
+    if not x.is_floating_point():
+        raise TypeError(
+            f"a linear layer got {x.dtype} numbers: if its host casts them to `weight.dtype`, the layer can't be "
+            "quantised."
+        )
+    device_type = x.device.type
+    if torch.is_autocast_enabled(device_type) and x.dtype != torch.float64:
+        return x.to(torch.get_autocast_dtype(device_type))
+    return x
+
+
+def choose_path(path: str, x: Tensor, weight: Weight, rank: int, plan: Plan, *, is_packed: bool) -> tuple[str, bool]:
+    """The forward path, and whether the backward pass forms ``W + s B A`` too.
+
+    A forced path is taken or refused. The rule of ``auto``, from measurements on two cores: ``packed`` where the layer
+    was laid out for it. Else, on a CPU in float32 or float64 without dropout and with at least as many tokens as input
+    features (so that forming the weight costs less than passing over an activation once more), the backward pass forms
+    the weight. So does the forward pass where ``rank * d_out >= 48 * d_in``, that is, where ``h B^T`` costs more than
+    forming; but not under torch.compile, which would keep the weight from one pass to the other. ``two_gemm``
+    otherwise, and always where the weight is quantised.
+
+    Raises:
+        ValueError: The forced path can't be taken; the message says why.
+    """
+    is_full_precision = x.dtype in (torch.float32, torch.float64)
+    is_quantized = isinstance(weight, QuantizedWeight)
+    if path in ("packed", "formed") and is_quantized:
+        raise ValueError(f"Path {path!r} needs a dense weight, and this one is quantised; use 'two_gemm' or 'auto'.")
+    if path == "formed":
+        if not is_full_precision:
+            raise ValueError(f"Path 'formed' would round the update away in {x.dtype}; use 'two_gemm' or 'auto'.")
+        if plan.dropout:
+            raise ValueError("Path 'formed' can't drop entries of the adapter's input alone; use 'two_gemm' or 'auto'.")
+    if path == "packed" and plan.dropout:
+        raise ValueError("Path 'packed' reads x once, so it can't drop entries for A alone; use 'two_gemm' or 'auto'.")
+    if path != "auto":
+        return path, path == "formed"
+    d_out, d_in = weight.shape
+    num_tokens = x.numel() // d_in
+    forms = is_full_precision and not (plan.dropout or is_quantized) and x.device.type == "cpu" and num_tokens >= d_in
+    if is_packed:
+        return "packed", forms
+    forms_forward = forms and rank * d_out >= 48 * d_in and not torch.compiler.is_compiling()
+    return ("formed" if forms_forward else "two_gemm"), forms
+
+
+def _plain(
+    x: Tensor, weight: Weight, bias: Tensor | None, As: Sequence[Tensor], Bs: Sequence[Tensor], plan: Plan
+) -> Tensor:
+    out = F.linear(x, _dense(weight, x.dtype), None if bias is None else bias.to(x.dtype))
+    dropped = F.dropout(x, plan.dropout) if plan.dropout else x
+    for i, (rows, scaling, B) in enumerate(zip(plan.rows, plan.scalings, Bs, strict=True)):
+        h = F.linear(dropped, As[0 if plan.shares_a else i].to(x.dtype))
+        rows.view(out).add_(rows.split(F.linear(h, B.to(x.dtype))), alpha=scaling)
+    return out
+
+
+class _FrozenLinear(torch.autograd.Function):
+    """``x W^T + b`` for a quantised W, which is made dense once more for the gradient of x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:  # type: ignore[override]
+        ctx.weight, ctx.bias_dtype = weight, None if bias is None else bias.dtype
+        return F.linear(x, weight.dense(x.dtype), _cast(bias, x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        grad_x = g @ ctx.weight.dense(g.dtype) if ctx.needs_input_grad[0] else None
+        grad_b = g.reshape(-1, g.shape[-1]).sum(0).to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None
+        return grad_x, None, grad_b
+
+
+class _AdaptedLinear(torch.autograd.Function):
+    """Forward and backward by ``plan.path``.
+
+    Weights are cast to x's dtype inside and again in the backward pass, so that no cast copy is kept in between.
+    """
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        x: Tensor,
+        weight: Weight,
+        bias: Tensor | None,
+        packed: Tensor | None,
+        seed: Tensor | None,
+        needs_grad: bool,
+        plan: Plan,
+        path: str,
+        forms_gradient: bool,
+        num_As: int,
+        *factors: Tensor,
+    ) -> Tensor:
+        As, Bs = factors[:num_As], factors[num_As:]
+        tokens = x.reshape(-1, x.shape[-1])
+        needs_B = needs_grad and any(B.requires_grad for B in Bs)
+        h = None
+        if path == "formed":
+            assert isinstance(weight, Tensor)
+            out = F.linear(tokens, _form(weight, As, Bs, plan), _cast(bias, x.dtype))
+            if needs_B:
+                h = dot(tokens, _stack(As, tokens.dtype))
+        elif path == "packed":
+            assert packed is not None
+            d_out = weight.shape[0]
+            padded = None if bias is None else F.pad(bias.to(tokens.dtype), (0, len(packed) - d_out))
+            both = F.linear(tokens, packed.to(tokens.dtype), padded)
+            out, h = both[:, :d_out], both[:, d_out:].contiguous()
+            for rows, scaling, B, h_slice in zip(plan.rows, _scales(plan), Bs, _slices(h, As, plan), strict=True):
+                _accumulate(rows, out, h_slice, B.to(tokens.dtype).T, scaling)
+        else:
+            A = _stack(As, x.dtype)
+            h = dot(tokens, A) if seed is None else drop_then_project(tokens, A, seed, plan.dropout)
+            out = _low_rank_output(h, bias, As, Bs, plan, weight.shape[0])
+            out.addmm_(tokens, _dense(weight, x.dtype).T)
+        if needs_grad:
+            keeps_x = any(A.requires_grad for A in As)
+            is_dense = isinstance(weight, Tensor)
+            ctx.save_for_backward(
+                weight if is_dense else None, x if keeps_x else None, h if needs_B else None, seed, *factors
+            )
+            ctx.rest = (None if is_dense else weight, plan, forms_gradient, num_As)
+        # Not `view`: hosts write into a layer's output (`qkv += bias`), which autograd forbids for a function's view.
+        return torch.ops.aten._unsafe_view(out, (*x.shape[:-1], weight.shape[0]))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        weight, x, h, seed, *factors = ctx.saved_tensors
+        quantized, plan, forms_gradient, num_As = ctx.rest
+        weight = quantized if weight is None else weight
+        As, Bs = factors[:num_As], factors[num_As:]
+        needs_x, *needs_factors = ctx.needs_input_grad[:1] + ctx.needs_input_grad[10:]
+        needs_A, needs_B = any(needs_factors[:num_As]), any(needs_factors[num_As:])
+        shape = g.shape
+        g = g.reshape(-1, shape[-1])
+        g_slices = [rows.take(g) for rows in plan.rows]
+        scales = _scales(plan)
+
+        grad_Bs: list[Tensor | None] = [None] * len(Bs)
+        if needs_B:
+            grad_Bs = [
+                _cast(outer(g_slice, h_slice, scaling), B.dtype)
+                for h_slice, g_slice, scaling, B in zip(_slices(h, As, plan), g_slices, scales, Bs, strict=True)
+            ]
+
+        if needs_A or (needs_x and not forms_gradient):
+            by_slice = [
+                dot(g_slice, _cast(B, g.dtype).T, scaling)
+                for g_slice, B, scaling in zip(g_slices, Bs, scales, strict=True)
+            ]
+            grad_h = sum(by_slice[1:], by_slice[0]) if plan.shares_a else _joined(by_slice, dim=1)
+
+        grad_As: list[Tensor | None] = [None] * len(As)
+        if needs_A:
+            tokens = x.reshape(-1, x.shape[-1])
+            read = tokens if seed is None else dropped_copy(tokens, seed, plan.dropout)
+            grad_A = outer(grad_h, read)
+            grad_As = [_cast(part, A.dtype) for part, A in zip(grad_A.split([len(A) for A in As]), As, strict=True)]
+
+        grad_x = None
+        if needs_x and forms_gradient:
+            grad_x = g @ _form(weight, As, Bs, plan)
+        elif needs_x:
+            A = _stack(As, g.dtype)
+            grad_x = grad_h @ A if seed is None else project_back_then_drop(grad_h, A, seed, plan.dropout)
+            grad_x.addmm_(g, _dense(weight, g.dtype))
+        if grad_x is not None:
+            grad_x = grad_x.view(*shape[:-1], weight.shape[1])
+        return (grad_x, *[None] * 9, *grad_As, *grad_Bs)
+
+
+def _low_rank_output(
+    h: Tensor, bias: Tensor | None, As: Sequence[Tensor], Bs: Sequence[Tensor], plan: Plan, d_out: int
+) -> Tensor:
+    """``s h B^T + b`` as a new (tokens, d_out) tensor."""
+    dtype, scales = h.dtype, _scales(plan)
+    if len(scales) == 1 and plan.rows[0].count == d_out:
+        start = h.new_empty(()) if bias is None else _cast(bias, dtype)
+        return torch.addmm(start, h, _cast(Bs[0], dtype).T, beta=int(bias is not None), alpha=scales[0])
+    num_tokens = h.shape[0]
+    out = h.new_zeros(num_tokens, d_out) if bias is None else h.new_empty(num_tokens, d_out).copy_(bias)
+    for rows, scaling, B, h_slice in zip(plan.rows, scales, Bs, _slices(h, As, plan), strict=True):
+        _accumulate(rows, out, h_slice, _cast(B, dtype).T, scaling)
+    return out
+
+
+def _accumulate(rows: Rows, out: Tensor, left: Tensor, right: Tensor, scaling: float) -> None:
+    """``out[:, rows] += scaling * left @ right``, in place."""
+    if rows.groups == 1:
+        rows.view(out).addmm_(left, right, alpha=scaling)
+    else:
+        rows.view(out).add_(rows.split(left @ right), alpha=scaling)
+
+
+def _dense(weight: Weight, dtype: torch.dtype) -> Tensor:
+    return _cast(weight, dtype) if isinstance(weight, Tensor) else weight.dense(dtype)
+
+
+def _cast(tensor: MaybeTensor, dtype: torch.dtype) -> MaybeTensor:
+    """``tensor.to(dtype)``, which costs more than the question whether it has something to do."""
+    return tensor if tensor is None or tensor.dtype is dtype else tensor.to(dtype)
+
+
+def _stack(As: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """All A's as one (sum of ranks, d_in) matrix, so that x is read once for every slice."""
+    return _cast(_joined(As, dim=0), dtype)
+
+
+def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
+
+
+def _slices(h: Tensor, As: Sequence[Tensor], plan: Plan) -> Sequence[Tensor]:
+    """The (tokens, r) columns of h that each slice's B reads."""
+    if plan.shares_a or len(As) == 1:
+        return [h] * len(plan.rows)
+    return h.split([A.shape[0] for A in As], dim=1)
+
+
+def _scales(plan: Plan) -> list[float]:
+    """Scalings with dropout's 1 / (1 - p) folded in, which costs nothing there."""
+    return [scaling / (1 - plan.dropout) for scaling in plan.scalings]
+
+
+def _form(weight: Tensor, As: Sequence[Tensor], Bs: Sequence[Tensor], plan: Plan) -> Tensor:
+    """``W + s B A`` as a new (d_out, d_in) matrix."""
+    if len(plan.rows) == 1 and plan.rows[0].count == weight.shape[0]:
+        return torch.addmm(weight, Bs[0], As[0], alpha=plan.scalings[0])
+    formed = weight.clone(memory_format=torch.contiguous_format)
+    for i, (rows, scaling, B) in enumerate(zip(plan.rows, plan.scalings, Bs, strict=True)):
+        A = As[0 if plan.shares_a else i]
+        if rows.groups == 1:
+            rows.view(formed, 0).addmm_(B, A, alpha=scaling)
+        else:
+            rows.view(formed, 0).add_(rows.split(B @ A, 0), alpha=scaling)
+    return formed

@@ -1,0 +1,1 @@
+"""The low-rank factors and the layers that hold them."""

@@ -1,0 +1,23 @@
+"""The adapted layers and the adapters of a model, by name."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from asym_lightning.adapters.layers.adapted import AdaptedLayer
+from asym_lightning.adapters.layers.low_rank import LowRankAdapter
+from asym_lightning.core.dtensor import plain_name
+
+
+def adapter_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
+    """The adapted layers by name, in the model's order; empty while the adapters are merged."""
+    return {plain_name(name): module for name, module in model.named_modules() if isinstance(module, AdaptedLayer)}
+
+
+def adapters_by_name(model: nn.Module) -> dict[str, LowRankAdapter]:
+    """Every adapter by ``layer.slice``, e.g. ``blocks.0.attn.qkv.q``; ``layer.all`` for a whole layer."""
+    return {
+        f"{name}.{slice_name}": adapter
+        for name, layer in adapter_layers(model).items()
+        for slice_name, adapter in layer.adapters.items()
+    }

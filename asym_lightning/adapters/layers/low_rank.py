@@ -1,0 +1,138 @@
+"""One adapter: the factors A and B of one layer or of one slice of a fused layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from asym_lightning.adapters.init.random import kaiming_uniform_rows, layer_generator, orthonormal_rows
+from asym_lightning.adapters.init.singular_vectors import singular_vectors
+from asym_lightning.adapters.scheme import Scheme
+from asym_lightning.core.dtensor import edited
+from asym_lightning.core.dtypes import InFloat32
+
+
+class LowRankAdapter(InFloat32):
+    """The update ``scaling * B A`` of a (d_out, d_in) weight.
+
+    The parameters ``factor_A`` (max_rank, d_in) and ``factor_B`` (d_out, max_rank) are allocated once and never
+    replaced, so optimizers, DDP, FSDP and compiled graphs survive a change of rank. Rows of A and columns of B past
+    :attr:`rank` are zero: they add nothing to the output and get zero gradients, and no forward pass has to slice.
+
+    Args:
+        d_out: Rows of the weight.
+        d_in: Columns of the weight.
+        rank: Active rank.
+        max_rank: Allocated rank.
+        scaling: Factor of B A; fixed, so that a change of rank never rescales the function.
+        scheme: How the factors start and which of them trains.
+        seed: Adapter seed.
+        key: Name of layer and slice, which with ``seed`` determines every random draw.
+        A_key: The same for A alone; slices that share one A share this key too.
+        device: Where the factors live.
+        dtype: Their dtype.
+
+    Example:
+        >>> scheme = Scheme.parse("hB_zero_A_rand")
+        >>> adapter = LowRankAdapter(6, 4, rank=2, max_rank=3, scaling=2.0, scheme=scheme, key="q")
+        >>> adapter.reset_parameters()
+        >>> adapter.A.shape, adapter.B.shape, adapter.factor_A.shape
+        (torch.Size([2, 4]), torch.Size([6, 2]), torch.Size([3, 4]))
+        >>> torch.allclose(adapter.A @ adapter.A.T, torch.eye(2), atol=1e-6)
+        True
+    """
+
+    def __init__(
+        self,
+        d_out: int,
+        d_in: int,
+        *,
+        rank: int,
+        max_rank: int,
+        scaling: float,
+        scheme: Scheme,
+        key: str,
+        A_key: str | None = None,
+        seed: int = 0,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.d_out, self.d_in = d_out, d_in
+        self.rank, self.max_rank = rank, max_rank
+        self.scaling, self.scheme = scaling, scheme
+        self.key, self.A_key, self.seed = key, A_key or key, seed
+        self.factor_A = nn.Parameter(torch.zeros(max_rank, d_in, device=device, dtype=dtype), scheme.A.is_trained)
+        self.factor_B = nn.Parameter(torch.zeros(d_out, max_rank, device=device, dtype=dtype), scheme.B.is_trained)
+
+    @property
+    def A(self) -> Tensor:
+        """(rank, d_in): the active rows of A; the parameter itself where the whole allocation is active."""
+        return self.factor_A if self.rank == self.max_rank else self.factor_A[: self.rank]
+
+    @property
+    def B(self) -> Tensor:
+        """(d_out, rank): the active columns of B; the parameter itself where the whole allocation is active."""
+        return self.factor_B if self.rank == self.max_rank else self.factor_B[:, : self.rank]
+
+    def delta_weight(self) -> Tensor:
+        """The (d_out, d_in) update ``scaling * B A``, in the factors' dtype."""
+        return self.scaling * (self.B @ self.A)
+
+    def reset_parameters(self, weight: Tensor | None = None, A_weight: Tensor | None = None) -> None:
+        """Draw both factors anew.
+
+        Args:
+            weight: The (d_out, d_in) pretrained weight, needed by the inits V, V_last, U and U_last.
+            A_weight: The weight that A is made for where that is another one, because slices share A.
+        """
+        with torch.no_grad():
+            with edited(self.factor_A) as A:
+                A.zero_()[: self.rank] = self.draw_A(weight if A_weight is None else A_weight).to(A)
+            with edited(self.factor_B) as B:
+                B.zero_()[:, : self.rank] = self.draw_B(weight).to(B)
+
+    def draw_A(self, weight: Tensor | None = None, *, rank: int | None = None) -> Tensor:
+        """A as its rule gives it, (rank, d_in) float64: a function of seed, name, shape and init (for V, of W).
+
+        Args:
+            weight: The pretrained weight that A is made for, needed by the inits V and V_last.
+            rank: Number of rows; ``None`` means the active rank.
+        """
+        generator = layer_generator(self.seed, f"{self.A_key}.A")
+        return self._draw(self.scheme.A.init, rank or self.rank, self.d_in, self.d_in, generator, weight)
+
+    def draw_B(self, weight: Tensor | None = None) -> Tensor:
+        """B as its rule gives it, (d_out, rank) float64."""
+        generator = layer_generator(self.seed, f"{self.key}.B")
+        return self._draw(self.scheme.B.init, self.rank, self.d_out, self.rank, generator, weight).T
+
+    def _draw(
+        self, init: str, rank: int, dim: int, fan_in: int, generator: torch.Generator, weight: Tensor | None
+    ) -> Tensor:
+        if init == "zero":
+            return torch.zeros(rank, dim, dtype=torch.float64)
+        if init == "rand":
+            return orthonormal_rows(rank, dim, generator)
+        if init == "he":
+            return kaiming_uniform_rows(rank, dim, fan_in, generator)
+        if weight is None or weight.is_meta:
+            raise RuntimeError(f"Init {init!r} of {self.key} needs the pretrained weight, which is not loaded yet.")
+        return singular_vectors(weight, rank, side=init[0], last=init.endswith("_last"))
+
+    # The active rank travels with the state dict, as a tensor so that `torch.load(weights_only=True)` reads it.
+    def get_extra_state(self) -> Tensor:
+        """The active rank."""
+        return torch.tensor(self.rank)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Restore the active rank."""
+        rank = int(state)
+        if not 1 <= rank <= self.max_rank:
+            raise ValueError(f"{self.key} has room for rank {self.max_rank}, the saved adapter has rank {rank}.")
+        self.rank = rank
+
+    def extra_repr(self) -> str:
+        """Shapes, scaling and scheme, for ``print(model)``."""
+        rank = str(self.rank) if self.rank == self.max_rank else f"{self.rank} of {self.max_rank}"
+        return f"{self.d_out}x{self.d_in}, rank={rank}, scaling={self.scaling:g}, {self.scheme}"

@@ -1,0 +1,132 @@
+"""The adapters of one layer, by slice."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Mapping, Sequence, ValuesView
+
+import torch
+from torch import Tensor, nn
+
+from asym_lightning.adapters.config import AdapterConfig
+from asym_lightning.adapters.kernels.linear import Plan, Weight, adapted_linear
+from asym_lightning.adapters.layers.low_rank import LowRankAdapter
+from asym_lightning.adapters.rows import Rows
+
+
+class SliceAdapters(nn.ModuleDict):
+    """The adapters of one layer, keyed by slice: ``q``, ``k``, ``v``, or ``all`` for a whole layer.
+
+    Args:
+        adapters: One :class:`LowRankAdapter` a slice; those that share A hold the same parameter.
+        rows: Which rows of the weight each slice is.
+        config: The configuration that the model was adapted with.
+    """
+
+    def __init__(self, adapters: Mapping[str, LowRankAdapter], rows: Mapping[str, Rows], config: AdapterConfig) -> None:
+        super().__init__(adapters)
+        self.rows = dict(rows)
+        self.config = config
+        self.host_class: type[nn.Module] = nn.Module
+        self._packed: Tensor | None = None
+
+    # nn.ModuleDict types its values as Module.
+    def __getitem__(self, key: str) -> LowRankAdapter:
+        return super().__getitem__(key)  # type: ignore[return-value]
+
+    def items(self) -> ItemsView[str, LowRankAdapter]:
+        """Slice names and adapters."""
+        return super().items()  # type: ignore[return-value]
+
+    def values(self) -> ValuesView[LowRankAdapter]:
+        """The adapters."""
+        return super().values()  # type: ignore[return-value]
+
+    @property
+    def shares_a(self) -> bool:
+        """Whether several slices read one A."""
+        return self.config.share_a and len(self) > 1
+
+    @property
+    def As(self) -> Sequence[Tensor]:
+        """(max_rank, d_in) each: one a slice, or the shared one."""
+        factors = [adapter.factor_A for adapter in self.values()]
+        return factors[:1] if self.shares_a else factors
+
+    @property
+    def Bs(self) -> Sequence[Tensor]:
+        """(rows, max_rank) each."""
+        return [adapter.factor_B for adapter in self.values()]
+
+    # FSDP1 wraps this module and gathers its factors when it is called, so layers call it and read nothing of it.
+    def forward(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
+        """``x (W + s B A)^T + b`` for a (d_out, d_in) weight."""
+        packed = self.packed_with(weight) if isinstance(weight, Tensor) else None
+        return adapted_linear(x, weight, bias, self.As, self.Bs, self.plan(), packed)
+
+    def plan(self) -> Plan:
+        """What the kernel has to know, for the current mode (dropout in training only)."""
+        return Plan(
+            rows=tuple(self.rows.values()),
+            scalings=tuple(adapter.scaling for adapter in self.values()),
+            shares_a=self.shares_a,
+            dropout=self.config.dropout if self.training else 0.0,
+            path=self.config.path,
+        )
+
+    def packed_with(self, weight: Tensor) -> Tensor | None:
+        """``[W; A]`` (d_out + sum of ranks, d_in) where the path is ``packed``, else ``None``.
+
+        The weight and the A's become views of it, so nothing is held twice; only where the weight is narrower than the
+        A's, these are copied into it anew each time. It is laid out anew when a move to another device or dtype has
+        taken them apart.
+
+        Raises:
+            ValueError: W and A are on different devices, or A is trained.
+        """
+        if self.config.path != "packed":
+            return None
+        As = self.As
+        is_mixed = any(A.dtype != weight.dtype for A in As)
+        if torch.compiler.is_compiling():
+            # Where the memory lies can't be asked now; the eager call before this one has laid it out. A tensor of
+            # which the weight is a view can't be written in either.
+            return torch.cat([weight, *[A.to(weight.dtype) for A in As]]) if is_mixed else self._packed
+        if self._packed is None or self._packed.data_ptr() != weight.data_ptr():
+            self._packed = self._lay_out(weight, As)
+        if is_mixed:
+            with torch.no_grad():
+                self._packed[len(weight) :] = torch.cat([*As])
+        return self._packed
+
+    def _lay_out(self, weight: Tensor, As: Sequence[Tensor]) -> Tensor:
+        if any(A.requires_grad for A in As):
+            raise ValueError("Path 'packed' needs a frozen A; use 'two_gemm' or 'auto' for schemes that train A.")
+        if any(A.device != weight.device for A in As):
+            raise ValueError(
+                f"Path 'packed' needs W and A on one device, got {weight.device} and {As[0].device}; use 'two_gemm' or "
+                "'auto'."
+            )
+        with torch.no_grad():
+            packed = torch.cat([weight, *[A.to(weight.dtype) for A in As]])
+            for tensor, part in zip([weight, *As], packed.split([len(weight), *map(len, As)]), strict=True):
+                if tensor.dtype == part.dtype:
+                    tensor.data = part
+        return packed
+
+    def A_weight(self, name: str, weight: Tensor) -> Tensor:
+        """The rows of the (d_out, d_in) weight that slice ``name``'s A is for: all slices' rows where A is shared."""
+        names = list(self) if self.shares_a else [name]
+        return torch.cat([self.rows[n].take(weight, 0) for n in names])
+
+    def reset_parameters(self, weight: Tensor) -> None:
+        """Draw all factors, given the (d_out, d_in) pretrained weight."""
+        weight = weight.detach()
+        for name, adapter in self.items():
+            adapter.reset_parameters(self.rows[name].take(weight, 0), self.A_weight(name, weight))
+
+    def delta_weight(self, weight: Weight) -> Tensor:
+        """The update of the whole (d_out, d_in) weight, zero in rows that no slice covers."""
+        delta = torch.zeros(weight.shape, dtype=self.Bs[0].dtype, device=self.Bs[0].device)
+        for name, adapter in self.items():
+            self.rows[name].view(delta, 0).copy_(self.rows[name].split(adapter.delta_weight(), 0))
+        return delta

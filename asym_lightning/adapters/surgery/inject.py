@@ -1,0 +1,152 @@
+"""Put adapters into a model, and take them out again."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from asym_lightning.adapters.config import AdapterConfig
+from asym_lightning.adapters.layers.adapted import adapt_host, restore_host
+from asym_lightning.adapters.layers.lookup import adapter_layers
+from asym_lightning.adapters.layers.low_rank import LowRankAdapter
+from asym_lightning.adapters.layers.slices import SliceAdapters
+from asym_lightning.adapters.surgery.freeze import freeze_backbone
+from asym_lightning.adapters.surgery.merge import merged_layers, unmerge_adapters
+from asym_lightning.adapters.surgery.quantize import prepare_quantized
+from asym_lightning.adapters.surgery.report import InjectionReport
+from asym_lightning.adapters.targets.bypasses import open_bypasses, refuse_bypasses
+from asym_lightning.adapters.targets.find import Target, find_targets, resolve_pattern
+from asym_lightning.adapters.targets.heads import find_heads
+from asym_lightning.core.dtensor import whole
+
+
+def inject_adapters(model: nn.Module, config: AdapterConfig) -> InjectionReport:
+    """Adapt a model in place: add adapters to the layers that ``config`` names and freeze all else but the heads.
+
+    Calling it again with the same configuration changes nothing.
+
+    >>> model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 2))
+    >>> report = inject_adapters(model, AdapterConfig(rank=2, targets=["0"], heads=["1"]))
+    >>> report.trainable, report.total
+    (34, 122)
+    >>> [name for name, p in model.named_parameters() if p.requires_grad]
+    ['0.adapters.all.factor_B', '1.weight', '1.bias']
+
+    Args:
+        model: The backbone, or any module that contains it. Layers go by their names in it.
+        config: What to adapt and how.
+
+    Returns:
+        What was done; ``str(report)`` is a table.
+
+    Raises:
+        ValueError: A target matches nothing or can't be adapted, or a rank is larger than a layer allows.
+        RuntimeError: The model is adapted by another configuration, or its adapters are merged.
+    """
+    present = adapter_layers(model)
+    if present:
+        _check_same_config(next(iter(present.values())).adapters.config, config)
+        return InjectionReport.of(model, present, find_heads(model, config.heads))
+    if any(True for _ in merged_layers(model)):
+        raise RuntimeError(
+            "The model's adapters are merged; call `unmerge_adapters` or `remove_adapters` before injecting."
+        )
+    heads = find_heads(model, config.heads)
+    prepare_quantized(model, heads)
+    targets = find_targets(model, config, heads)
+    refuse_bypasses(model, targets)
+    # All is built, hence checked, before the first layer is touched.
+    built = [_build(target, config) for target in targets]
+    _check_patterns_used(config, targets)
+    freeze_backbone(model, heads)
+    open_bypasses(model, [target.name for target in targets])
+    for target, adapters in zip(targets, built, strict=True):
+        adapt_host(target.layer, target.adapted_class, adapters)
+    return InjectionReport.of(model, adapter_layers(model), heads)
+
+
+def reset_adapters(model: nn.Module) -> None:
+    """Draw all factors anew, as after building on the meta device and loading the weights.
+
+    Where the model is sharded, every process has to call it.
+    """
+    for layer in adapter_layers(model).values():
+        weight = layer.weight_matrix()
+        layer.adapters.reset_parameters(whole(weight) if layer.adapters.config.resolved_scheme.needs_weight else weight)
+
+
+def remove_adapters(model: nn.Module) -> None:
+    """Take the adapters out: every layer has its class, keys and weight (to the bit) back. Parameters stay frozen."""
+    unmerge_adapters(model)
+    for layer in adapter_layers(model).values():
+        restore_host(layer)
+
+
+def _build(target: Target, config: AdapterConfig) -> SliceAdapters:
+    if config.path in ("packed", "formed") and not target.adapted_class.has_dense_weight:
+        raise ValueError(
+            f"Path {config.path!r} needs a dense weight, and that of `{target.name}` is quantised; use 'two_gemm' or "
+            "'auto'."
+        )
+    weight = target.weight
+    d_in = weight.shape[1]
+    # Low-precision weights get float32 factors: B starts at zero and its first steps would be lost in bfloat16.
+    dtype = torch.float32 if weight.dtype.itemsize < 4 else weight.dtype
+    shares_a = config.share_a and len(target.rows) > 1
+    adapters: dict[str, LowRankAdapter] = {}
+    for name, rows in target.rows.items():
+        key = f"{target.name}.{name}"
+        rank, source = resolve_pattern(config.rank_pattern, target, name, config.rank)
+        alpha, _ = resolve_pattern(config.alpha_pattern, target, name, config.alpha)
+        max_rank = max(rank, config.max_rank or rank)
+        largest = min(rows.count, d_in)
+        if max_rank > largest:
+            field = "rank" if rank > largest else "max_rank"
+            where = f"rank_pattern[{source!r}]" if source and field == "rank" else field
+            raise ValueError(
+                f"`{where}` is {max_rank if field == 'max_rank' else rank}, but `{target.name}` ({name}) is "
+                f"{rows.count} x {d_in} and allows at most {largest}."
+            )
+        adapters[name] = LowRankAdapter(
+            rows.count,
+            d_in,
+            rank=rank,
+            max_rank=max_rank,
+            scaling=config.scaling(rank, alpha),
+            scheme=config.resolved_scheme,
+            key=key,
+            A_key=f"{target.name}.shared" if shares_a else key,
+            seed=config.seed,
+            device=weight.device,
+            dtype=dtype,
+        )
+    if shares_a:
+        first, *others = adapters.values()
+        if any(other.rank != first.rank for other in others):
+            raise ValueError(f"`share_a` needs one rank for all slices of `{target.name}`, got different ones.")
+        for other in others:
+            other.factor_A = first.factor_A
+    slices = SliceAdapters(adapters, target.rows, config)
+    if not weight.is_meta:
+        slices.reset_parameters(weight)
+    return slices
+
+
+def _check_same_config(old: AdapterConfig, new: AdapterConfig) -> None:
+    if old != new:
+        changed = [k for k, v in new.to_dict().items() if old.to_dict()[k] != v]
+        raise RuntimeError(
+            "The model is already adapted by another configuration (different: "
+            f"{', '.join(f'`{name}`' for name in changed)}); call `remove_adapters` first."
+        )
+
+
+def _check_patterns_used(config: AdapterConfig, targets: list[Target]) -> None:
+    for field in ("rank_pattern", "alpha_pattern"):
+        pattern = getattr(config, field)
+        used = {resolve_pattern(pattern, target, name, None)[1] for target in targets for name in target.rows}
+        unused = [key for key in pattern if key not in used]
+        if unused:
+            raise ValueError(
+                f"`{field}` key {unused[0]!r} matches no adapted layer, or an earlier key comes before it."
+            )

@@ -1,0 +1,1 @@
+"""From names in a configuration to layers of a model."""

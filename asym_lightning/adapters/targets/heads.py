@@ -1,0 +1,52 @@
+"""The modules that are trained in full."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from asym_lightning.adapters.targets.families import family_of
+from asym_lightning.adapters.targets.messages import nearest, suffixes
+from asym_lightning.adapters.targets.patterns import is_within, matching
+
+
+def find_heads(model: nn.Module, config_heads: Sequence[str] | None) -> list[str]:
+    """Names of the modules that are trained in full: those that the patterns match, or each family's own head.
+
+    Raises:
+        ValueError: A pattern matches no module.
+    """
+    names = {name: module for name, module in model.named_modules() if name}
+    if config_heads is None:
+        heads = [head for name, module in _announcing_roots(model) for head in _own_heads(name, module)]
+        return [name for name in names if name in heads]
+    found: list[str] = []
+    for pattern in config_heads:
+        hits = matching(pattern, names)
+        if not hits:
+            raise ValueError(f"`heads` entry {pattern!r} matches no module{nearest(pattern, suffixes(names))}.")
+        found += hits
+    return [name for name in names if name in found]
+
+
+def _announcing_roots(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Outermost modules that announce a family; a host's own wrapper around them announces none."""
+    roots: list[tuple[str, nn.Module]] = []
+    for name, module in model.named_modules():
+        if family_of(module) and not any(root == "" or is_within(name, [root]) for root, _ in roots):
+            roots.append((name, module))
+    return roots
+
+
+def _own_heads(name: str, module: nn.Module) -> list[str]:
+    announced = family_of(module)
+    assert announced is not None
+    prefix = f"{name}." if name else ""
+    get_classifier = getattr(module, "get_classifier", None)
+    if callable(get_classifier):
+        classifiers = get_classifier()
+        classifiers = classifiers if isinstance(classifiers, (tuple, list)) else [classifiers]
+        return [prefix + n for n, m in module.named_modules() if n and any(m is c for c in classifiers)]
+    children = dict(module.named_children())
+    return [prefix + head for head in announced[0].heads if head in children]

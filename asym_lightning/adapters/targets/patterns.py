@@ -1,0 +1,30 @@
+"""Patterns for names of layers: dotted suffixes and globs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether ``pattern`` is a dotted suffix of ``name``; ``*`` stands for any text within one component.
+
+    >>> matches("blocks.0.attn.qkv", "attn.qkv"), matches("blocks.0.attn.qkv", "qk")
+    (True, False)
+    >>> matches("layer.0.output.dense", "layer.*.output.dense")
+    True
+    """
+    wanted = pattern.split(".")
+    found = name.split(".")[-len(wanted) :]
+    return len(found) == len(wanted) and all(map(fnmatchcase, found, wanted))
+
+
+def matching(pattern: str, names: Iterable[str]) -> list[str]:
+    """The names that ``pattern`` matches; a full name means that one alone, though it be the suffix of others."""
+    names = list(names)
+    return [pattern] if pattern in names else [name for name in names if matches(name, pattern)]
+
+
+def is_within(name: str, parents: Iterable[str]) -> bool:
+    """Whether a module is one of ``parents`` or lies in one."""
+    return any(name == parent or name.startswith(f"{parent}.") for parent in parents)

@@ -1,0 +1,1 @@
+"""The floor: what torch, Lightning and the file system ask of any module here; it knows nothing of adapters."""

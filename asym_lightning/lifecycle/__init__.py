@@ -1,0 +1,1 @@
+"""What happens to a module with adapters from build to checkpoint."""

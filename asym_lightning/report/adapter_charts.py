@@ -1,0 +1,94 @@
+"""Charts of what the adapters became: their spectra at the end, and norms and ranks on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from asym_lightning.adapters.files.directory import read_factors, singular_values
+from asym_lightning.report.charts import Figure
+from asym_lightning.report.monitor import MonitorRow, read_monitor
+from asym_lightning.report.runs import Run
+from asym_lightning.report.svg import Axis, Series, heat_map, line_chart
+from asym_lightning.report.table import Cell, Column, ResultsTable
+
+MAX_COLUMNS = 40  # of a heat map
+
+
+def adapter_figures(table: ResultsTable, column: Column) -> Iterator[Figure]:
+    """Return the charts of one task's adapters; none where its runs have no adapters."""
+    cells = {arm: cell for arm in table.arms if (cell := table.cells.get((arm, column)))}
+    styles = {arm: i for i, arm in enumerate(table.arms)}
+    spectra = [series for arm, cell in cells.items() if (series := _spectrum(arm, cell.runs, styles[arm])) is not None]
+    if spectra:
+        yield Figure(
+            line_chart(
+                "Spectrum of the update", spectra, Axis("singular value number"), Axis("share of the largest", low=0)
+            ),
+            "Singular values of B A at the end, as shares of each layer's largest, mean over layers and seeds. "
+            "A flat line uses the whole rank; a steep one would do with less.",
+        )  # fmt: skip
+    yield from _monitor_figures(cells, styles)
+
+
+def _spectrum(arm: str, runs: Sequence[Run], style: int) -> Series | None:
+    shares = []
+    for run in runs:
+        if not (run.directory / "adapter").is_dir():
+            return None
+        for factors in read_factors(run.directory).values():
+            values = singular_values(factors)
+            if values is not None and values[0] > 0:
+                shares.append(values / values[0])
+    if not shares:
+        return None
+    longest = max(map(len, shares))
+    mean = torch.stack([torch.nn.functional.pad(one, (0, longest - len(one))) for one in shares]).mean(0)
+    return Series(arm, list(range(1, longest + 1)), mean.tolist(), style=style)
+
+
+def _monitor_figures(cells: dict[str, Cell], styles: dict[str, int]) -> Iterator[Figure]:
+    """Return charts from the file of `BNormMonitor`, where there is one; norms by layer are those of the first seed."""
+    ranks = []
+    for arm, cell in cells.items():
+        rows = read_monitor(cell.runs[0].directory)
+        if not rows:
+            continue
+        if cell.runs[0].record.get("trained_B"):  # a frozen B has one norm for good
+            yield _norm_map(arm, rows)
+        by_step: dict[int, list[float]] = {}
+        for row in rows:
+            by_step.setdefault(row.step, []).append(row.rank)
+        means = [sum(of_step) / len(of_step) for of_step in by_step.values()]
+        ranks.append(Series(arm, list(by_step), means, style=styles[arm]))
+    if any(len(set(series.y)) > 1 for series in ranks):  # constant unless a schedule is at work
+        yield Figure(
+            line_chart("Rank over time", ranks, Axis("optimizer step"), Axis("mean rank", low=0)),
+            "Mean over adapters, first seed.",
+        )
+
+
+def _norm_map(arm: str, rows: Sequence[MonitorRow]) -> Figure:
+    steps = sorted({row.step for row in rows})
+    steps = steps[:: -(-len(steps) // MAX_COLUMNS)]
+    norms = {(row.layer, row.step): row.B_norm for row in rows}
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    values = [[norms.get((layer, step), float("nan")) for step in steps] for layer in layers]
+    return Figure(
+        heat_map(f"Norm of B: {arm}", short_names(layers), steps, values, "optimizer step"),
+        "Frobenius norm of B by layer and step, first seed.",
+    )
+
+
+def short_names(layers: Sequence[str]) -> list[str]:
+    """Return names without the words that all have, which say nothing.
+
+    >>> short_names(["blocks.0.attn.qkv.q", "blocks.1.attn.qkv.q", "blocks.1.attn.qkv.v"])
+    ['0.q', '1.q', '1.v']
+    """
+    split = [layer.split(".") for layer in layers]
+    if len(layers) == 1 or len({len(words) for words in split}) > 1:
+        return list(layers)
+    telling = [i for i in range(len(split[0])) if len({words[i] for words in split}) > 1]
+    return [".".join(words[i] for i in telling) for words in split]

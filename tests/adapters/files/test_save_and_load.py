@@ -1,0 +1,336 @@
+"""Adapter directories: `peft` reads ours, we read those of `peft`, and nothing is half-written or half-loaded."""
+
+import copy
+import json
+import warnings
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from asym_lightning.adapters import (
+    AdapterConfig,
+    adapter_layers,
+    adapters_by_name,
+    inject_adapters,
+    load_adapters,
+    merge_adapters,
+    save_adapters,
+)
+from tests.adapters.models import hf_inputs, hf_model, perturb, tiny_vit
+
+CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
+
+
+class Convolutional(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.fc1 = nn.Linear(6, 6)
+
+    def forward(self, x):
+        return self.fc1(self.conv(x).mean((2, 3)))
+
+
+# name -> (model, inputs, our targets, peft's targets)
+CASES = {
+    "roberta": (lambda: hf_model("roberta"), lambda: hf_inputs("roberta"), ["q", "v"], ["query", "value"]),
+    "bart": (lambda: hf_model("bart"), lambda: hf_inputs("bart"), ["q", "k", "v"], ["q_proj", "k_proj", "v_proj"]),
+    "llama": (lambda: hf_model("llama"), lambda: hf_inputs("llama"), ["q", "v", "mlp"], ["q_proj", "up_proj"]),
+    "gpt2": (lambda: hf_model("gpt2"), lambda: hf_inputs("gpt2"), ["q", "v", "mlp"], ["c_attn", "c_fc"]),
+    "gpt_neox": (lambda: hf_model("gpt_neox"), lambda: hf_inputs("gpt_neox"), ["q", "v"], ["query_key_value"]),
+    "timm": (tiny_vit, lambda: torch.randn(2, 3, 32, 32), ["q", "v", "mlp"], ["qkv", "fc1"]),
+    "conv2d": (Convolutional, lambda: torch.randn(2, 3, 8, 8), ["conv", "fc1"], ["conv", "fc1"]),
+}
+
+
+def run(model, inputs):
+    return model(inputs) if isinstance(inputs, torch.Tensor) else model(**inputs).logits
+
+
+def adapted(case, **kwargs):
+    make, _, targets, _ = CASES[case]
+    model = make()
+    inject_adapters(model, AdapterConfig(**{"rank": 3, "alpha": 5, "targets": targets, **kwargs}))
+    perturb(model)
+    return model
+
+
+@pytest.mark.parametrize("share_a", [False, True])
+@pytest.mark.parametrize("scheme", ["hB_zero_A_rand", "hB_zero_hA_he"])
+@pytest.mark.parametrize("case", CASES)
+def test_peft_gives_the_same_logits_from_our_directory(case, scheme, share_a, tmp_path):
+    make, inputs = CASES[case][0], CASES[case][1]()
+    model = adapted(case, scheme=scheme, share_a=share_a)
+    save_adapters(model, tmp_path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=r".*(Unexpected keyword|missing adapter keys)")
+        theirs = peft.PeftModel.from_pretrained(make(), tmp_path).eval()
+    expected = run(model.eval(), inputs)
+    torch.testing.assert_close(run(theirs, inputs), expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True}, {"rank_pattern": "first", "alpha_pattern": "first"}])
+@pytest.mark.parametrize("case", CASES)
+def test_we_give_the_same_logits_from_a_directory_of_peft(case, options, tmp_path):
+    make, inputs, _, targets = CASES[case]
+    options = {k: {targets[0]: 5} if v == "first" else v for k, v in options.items()}
+    theirs = peft.get_peft_model(make(), peft.LoraConfig(r=3, lora_alpha=5, target_modules=targets, **options)).eval()
+    perturb(theirs)
+    theirs.save_pretrained(tmp_path)
+    model = make()
+    load_adapters(model, tmp_path)
+    inputs = inputs()
+    expected = run(theirs, inputs)
+    torch.testing.assert_close(run(model.eval(), inputs), expected, rtol=1e-5, atol=1e-5 * expected.abs().max().item())
+
+
+def test_peft_file_of_a_fused_layer_loads_into_slices_that_share_A(tmp_path):
+    theirs = peft.get_peft_model(tiny_vit(), peft.LoraConfig(r=3, lora_alpha=5, target_modules=["qkv"])).eval()
+    perturb(theirs)
+    theirs.save_pretrained(tmp_path)
+    model, x = tiny_vit(), torch.randn(2, 3, 32, 32)
+    inject_adapters(model, AdapterConfig(rank=3, alpha=9, share_a=True, heads=[]))
+    load_adapters(model, tmp_path)
+    torch.testing.assert_close(model(x), theirs(x), rtol=1e-5, atol=1e-4)
+    separate = tiny_vit()
+    inject_adapters(separate, AdapterConfig(rank=1, alpha=1, heads=[]))
+    with pytest.raises(ValueError, match=r"mixes the slices q, k, v of `blocks.0.attn.qkv`.*share_a: true"):
+        load_adapters(separate, tmp_path)
+
+
+def test_trained_heads_travel_with_the_adapter_in_both_directions(tmp_path):
+    model, inputs = adapted("roberta"), hf_inputs("roberta")
+    save_adapters(model, tmp_path / "ours")
+    assert json.loads((tmp_path / "ours" / CONFIG).read_text())["modules_to_save"] == ["classifier"]
+    config = peft.LoraConfig(r=3, target_modules=["query"], modules_to_save=["classifier"], task_type="SEQ_CLS")
+    theirs = peft.get_peft_model(hf_model("roberta"), config).eval()
+    perturb(theirs)
+    theirs.save_pretrained(tmp_path / "theirs")
+    loaded = hf_model("roberta")
+    load_adapters(loaded, tmp_path / "theirs")
+    torch.testing.assert_close(run(loaded, inputs), run(theirs, inputs))
+
+
+@pytest.mark.parametrize("include_frozen", [True, False])
+@pytest.mark.parametrize("case", CASES)
+def test_round_trip_restores_the_bits(case, include_frozen, tmp_path):
+    make, inputs = CASES[case][0], CASES[case][1]()
+    model = adapted(case, scheme="hB_zero_A_V")
+    save_adapters(model, tmp_path, include_frozen=include_frozen)
+    other = make()
+    load_adapters(other, tmp_path)
+    for name, adapter in adapters_by_name(model).items():
+        assert torch.equal(adapters_by_name(other)[name].A, adapter.A)
+        assert torch.equal(adapters_by_name(other)[name].B, adapter.B)
+    assert torch.equal(run(other.eval(), inputs), run(model.eval(), inputs))
+
+
+def test_a_slice_specific_scaling_survives_the_joined_form(tmp_path):
+    model, x = adapted("timm", alpha_pattern={"v": 11}, rank_pattern={"q": 2}), torch.randn(2, 3, 32, 32)
+    save_adapters(model, tmp_path)
+    theirs = peft.PeftModel.from_pretrained(tiny_vit(), tmp_path).eval()
+    torch.testing.assert_close(theirs(x), model(x), rtol=1e-4, atol=1e-4)
+    other = tiny_vit()
+    load_adapters(other, tmp_path)
+    torch.testing.assert_close(other(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_file_has_the_active_rank_only_and_loads_into_a_larger_room(tmp_path):
+    model, inputs = adapted("roberta", max_rank=8), hf_inputs("roberta")
+    for adapter in adapters_by_name(model).values():
+        adapter.factor_A.data[3:] = 0  # perturb() filled the reserve, which a schedule keeps at zero
+        adapter.factor_B.data[:, 3:] = 0
+    save_adapters(model, tmp_path)
+    assert {t.shape[0] for n, t in load_file(tmp_path / TENSORS).items() if "lora_A" in n} == {3}
+    other = hf_model("roberta")
+    load_adapters(other, tmp_path)
+    torch.testing.assert_close(run(other, inputs), run(model, inputs))
+    assert {a.rank for a in adapters_by_name(other).values()} == {3}
+
+
+# --- the compact form ---------------------------------------------------------------------------------------------
+
+
+def test_compact_file_holds_B_and_heads_and_is_about_half_of_pefts_on_square_layers(tmp_path):
+    def wide():
+        torch.manual_seed(0)
+        return nn.ModuleDict({str(i): nn.Linear(256, 256) for i in range(6)})
+
+    targets = [str(i) for i in range(6)]
+    model = wide()
+    inject_adapters(model, AdapterConfig(rank=8, targets=targets))
+    perturb(model)
+    save_adapters(model, tmp_path / "compact", include_frozen=False)
+    peft.get_peft_model(wide(), peft.LoraConfig(r=8, target_modules=targets)).save_pretrained(tmp_path / "peft")
+    sizes = [(tmp_path / d / TENSORS).stat().st_size for d in ("compact", "peft")]
+    assert sizes[0] <= 0.55 * sizes[1]
+    assert all("lora_B" in name for name in load_file(tmp_path / "compact" / TENSORS))
+
+
+def test_compact_file_keeps_an_A_that_its_seed_does_not_give_back(tmp_path):
+    model, inputs = adapted("roberta"), hf_inputs("roberta")
+    changed = next(iter(adapters_by_name(model)))
+    adapter = adapters_by_name(model)[changed]
+    with torch.no_grad():
+        adapter.factor_A.copy_(adapter.factor_A.flip(0))
+    save_adapters(model, tmp_path, include_frozen=False)
+    stored = [n for n in load_file(tmp_path / TENSORS) if "lora_A" in n]
+    assert stored == [f"base_model.model.{changed}.lora_A.weight"]
+    other = hf_model("roberta")
+    load_adapters(other, tmp_path)
+    assert torch.equal(run(other, inputs), run(model, inputs))
+
+
+def test_compact_file_of_a_trained_A_holds_it(tmp_path):
+    save_adapters(adapted("roberta", scheme="hB_zero_hA_he"), tmp_path, include_frozen=False)
+    assert any("lora_A" in n for n in load_file(tmp_path / TENSORS))
+
+
+def test_compact_file_is_refused_by_peft_and_by_another_backbone(tmp_path):
+    model = adapted("roberta", scheme="hB_zero_A_V")
+    save_adapters(model, tmp_path, include_frozen=False)
+    with pytest.raises(Exception, match="ASYM_LIGHTNING_COMPACT"):
+        peft.PeftModel.from_pretrained(hf_model("roberta"), tmp_path)
+    other = hf_model("roberta")
+    with torch.no_grad():
+        other.roberta.encoder.layer[0].attention.self.query.weight.normal_()
+    with pytest.raises(ValueError, match=r"query.all`, redrawn from seed 0, has checksum .* expects .* another seed"):
+        load_adapters(other, tmp_path)
+    assert adapter_layers(other) == {}
+
+
+# --- nothing half-written, nothing half-loaded --------------------------------------------------------------------
+
+
+def unchanged(model, state):
+    return list(model.state_dict()) == list(state) and all(
+        torch.equal(t, state[n]) for n, t in model.state_dict().items()
+    )
+
+
+def break_json(directory):
+    (directory / CONFIG).write_text("{")
+
+
+def other_method(directory):
+    (directory / CONFIG).write_text('{"peft_type": "IA3"}')
+
+
+def remove_config(directory):
+    (directory / CONFIG).unlink()
+
+
+def remove_tensors(directory):
+    (directory / TENSORS).unlink()
+
+
+def truncate(directory):
+    data = (directory / TENSORS).read_bytes()
+    (directory / TENSORS).write_bytes(data[: len(data) // 2])
+
+
+def garble(directory):
+    (directory / TENSORS).write_bytes(b"not a safetensors file")
+
+
+def edit(directory, change):
+    from safetensors import safe_open
+
+    with safe_open(directory / TENSORS, "pt") as f:
+        metadata = f.metadata()
+    tensors = load_file(directory / TENSORS)
+    change(tensors)
+    save_file(tensors, directory / TENSORS, metadata)
+
+
+def drop_one(directory):
+    edit(directory, lambda t: t.pop(next(n for n in t if "lora_B" in n)))
+
+
+def reshape_one(directory):
+    edit(
+        directory,
+        lambda t: t.update({n: v[:, :-1].contiguous() for n, v in t.items() if "1.attention.self.query.lora_A" in n}),
+    )
+
+
+def add_foreign(directory):
+    edit(directory, lambda t: t.update({"base_model.model.x.lora_magnitude_vector": torch.zeros(3)}))
+
+
+def add_layer(directory):
+    edit(directory, lambda t: t.update({f"base_model.model.extra.lora_{f}.weight": torch.zeros(3, 3) for f in "AB"}))
+
+
+def no_factors(directory):
+    edit(directory, lambda t: [t.pop(n) for n in list(t) if "lora" in n])
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (break_json, ValueError, r"adapter_config.json` is not valid JSON"),
+        (other_method, ValueError, r"should have peft_type LORA .* found 'IA3'"),
+        (remove_config, FileNotFoundError, r"holds no adapter: it lacks adapter_config.json"),
+        (remove_tensors, FileNotFoundError, r"it lacks adapter_model.safetensors"),
+        (truncate, ValueError, r"adapter_model.safetensors` is damaged or no safetensors file"),
+        (garble, ValueError, r"is damaged or no safetensors file"),
+        (drop_one, ValueError, r"lacks `roberta.encoder.layer.0.attention.self.query.lora_B`"),
+        (
+            reshape_one,
+            ValueError,
+            r"does not fit `roberta.encoder.layer.1.attention.self.query` \(all\).*found A \(3, 23\)",
+        ),
+        (add_foreign, ValueError, r"holds `base_model.model.x.lora_magnitude_vector`, which is neither"),
+        (add_layer, ValueError, r"adapts `extra`, which is not adapted in the model"),
+        (no_factors, ValueError, r"holds no LoRA factors"),
+    ],
+)
+@pytest.mark.parametrize("is_adapted", [False, True])
+def test_damaged_directories_are_named_and_change_nothing(damage, error, message, is_adapted, tmp_path):
+    save_adapters(adapted("roberta"), tmp_path)
+    damage(tmp_path)
+    model = adapted("roberta") if is_adapted else hf_model("roberta")
+    before = copy.deepcopy(model.state_dict())
+    grads = {n: p.requires_grad for n, p in model.named_parameters()}
+    with pytest.raises(error, match=message):
+        load_adapters(model, tmp_path)
+    assert unchanged(model, before)
+    assert {n: p.requires_grad for n, p in model.named_parameters()} == grads
+
+
+def test_another_head_is_refused(tmp_path):
+    save_adapters(adapted("timm"), tmp_path)
+    other = tiny_vit(num_classes=7)
+    with pytest.raises(ValueError, match=r"holds `head.bias` \(5,\), the model has \(7,\)"):
+        load_adapters(other, tmp_path)
+
+
+def test_peft_features_beyond_plain_lora_are_refused(tmp_path):
+    config = peft.LoraConfig(r=2, target_modules=["query"], use_dora=True)
+    peft.get_peft_model(hf_model("roberta"), config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"lora_magnitude_vector|uses `use_dora`"):
+        load_adapters(hf_model("roberta"), tmp_path)
+
+
+def test_a_model_without_adapters_can_not_be_saved(tmp_path):
+    with pytest.raises(RuntimeError, match="no adapters to save"):
+        save_adapters(hf_model("roberta"), tmp_path / "new")
+    model = adapted("roberta")
+    merge_adapters(model)
+    with pytest.raises(RuntimeError, match="merged ones must be unmerged"):
+        save_adapters(model, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_failed_save_leaves_the_old_files_whole(tmp_path, monkeypatch):
+    save_adapters(adapted("roberta"), tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    monkeypatch.setattr("asym_lightning.adapters.files.save.json.dumps", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_adapters(adapted("roberta", rank=2), tmp_path)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

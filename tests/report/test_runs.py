@@ -1,0 +1,81 @@
+import math
+
+import pytest
+
+from asym_lightning.report.runs import read_curve, read_runs
+
+
+def test_reads_a_run_of_a_sweep(write_run, tmp_path):
+    write_run(seed=3, test=0.9)
+    found = read_runs([tmp_path])
+    (run,) = found.runs
+    assert (run.task, run.arm, run.learning_rate, run.seed) == ("digits", "b_only", 0.01, 3)
+    assert (run.metric, run.mode, run.validation, run.test) == ("accuracy", "max", pytest.approx(0.89), 0.9)
+    assert read_curve(run, "val/accuracy") == [(9, 0.5), (19, 0.7)]
+    assert read_curve(run, "val/f1") == []
+    assert not found.notes
+
+
+def test_a_plain_fit_is_named_by_its_config(write_run, tmp_path):
+    write_run(outcome=False, seed=4)
+    (run,) = read_runs([tmp_path]).runs
+    assert (run.task, run.arm, run.seed, run.learning_rate) == ("Digits", "hB_zero_A_rand_r8", 4, 0.01)
+
+
+def test_runs_come_in_the_order_of_their_numbers(write_run, tmp_path):
+    for seed in (10, 9, 1):
+        write_run(seed=seed)
+    assert [run.seed for run in read_runs([tmp_path]).runs] == [1, 9, 10]
+
+
+@pytest.mark.parametrize(
+    ("bad", "note"),
+    [
+        ({"record": False}, "is incomplete and is left out: it lacks record.json"),
+        ({"status": "failed"}, "failed and is left out: `rank` is too large."),
+        ({"test": math.nan}, "diverged"),
+        ({"test": None, "validation": 0.5}, "has no test/accuracy and is left out"),
+    ],
+)
+def test_a_run_that_cannot_be_used_is_noted(write_run, tmp_path, bad, note):
+    write_run(seed=0)
+    write_run(seed=1, **bad)
+    found = read_runs([tmp_path])
+    assert [run.seed for run in found.runs] == [0]
+    (said,) = found.notes
+    assert note in said
+    assert "seed_1" in said
+
+
+def test_a_repeated_seed_is_left_out(write_run, tmp_path):
+    write_run(seed=0, test=0.8)
+    write_run(seed=0, test=0.9, name="digits/copy")
+    found = read_runs([tmp_path])
+    assert len(found.runs) == 1
+    assert "repeats seed 0 of" in found.notes[0]
+
+
+def test_a_directory_named_twice_counts_once(write_run, tmp_path):
+    directory = write_run()
+    assert len(read_runs([tmp_path, directory]).runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "note"),
+    [
+        ({"backbone": "vit_small"}, "model.init_args.backbone vit_small instead of vit_digits"),
+        ({"rank": 16}, "model.init_args.adapter.rank 16 instead of 8"),
+    ],
+)
+def test_runs_of_other_settings_are_not_averaged(write_run, tmp_path, other, note):
+    for seed in (0, 1):
+        write_run(seed=seed)
+    write_run(seed=2, **other)
+    found = read_runs([tmp_path])
+    assert [run.seed for run in found.runs] == [0, 1]
+    assert note in found.notes[0]
+
+
+def test_a_directory_that_does_not_exist_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no directory"):
+        read_runs([tmp_path / "missing"])

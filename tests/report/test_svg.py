@@ -1,0 +1,45 @@
+import math
+from xml.etree import ElementTree
+
+import pytest
+
+from asym_lightning.report.svg import COLOURS, DASHES, Axis, Series, bar_chart, heat_map, line_chart, scatter_chart
+
+SERIES = [Series(f"arm {i} <&>", [10, 100, 1000], [0.1 * i, 0.5, math.nan], [0.01, math.nan, 0.0]) for i in range(10)]
+CHARTS = {
+    "lines": line_chart("a <title>", SERIES, Axis("x", is_log=True), Axis("y"), chance=0.1),
+    "flat": line_chart("flat", [Series("a", [1, 2], [0.5, 0.5])], Axis("x"), Axis("y")),
+    "point": scatter_chart("one", [Series("a", [5], [3])], Axis("x", is_log=True), Axis("y")),
+    "nothing": line_chart("empty", [Series("a", [], [])], Axis("x"), Axis("y")),
+    "bars": bar_chart("bars", ["a", "b"], [1.5, math.nan]),
+    "heat": heat_map("heat", [f"layer {i}" for i in range(40)], [1, 2, 3], [[0.0, 1.0, math.nan]] * 40, "step"),
+}
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_charts_are_well_formed_and_have_no_stray_numbers(name):
+    root = ElementTree.fromstring(CHARTS[name])
+    assert root.get("aria-label")
+    assert "nan" not in CHARTS[name].replace("nan\n", "").lower().split("<text")[0]
+    for element in root.iter():
+        for attribute in ("x", "y", "cx", "cy", "width", "height"):
+            value = element.get(attribute)
+            assert value is None or value == "100%" or math.isfinite(float(value))
+
+
+def luminance(colour):
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_series_are_told_apart_without_colour():
+    assert len(set(DASHES)) == len(DASHES) == len(COLOURS)
+    assert all(luminance(colour) < 0.55 for colour in COLOURS)  # dark enough on white
+
+
+def test_a_style_goes_with_its_series():
+    both = line_chart("t", [Series("a", [0, 1], [0, 1]), Series("b", [0, 1], [0, 1])], Axis("x"), Axis("y"))
+    alone = line_chart("t", [Series("b", [0, 1], [0, 1], style=1)], Axis("x"), Axis("y"))
+    assert COLOURS[1] in both
+    assert COLOURS[1] in alone
+    assert COLOURS[0] not in alone
