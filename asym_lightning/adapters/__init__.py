@@ -13,6 +13,8 @@ from asym_lightning.adapters.files.checkpoint import (
 )
 from asym_lightning.adapters.files.load import load_adapters
 from asym_lightning.adapters.files.save import save_adapters
+from asym_lightning.adapters.init.rule import Draw, InitRule, register_init
+from asym_lightning.adapters.init.statistics import CalibrationStatistics
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
@@ -31,7 +33,10 @@ from asym_lightning.adapters.surgery.report import InjectionReport
 __all__ = [
     "AdaptedLayer",
     "AdapterConfig",
+    "CalibrationStatistics",
+    "Draw",
     "Factor",
+    "InitRule",
     "InjectionReport",
     "LowRankAdapter",
     "QuantizedPart",
@@ -52,6 +57,7 @@ __all__ = [
     "merge_adapters",
     "num_weights",
     "quantize_backbone",
+    "register_init",
     "remove_adapters",
     "reset_adapters",
     "restore_checkpoint",

@@ -1,4 +1,4 @@
-"""Read adapter directories in PEFT's layout, of ours or of `peft`, full or compact; :mod:`.saving` has the format."""
+"""Read adapter directories in PEFT's layout, of ours or of `peft`, full or compact; :mod:`.save` has the format."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def load_adapters(model: nn.Module, directory: str | Path) -> None:
     was_adapted = bool(adapter_layers(model))
     if not was_adapted:
         trainable = {name: p.requires_grad for name, p in model.named_parameters()}
-        inject_adapters(model, saved.config)
+        inject_adapters(model, saved.config, draw=False)
     try:
         _assign(model, saved)
     except Exception:
@@ -93,10 +93,13 @@ def _read(directory: Path) -> _Saved:
         metadata = json.loads(header[METADATA_KEY])
     else:
         return _foreign(peft_config, config_path, factors, others)
+    try:
+        config = AdapterConfig(**metadata["config"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{directory}` was saved with a configuration that is not known here: {error}") from error
     return _Saved(
-        directory, AdapterConfig(**metadata["config"]), metadata["ranks"], metadata.get("checksums", {}),
-        kind == COMPACT_TYPE, factors, {}, others,
-    )  # fmt: skip
+        directory, config, metadata["ranks"], metadata.get("checksums", {}), kind == COMPACT_TYPE, factors, {}, others
+    )
 
 
 def _sort_keys(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

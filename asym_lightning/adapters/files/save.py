@@ -209,8 +209,9 @@ def _compact_form(
         for slice_name, adapter in layer.adapters.items():
             key = f"{name}.{slice_name}"
             A, tensors[f"{KEY_PREFIX}{key}.lora_B.weight"] = factors[name][slice_name]
-            # From a sharded weight singular vectors can't be drawn here alone.
-            is_redrawn = not (adapter.scheme.needs_weight and is_sharded(layer.weight))
+            rule = adapter.scheme.A.rule
+            # From a sharded weight no A can be drawn here alone.
+            is_redrawn = rule.is_redrawn and not (rule.needs_weight and is_sharded(layer.weight))
             if not adapter.factor_A.requires_grad and is_redrawn and torch.equal(A, redraw_A(layer, slice_name).to(A)):
                 checksums[key] = checksum(A)
             else:
