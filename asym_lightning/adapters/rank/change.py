@@ -28,19 +28,6 @@ from asym_lightning.adapters.rank.optimizer_state import change_coordinates, ope
 from asym_lightning.core.dtensor import edited, whole
 
 
-def singular_values(group: RankGroup) -> Tensor:
-    """(rank,) float64 on the CPU, descending: the singular values of the group's update ``s B A``.
-
-    >>> from asym_lightning.adapters import AdapterConfig, inject_adapters
-    >>> model = nn.Sequential(nn.Linear(4, 6))
-    >>> _ = inject_adapters(model, AdapterConfig(scheme="hB_he_A_rand", rank=2, targets=["0"]))
-    >>> dense = torch.linalg.svdvals(model[0].delta_weight().double())
-    >>> torch.allclose(singular_values(rank_groups(model)["0.all"]), dense[:2], rtol=1e-6)
-    True
-    """
-    return _decompose(group).S * group.adapters[0].scaling
-
-
 def set_rank(group: RankGroup, rank: int, optimizers: Sequence[Optimizer] = (), *, step: int = 0) -> None:
     """Grow or shrink a group to ``rank``; at its present rank it does nothing.
 
