@@ -1,0 +1,44 @@
+"""What calibration batches tell of one A, for rules that draw from data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class CalibrationStatistics:
+    """Second moments of what one A reads and of the gradients of the weight that it adapts.
+
+    >>> import torch
+    >>> x = torch.randn(20, 4)
+    >>> CalibrationStatistics(inputs=x.T @ x / 20).d_in
+    4
+
+    Args:
+        inputs: S (d_in, d_in), the mean of ``x x^T`` over the layer's inputs x, not centred. Of a convolution x is a
+            window, flattened as the kernel is.
+        gradients: (d_in, d_in), the sum over batches of ``G^T G``, with G (d_out, d_in) the loss's gradient by the rows
+            of the weight that are adapted. ``None`` means that no gradients were taken.
+
+    Raises:
+        ValueError: A matrix is not square, not of the other one's size, or holds NaN or infinity.
+    """
+
+    inputs: Tensor
+    gradients: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name, matrix in (("inputs", self.inputs), ("gradients", self.gradients)):
+            if matrix is None:
+                continue
+            if matrix.shape != (self.d_in, self.d_in):
+                raise ValueError(f"`{name}` must be {self.d_in} x {self.d_in}, got {tuple(matrix.shape)}.")
+            if not matrix.isfinite().all():
+                raise ValueError(f"`{name}` holds NaN or infinity.")
+
+    @property
+    def d_in(self) -> int:
+        """Number of inputs."""
+        return len(self.inputs)
