@@ -10,15 +10,17 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import secrets
 import shlex
 import shutil
 import subprocess
 import tempfile
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
+
+from asym_lightning.core.files import SUFFIX, remove_unfinished
 
 try:
     import fcntl
@@ -28,7 +30,6 @@ except ImportError:  # no POSIX: nothing is built there
 # Apple's compiler knows no OpenMP, and some know no native processor: fewer threads or narrower vectors will do.
 FLAGS = (("-march=native", "-fopenmp"), ("-march=native",), ())
 MAX_SECONDS = 120.0
-UNFINISHED = ".building-"
 # What tells apart two processors for which a compiler writes other code: in /proc/cpuinfo, on x86, ARM, POWER, RISC-V.
 _TRAITS = (
     "vendor_id", "cpu family", "model", "model name", "flags",
@@ -61,11 +62,13 @@ def shared_library(sources: Sequence[Path], directory: Path) -> Path:
     if found := _kept(key, directory):
         return found
     directory.mkdir(parents=True, exist_ok=True)
+    if not os.access(directory, os.W_OK):
+        raise PermissionError(f"`{directory}` can't be written to")
     with _alone_in(directory) as is_alone:
         if found := _kept(key, directory):  # another process has built it while this one waited
             return found
         if is_alone:
-            _remove_unfinished(directory)
+            remove_unfinished(directory)  # of a machine that lost its power: a build and its watcher ended at once
         return _build(key, command, sources, directory)
 
 
@@ -80,7 +83,7 @@ def _build(key: str, command: Sequence[str], sources: Sequence[Path], directory:
     for damaged in directory.glob(f"{key}-*.so"):
         damaged.unlink(missing_ok=True)
     for flags in FLAGS:
-        staging = directory / f"{UNFINISHED}{uuid.uuid4().hex}"
+        staging = directory / f".library.{secrets.token_hex(4)}{SUFFIX}"
         made = staging / "library.so"
         options = ["-O3", "-shared", "-fPIC", *flags, *units, "-o", str(made)]
         try:
@@ -130,12 +133,6 @@ def _alone_in(directory: Path) -> Iterator[bool]:
             yield True
     finally:
         os.close(descriptor)
-
-
-def _remove_unfinished(directory: Path) -> None:
-    """Take away what builds have left that ended together with their watchers, as on a machine that lost its power."""
-    for path in directory.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(path, ignore_errors=True)
 
 
 def _compiler() -> list[str]:

@@ -20,14 +20,12 @@ COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
 needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc to look for processes in")
 
-# Loaded by its path: a process need not import torch for it.
-PROGRAM = f"""
-import importlib.util, pathlib, sys
-spec = importlib.util.spec_from_file_location("build", {build.__file__!r})
-build = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(build)
+PROGRAM = """
+import pathlib, sys
+from asym_lightning.adapters.kernels.cpu.build import shared_library
+assert "torch" not in sys.modules  # or each kill below would take seconds to come to the point
 *sources, folder = map(pathlib.Path, sys.argv[1:])
-print(build.shared_library(sources, folder), flush=True)
+print(shared_library(sources, folder), flush=True)
 """
 # Starts a process of its own, as compilers do, and both write files where such things are written to.
 SLOW_COMPILER = """#!/bin/sh
@@ -90,7 +88,7 @@ def test_without_locks_each_process_builds_its_own_and_one_stays(source, compile
         raise OSError("No locks available")
 
     monkeypatch.setattr(build.fcntl, "flock", no_locks)
-    others = tmp_path / "kept" / ".building-by-another"
+    others = tmp_path / "kept" / ".library.another.saving"
     others.mkdir(parents=True)
     path = shared_library([source], tmp_path / "kept")
     assert seven(path) == 7
@@ -128,6 +126,15 @@ def test_a_damaged_library_is_built_anew(source, compiler, tmp_path, damage):
     assert num_calls(tmp_path) == 2
 
 
+def test_a_folder_to_read_from_alone_serves_what_it_has_and_takes_nothing_new(source, compiler, tmp_path, monkeypatch):
+    path = shared_library([source], tmp_path / "kept")
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may write anywhere
+    assert shared_library([source], tmp_path / "kept") == path
+    path.unlink()
+    with pytest.raises(PermissionError, match="kept` can't be written to"):
+        shared_library([source], tmp_path / "kept")
+
+
 def test_flags_that_a_compiler_refuses_are_left_out(source, compiler, tmp_path):
     compiler.write_text(compiler.read_text().replace("exec", 'case "$*" in *-fopenmp*) exit 1;; esac\nexec'))
     path = shared_library([source], tmp_path / "kept")
@@ -138,7 +145,7 @@ def test_flags_that_a_compiler_refuses_are_left_out(source, compiler, tmp_path):
 
 
 def test_the_next_build_takes_away_what_an_unfinished_one_left(source, compiler, tmp_path):
-    left = tmp_path / "kept" / ".building-0"
+    left = tmp_path / "kept" / ".library.0.saving"
     left.mkdir(parents=True)
     (left / "library.so").touch()
     path = shared_library([source], tmp_path / "kept")
