@@ -9,6 +9,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 
 from asym_lightning.adapters import adapter_layers
+from asym_lightning.core.private_names import uncompiled
 
 
 def named_backbone(module: nn.Module, name: str | None) -> nn.Module:
@@ -24,7 +25,7 @@ def named_backbone(module: nn.Module, name: str | None) -> nn.Module:
         near = difflib.get_close_matches(name or "", children, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, children)) or 'none'}."
         raise ValueError(f"`backbone` {name!r} is no submodule of {type(module).__name__}; {hint}") from error
-    return getattr(backbone, "_orig_mod", backbone)
+    return uncompiled(backbone)
 
 
 def refuse_fsdp1(trainer: Trainer) -> None:
