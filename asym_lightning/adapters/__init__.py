@@ -16,6 +16,7 @@ from asym_lightning.adapters.files.save import save_adapters
 from asym_lightning.adapters.init.rule import Draw, InitRule, register_init
 from asym_lightning.adapters.init.statistics import CalibrationStatistics
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
+from asym_lightning.adapters.layers.kinds.registry import register_kind
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.adapters.scheme import Factor, Scheme
@@ -58,6 +59,7 @@ __all__ = [
     "num_weights",
     "quantize_backbone",
     "register_init",
+    "register_kind",
     "remove_adapters",
     "reset_adapters",
     "restore_checkpoint",
