@@ -1,8 +1,9 @@
-"""The adapted ``nn.Conv2d``."""
+"""The adapted ``nn.Conv1d``, ``nn.Conv2d`` and ``nn.Conv3d``."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,17 +12,16 @@ from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.kinds.registry import register_kind
 
 
-@register_kind
-class AdaptedConv2d(AdaptedLayer, nn.Conv2d):
-    """A convolution whose kernel, seen as (d_out, channels * height * width), gets a low-rank update.
+class AdaptedConvolution(AdaptedLayer):
+    """A convolution whose kernel, seen as (d_out, channels * window), gets a low-rank update.
 
-    A is a convolution with ``rank`` output channels and the host's window, B one of size 1x1. Autograd's own
+    A is a convolution with ``rank`` output channels and the host's window, B one with a window of one. Autograd's own
     convolution keeps its input for the host's sake, so there is nothing for a special kernel to save.
     """
 
-    host = nn.Conv2d
     is_linear = False
     calls_adapters = False
+    convolve: ClassVar[Callable[..., Tensor]]
 
     @classmethod
     def refusal(cls, layer: Any) -> str | None:
@@ -34,22 +34,47 @@ class AdaptedConv2d(AdaptedLayer, nn.Conv2d):
         return super().refusal(layer)
 
     def weight_matrix(self) -> Tensor:
-        """(d_out, channels * height * width) view of the kernel."""
+        """(d_out, channels * window) view of the kernel."""
         return self.weight.flatten(1)
 
     def delta_weight(self) -> Tensor:
-        """(d_out, channels, height, width)."""
+        """(d_out, channels, *window)."""
         return self.adapters.delta_weight(self.weight.flatten(1)).view_as(self.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, height, width) to (batch, d_out, height', width')."""
-        out = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+    def forward(self: Any, x: Tensor) -> Tensor:
+        """(batch, channels, *size) to (batch, d_out, *size')."""
+        out = self.convolve(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
         (adapter,) = self.adapters.values()
         dropped = F.dropout(x, self.adapters.config.dropout, self.training)
-        A = adapter.factor_A.view(-1, *self.weight.shape[1:])
-        h = F.conv2d(dropped, A.to(x.dtype), None, self.stride, self.padding, self.dilation)
-        return out + adapter.scaling * F.conv2d(h, adapter.factor_B[..., None, None].to(h.dtype))
+        A, B = self.to_peft(adapter.factor_A, adapter.factor_B)
+        h = self.convolve(dropped, A.to(x.dtype), None, self.stride, self.padding, self.dilation)
+        return out + adapter.scaling * self.convolve(h, B.to(h.dtype))
 
     def to_peft(self, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
-        """Two kernels: (rank, channels, height, width) and (d_out, rank, 1, 1)."""
-        return A.view(-1, *self.weight.shape[1:]), B[..., None, None]
+        """Two kernels: (rank, channels, *window) and (d_out, rank, 1, ...)."""
+        window = self.weight.shape[2:]
+        return A.view(len(A), -1, *window), B.view(*B.shape, *[1] * len(window))
+
+
+@register_kind
+class AdaptedConv1d(AdaptedConvolution, nn.Conv1d):
+    """An adapted ``nn.Conv1d``."""
+
+    host = nn.Conv1d
+    convolve = staticmethod(F.conv1d)
+
+
+@register_kind
+class AdaptedConv2d(AdaptedConvolution, nn.Conv2d):
+    """An adapted ``nn.Conv2d``."""
+
+    host = nn.Conv2d
+    convolve = staticmethod(F.conv2d)
+
+
+@register_kind
+class AdaptedConv3d(AdaptedConvolution, nn.Conv3d):
+    """An adapted ``nn.Conv3d``."""
+
+    host = nn.Conv3d
+    convolve = staticmethod(F.conv3d)

@@ -1,17 +1,31 @@
-"""Convolutions against the dense kernel ``W + s B A``."""
+"""Convolutions against the dense kernel ``W + s B A``, and `peft`'s reading and writing of them."""
 
+import copy
+
+import peft
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters
+from asym_lightning.adapters import (
+    AdapterConfig,
+    adapter_layers,
+    inject_adapters,
+    load_adapters,
+    merge_adapters,
+    remove_adapters,
+    save_adapters,
+    unmerge_adapters,
+)
 from asym_lightning.sharding import AdapterWrapPolicy
 from tests.adapters.models import perturb
 
 # class -> (function, input, options)
 CONVOLUTIONS = {
+    nn.Conv1d: (F.conv1d, (2, 3, 20), {"kernel_size": 4, "stride": 3, "padding": 2, "dilation": 2}),
     nn.Conv2d: (F.conv2d, (2, 3, 8, 9), {"kernel_size": (3, 2), "stride": 2, "padding": (1, 0), "dilation": (1, 2)}),
+    nn.Conv3d: (F.conv3d, (2, 3, 5, 6, 7), {"kernel_size": (1, 2, 3), "stride": (1, 2, 1), "padding": (0, 1, 2)}),
 }
 
 
@@ -57,6 +71,44 @@ def test_dropout_is_of_the_adapters_input_alone_and_in_training_alone():
         update = convolve(dropped, model[0].delta_weight(), None, *geometry)
         torch.testing.assert_close(out, base + update, rtol=1e-4, atol=1e-5)
         assert torch.equal(model.eval()(x), model(x))
+
+
+def test_merging_gives_the_dense_kernel_and_can_be_undone_to_the_bit(case):
+    model, x, _ = case
+    out, state = model(x), copy.deepcopy(model.state_dict())
+    host = model[0].adapters.host_class
+    merge_adapters(model)
+    assert type(model[0]) is host and list(model.state_dict()) == ["0.weight", "0.bias"]
+    torch.testing.assert_close(model(x), out)
+    unmerge_adapters(model)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    remove_adapters(model)
+    assert type(model[0]) is host
+    assert torch.equal(model[0].weight, state["0.weight"])
+
+
+def plain(cls):
+    """A model with such a convolution. `peft` forgets the dilation, so there is none."""
+    _, shape, options = CONVOLUTIONS[cls]
+    torch.manual_seed(0)
+    return nn.Sequential(cls(3, 6, **{**options, "dilation": 1}), nn.Flatten(), nn.LazyLinear(4)), torch.randn(shape)
+
+
+@pytest.mark.parametrize("cls", CONVOLUTIONS, ids=lambda cls: cls.__name__)
+def test_peft_reads_our_files_and_we_read_its(cls, tmp_path):
+    model, x = plain(cls)
+    model(x)
+    bare = copy.deepcopy(model)
+    inject_adapters(model, AdapterConfig(rank=3, alpha=5, targets=["0"]))
+    perturb(model)
+    save_adapters(model, tmp_path / "ours")
+    theirs = peft.PeftModel.from_pretrained(copy.deepcopy(bare), tmp_path / "ours").eval()
+    torch.testing.assert_close(theirs(x), model.eval()(x), rtol=1e-5, atol=1e-5)
+    theirs = peft.get_peft_model(copy.deepcopy(bare), peft.LoraConfig(r=2, lora_alpha=7, target_modules=["0"])).eval()
+    perturb(theirs)
+    theirs.save_pretrained(tmp_path / "theirs")
+    load_adapters(bare, tmp_path / "theirs")
+    torch.testing.assert_close(bare.eval()(x), theirs(x), rtol=1e-5, atol=1e-5)
 
 
 def test_groups_and_other_padding_are_refused():
