@@ -10,7 +10,7 @@ from statistics import fmean
 
 from torch import Tensor
 
-from asym_lightning.adapters.files.directory import Factors
+from asym_lightning.adapters.files.factors import Factors
 from asym_lightning.analysis.similarity import cca_similarity, chance_similarity, column_basis
 
 

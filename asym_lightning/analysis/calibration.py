@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from asym_lightning.adapters import adapter_layers
-from asym_lightning.adapters.init.random import layer_generator
+from asym_lightning.adapters.init.generator import layer_generator
 from asym_lightning.adapters.init.statistics import CalibrationStatistics
 from asym_lightning.adapters.rows import Rows
 from asym_lightning.analysis.observed_layers import observed_layers

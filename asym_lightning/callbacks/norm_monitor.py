@@ -14,10 +14,10 @@ from torch.optim import Optimizer
 from asym_lightning.adapters import LowRankAdapter, adapter_layers, adapters_by_name
 from asym_lightning.analysis.spectrum import (
     Factors,
+    adapter_spectra,
     effective_rank,
     factors,
     orthonormal_A,
-    singular_values,
     stable_rank,
     to_cpu,
     update_changes,
@@ -162,7 +162,7 @@ class BNormMonitor(Callback):
     @torch.no_grad()
     def _measure(self) -> tuple[dict[str, dict[str, float]], dict[str, list[float]]]:
         adapters = self._adapters
-        on_device = singular_values(adapters, self._orthonormal)
+        on_device = adapter_spectra(adapters, self._orthonormal)
         changes = update_changes(adapters, self._before)
         vectors: list[Tensor] = []
         for name, adapter in adapters.items():

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from asym_lightning.adapters.files.directory import read_factors, singular_values
+from asym_lightning.adapters.files.factors import read_factors
+from asym_lightning.core.tall_matrices import Columns, singular_values
 from asym_lightning.report.charts import Figure
 from asym_lightning.report.monitor import MonitorRow, read_monitor
 from asym_lightning.report.runs import Run
@@ -38,8 +39,10 @@ def _spectrum(arm: str, runs: Sequence[Run], style: int) -> Series | None:
         if not (run.directory / "adapter").is_dir():
             return None
         for factors in read_factors(run.directory).values():
-            values = singular_values(factors)
-            if values is not None and values[0] > 0:
+            if factors.A is None:
+                continue
+            values = singular_values(Columns.of(factors.B), Columns.of(factors.A.T))
+            if values[0] > 0:
                 shares.append(values / values[0])
     if not shares:
         return None

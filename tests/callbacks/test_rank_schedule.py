@@ -13,7 +13,6 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, load_adapters, save_adapters
-from asym_lightning.adapters.rank.change import singular_values
 from asym_lightning.adapters.rank.groups import rank_groups
 from asym_lightning.adapters.rank.policies import Moment
 from asym_lightning.callbacks import Budget, Energy, FreezeA, GrowOnStall, Milestones, RankPolicy, RankScheduler
@@ -88,7 +87,7 @@ def test_energy_keeps_the_share_of_every_update_and_no_more_rank_than_that_takes
     class Before(Callback):
         def on_before_zero_grad(self, trainer, pl_module, optimizer) -> None:
             if trainer.global_step == 4:  # grown spectra, one step before they are cut
-                spectra.update({n: singular_values(g) for n, g in rank_groups(pl_module.net).items()})
+                spectra.update({n: g.singular_values for n, g in rank_groups(pl_module.net).items()})
 
     module, seen = fit(tmp_path, Energy(0.9, every_n_steps=4), Before(), adapter={"rank": 6}, max_epochs=1)
     assert seen[:3] == [(6, 6)] * 3

@@ -1,4 +1,4 @@
-"""Write adapter directories in PEFT's layout: ``adapter_config.json`` and ``adapter_model.safetensors``.
+"""Write adapter directories in PEFT's layout, see :mod:`.directory`.
 
 What is written here `peft` reads. Two things PEFT's layout has no word for:
 
@@ -14,20 +14,23 @@ an A.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
+from asym_lightning.adapters.files.directory import (
+    COMPACT_TYPE,
+    KEY_PREFIX,
+    METADATA_KEY,
+    AdapterContents,
+    write_directory,
+)
 from asym_lightning.adapters.files.redraw import checksum, redraw_A
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.conv2d import AdaptedConv2d
@@ -35,10 +38,6 @@ from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_na
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.dtensor import any_sharded, is_sharded, whole_state_dict
 
-CONFIG_FILE, TENSOR_FILE = "adapter_config.json", "adapter_model.safetensors"
-COMPACT_TYPE = "ASYM_LIGHTNING_COMPACT"
-METADATA_KEY = "asym_lightning"
-KEY_PREFIX = "base_model.model."
 Factors = dict[str, tuple[Tensor, Tensor]]
 
 
@@ -67,21 +66,7 @@ def save_adapters(
     contents = adapter_contents(model, include_frozen=include_frozen, state=state)
     if contents is not None:
         tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in contents.tensors.items()}
-        _write(Path(directory), contents._replace(tensors=tensors))
-
-
-class AdapterContents(NamedTuple):
-    """What an adapter directory holds.
-
-    Attributes:
-        tensors: By their names in the tensor file.
-        header: Texts in the tensor file's header.
-        config: The config file.
-    """
-
-    tensors: dict[str, Tensor]
-    header: dict[str, str]
-    config: dict[str, Any]
+        write_directory(Path(directory), contents._replace(tensors=tensors))
 
 
 def adapter_contents(
@@ -209,8 +194,9 @@ def _compact_form(
         for slice_name, adapter in layer.adapters.items():
             key = f"{name}.{slice_name}"
             A, tensors[f"{KEY_PREFIX}{key}.lora_B.weight"] = factors[name][slice_name]
-            # From a sharded weight singular vectors can't be drawn here alone.
-            is_redrawn = not (adapter.scheme.needs_weight and is_sharded(layer.weight))
+            rule = adapter.scheme.A.rule
+            # From a sharded weight no A can be drawn here alone.
+            is_redrawn = rule.is_redrawn and not (rule.needs_weight and is_sharded(layer.weight))
             if not adapter.factor_A.requires_grad and is_redrawn and torch.equal(A, redraw_A(layer, slice_name).to(A)):
                 checksums[key] = checksum(A)
             else:
@@ -236,15 +222,3 @@ def _task_type(model: nn.Module) -> str | None:
         if type(model).__name__.endswith(suffix):
             return task
     return None
-
-
-def _write(directory: Path, contents: AdapterContents) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".saving-", dir=directory))
-    try:
-        save_file(contents.tensors, staging / TENSOR_FILE, metadata=contents.header)
-        (staging / CONFIG_FILE).write_text(json.dumps(contents.config, indent=2) + "\n")
-        for name in (TENSOR_FILE, CONFIG_FILE):
-            os.replace(staging / name, directory / name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from asym_lightning.adapters.layers.lookup import adapter_layers
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.core.dtensor import whole
+from asym_lightning.core.tall_matrices import Columns, singular_values
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class RankGroup:
         first = self.adapters[0]
         Bs = [whole(a.factor_B)[:, : self.rank].to("cpu", torch.float64) for a in self.adapters]
         return torch.cat([a.scaling / first.scaling * B for a, B in zip(self.adapters, Bs, strict=True)])
+
+    @property
+    def singular_values(self) -> Tensor:
+        """(rank,) float64 on the CPU, descending: the singular values of the group's update ``s B A``."""
+        return self.adapters[0].scaling * singular_values(Columns(self.B), Columns(self.A.T))
 
     @property
     def frozen_is_B(self) -> bool:
