@@ -44,3 +44,13 @@ class CalibrationStatistics:
     def d_in(self) -> int:
         """Number of inputs."""
         return len(self.inputs)
+
+    def weight_gradients(self) -> Tensor:
+        """The gradients' rows.
+
+        Raises:
+            ValueError: None were taken.
+        """
+        if self.gradients is None:
+            raise ValueError("these statistics are of inputs alone, and the init rule draws from gradients too.")
+        return self.gradients

@@ -11,6 +11,9 @@ import math
 import torch
 from torch import Tensor
 
+from asym_lightning.adapters.init.rand import orthonormal_rows
+from asym_lightning.adapters.init.rule import Draw
+
 # The dense decomposition of a matrix with this short side takes a quarter of a second.
 _LARGEST_DENSE = 1024
 _NUM_POWER_ITERATIONS = 8
@@ -59,6 +62,14 @@ def damped_root(inputs: Tensor, damping: float) -> Tensor:
 def orthonormalized(rows: Tensor) -> Tensor:
     """Orthonormal rows of which the first k span what the first k given ones span, for every k."""
     return _signed(torch.linalg.qr(rows.T).Q.T)
+
+
+def completed(rows: Tensor, draw: Draw) -> Tensor:
+    """As many orthonormal rows as were asked for: random ones beside the given ones where these are fewer."""
+    missing = draw.rank - len(rows)
+    if not missing:
+        return rows
+    return torch.cat([rows, orthonormal_rows(missing, draw.dim, draw.generator, beside=rows)])
 
 
 def leading_directions(matrix: Tensor, rank: int) -> Tensor:
