@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asym_lightning.adapters.init.rule import Draw, InitRule, register_init
     from asym_lightning.adapters.init.statistics import CalibrationStatistics
     from asym_lightning.adapters.layers.adapted import AdaptedLayer
+    from asym_lightning.adapters.layers.kinds.registry import register_kind
     from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
     from asym_lightning.adapters.layers.low_rank import LowRankAdapter
     from asym_lightning.adapters.scheme import Factor, Scheme
@@ -70,6 +71,7 @@ __all__ = [
     "num_weights",
     "quantize_backbone",
     "register_init",
+    "register_kind",
     "remove_adapters",
     "reset_adapters",
     "restore_checkpoint",
