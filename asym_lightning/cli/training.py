@@ -21,9 +21,8 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities import rank_zero_only
 
 import asym_lightning
-import asym_lightning.data
-import asym_lightning.modules
 from asym_lightning.adapters import AdapterConfig, adapter_layers, num_weights, save_adapters, trainable_parameters
+from asym_lightning.callbacks import *  # noqa: F403
 from asym_lightning.callbacks import RunRecord
 from asym_lightning.cli.commands import COMMANDS
 from asym_lightning.cli.devices import check_devices
@@ -31,6 +30,8 @@ from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.null_options import check_nulls
 from asym_lightning.cli.short_config import SHORT_CONFIG
 from asym_lightning.core.dtensor import any_sharded
+from asym_lightning.data import *  # noqa: F403
+from asym_lightning.modules import *  # noqa: F403  (so that classes are known by their bare names)
 
 DESCRIPTION = f"""Fine-tune timm and Hugging Face backbones with low-rank adapters whose A is random and frozen.
 Example: lightning fit --config configs/quickstart.yaml --config configs/adapters/lora_r8.yaml

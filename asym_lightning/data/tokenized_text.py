@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Subset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
+from asym_lightning.core.cache import user_cache_dir
 from asym_lightning.data.length_bucketing import LengthBucketSampler, LongestFirstSampler
 from asym_lightning.data.padding import PadBatch
 from asym_lightning.data.text_source import TextSource
@@ -80,7 +80,7 @@ class TokenizedTextDataModule(LightningDataModule, ABC):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else user_cache_dir()
         self.seed = seed
         self.num_train = num_train
         self.rows: dict[str, TokenizedRows] = {}
@@ -316,11 +316,6 @@ def longest_of_model(source: str) -> int | None:
     if config.model_type in POSITIONS_AFTER_PADDING:
         return positions - (config.pad_token_id or 0) - 1
     return positions
-
-
-def default_cache_dir() -> Path:
-    """Folder of tokenised rows: `asym-lightning` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asym-lightning"
 
 
 def as_texts(values: Iterable[Any], table: TextTable) -> list[str]:

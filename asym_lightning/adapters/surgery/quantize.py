@@ -7,7 +7,6 @@ in the dtype of their input: an adapter trains on, and merges into, exactly that
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from math import prod
@@ -21,6 +20,7 @@ from asym_lightning.adapters.layers.kinds.registry import kind_of
 from asym_lightning.adapters.targets.bypasses import open_bypasses
 from asym_lightning.adapters.targets.find import output_layers
 from asym_lightning.adapters.targets.patterns import is_within
+from asym_lightning.core.extras import check_installed
 
 if TYPE_CHECKING:
     from asym_lightning.adapters.layers.quantized import QuantizedLinear
@@ -73,10 +73,7 @@ def check_quantization(quantization: str) -> None:
     """
     if quantization not in QUANTIZATIONS:
         raise ValueError(f"`quantization` {quantization!r} is unknown; valid are {', '.join(QUANTIZATIONS)}.")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModuleNotFoundError(
-            f"`quantization: {quantization}` needs bitsandbytes: pip install 'asym-lightning[quantized]'."
-        )
+    check_installed("bitsandbytes", f"quantization: {quantization}")
 
 
 def quantize_backbone(model: nn.Module, quantization: str, heads: Sequence[str] = ()) -> QuantizedPart:

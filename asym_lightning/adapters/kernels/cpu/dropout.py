@@ -13,6 +13,7 @@ from torch import Tensor
 from asym_lightning.adapters.kernels.cpu.library import c_library
 from asym_lightning.adapters.kernels.cpu.narrow_products import MAX_DOT_RANK, dot
 
+NAME = "C"
 LONGEST = 512
 # Up to this rank the product back is faster here than torch's and then the drops, on two cores with AVX-512.
 MAX_BACK_RANK = 64
