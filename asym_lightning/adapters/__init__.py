@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         quantize_backbone,
     )
     from asym_lightning.adapters.surgery.report import InjectionReport
+    from asym_lightning.adapters.targets.families.family import Family, register_family
 else:
     __getattr__, __dir__ = lazy_imports(__name__)
 
@@ -49,6 +50,7 @@ __all__ = [
     "CalibrationStatistics",
     "Draw",
     "Factor",
+    "Family",
     "InitRule",
     "InjectionReport",
     "LowRankAdapter",
@@ -70,6 +72,7 @@ __all__ = [
     "merge_adapters",
     "num_weights",
     "quantize_backbone",
+    "register_family",
     "register_init",
     "register_kind",
     "remove_adapters",

@@ -12,7 +12,7 @@ from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.kinds.registry import host_kind, host_names, kind_of
 from asym_lightning.adapters.rows import Rows
-from asym_lightning.adapters.targets.families import GENERIC_FAMILY, ROLES, Family, family_of
+from asym_lightning.adapters.targets.families.family import GENERIC, Family, family_of, known_roles
 from asym_lightning.adapters.targets.messages import nearest, suffixes
 from asym_lightning.adapters.targets.patterns import is_within, matches, matching
 from asym_lightning.core.messages import listed
@@ -53,7 +53,7 @@ def find_targets(model: nn.Module, config: AdapterConfig, heads: Iterable[str] =
     outputs = output_layers(model)
     found: dict[str, dict[str, tuple[Rows, str]]] = {}
     for token in config.targets:
-        is_pattern = token not in (*ROLES, ALL_LINEAR)
+        is_pattern = token not in (*known_roles(), ALL_LINEAR)
         names = matching(token, candidates) if is_pattern else candidates
         hits = {
             name: slices
@@ -86,14 +86,14 @@ def _slices(
     d_out, _ = kind.shape_of(layer)
     whole = Rows(0, d_out)
     role = next((r for r, suffixes in family.roles.items() if any(matches(name, s) for s in suffixes)), "")
-    if token not in (*ROLES, ALL_LINEAR):
+    if token not in (*known_roles(), ALL_LINEAR):
         return {WHOLE: (whole, role)}
     if token == ALL_LINEAR and (is_output or not kind.is_linear):
         return {}
     fused = kind.slices_of(layer)
     if fused is None and (layout := next((f for suffix, f in family.fused.items() if matches(name, suffix)), None)):
         fused = layout(d_out, model_config)
-    if token in ROLES:
+    if token in known_roles():
         if fused is not None:
             return {token: (fused[token], token)} if token in fused else {}
         return {WHOLE: (whole, token)} if role == token else {}
@@ -127,8 +127,8 @@ def _target(name: str, layer: nn.Module, slices: dict[str, tuple[Rows, str]]) ->
 
 def _families(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[Family, Any]]:
     """For each layer the family of its nearest announcing ancestor, and that ancestor's config."""
-    announced = {n: (f[0], getattr(m, "config", None)) for n, m in model.named_modules() if (f := family_of(m))}
-    default = announced.get("", (GENERIC_FAMILY[0], getattr(model, "config", None)))
+    announced = {n: (f, getattr(m, "config", None)) for n, m in model.named_modules() if (f := family_of(m))}
+    default = announced.get("", (GENERIC, getattr(model, "config", None)))
     result = {}
     for name in names:
         parents = name.split(".")[:-1]
@@ -172,8 +172,9 @@ def _no_match(
     dropped = [name for name in layers if name not in candidates and matches(name, token)]
     if dropped:
         return f"`targets` entry {token!r} matches only layers that are heads or excluded: {listed(dropped, 8)}."
-    if token not in ROLES:
-        return f"`targets` entry {token!r} matches no layer{nearest(token, [*ROLES, ALL_LINEAR, *suffixes(layers)])}."
+    if token not in known_roles():
+        known = [*known_roles(), ALL_LINEAR, *suffixes(layers)]
+        return f"`targets` entry {token!r} matches no layer{nearest(token, known)}."
     message = f"`targets` entry {token!r} matches no layer of {type(model).__name__}"
     if any(isinstance(m, nn.MultiheadAttention) for m in model.modules()) and token in "qkvo":
         return (
@@ -182,7 +183,7 @@ def _no_match(
         )
     played = [
         role
-        for role in ROLES
+        for role in known_roles()
         if any(_slices(role, name, layer, *families[name], is_output=False) for name, layer in candidates.items())
     ]
     roles = f"the roles {', '.join(played)}" if played else "no role that is known for it"
