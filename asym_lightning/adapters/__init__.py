@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from asym_lightning.adapters.init.rule import Draw, InitRule, register_init
     from asym_lightning.adapters.init.statistics import CalibrationStatistics
     from asym_lightning.adapters.layers.adapted import AdaptedLayer
+    from asym_lightning.adapters.layers.kinds.registry import register_kind
     from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
     from asym_lightning.adapters.layers.low_rank import LowRankAdapter
     from asym_lightning.adapters.scheme import Factor, Scheme
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         quantize_backbone,
     )
     from asym_lightning.adapters.surgery.report import InjectionReport
+    from asym_lightning.adapters.targets.families.family import Family, register_family
 else:
     __getattr__, __dir__ = lazy_imports(__name__)
 
@@ -48,6 +50,7 @@ __all__ = [
     "CalibrationStatistics",
     "Draw",
     "Factor",
+    "Family",
     "InitRule",
     "InjectionReport",
     "LowRankAdapter",
@@ -69,7 +72,9 @@ __all__ = [
     "merge_adapters",
     "num_weights",
     "quantize_backbone",
+    "register_family",
     "register_init",
+    "register_kind",
     "remove_adapters",
     "reset_adapters",
     "restore_checkpoint",

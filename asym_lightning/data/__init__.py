@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from asym_lightning.data.domainbed import DomainBedDataModule
     from asym_lightning.data.glue import GLUEDataModule
     from asym_lightning.data.image_folder import ImageFolderDataModule
+    from asym_lightning.data.loader_options import LoaderOptions
     from asym_lightning.data.mmlu import MMLUDataModule
     from asym_lightning.data.summarization import SummarizationDataModule
     from asym_lightning.data.text_files import TextFilesDataModule
@@ -22,6 +23,7 @@ __all__ = [
     "DomainBedDataModule",
     "GLUEDataModule",
     "ImageFolderDataModule",
+    "LoaderOptions",
     "MMLUDataModule",
     "SummarizationDataModule",
     "TextFilesDataModule",

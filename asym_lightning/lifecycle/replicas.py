@@ -23,9 +23,9 @@ def check_replicas(module: nn.Module) -> None:
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return
     adapters = {
-        id(factor): f"factor {letter} of `{name}`"
+        id(parameter): f"{factor.replace('_', ' ')} of `{name}`"
         for name, adapter in adapters_by_name(module).items()
-        for letter, factor in (("A", adapter.factor_A), ("B", adapter.factor_B))
+        for factor, parameter in adapter.named_parameters()
     }
     # Weights that are a class of their own, quantised say, may have no bits to read.
     frozen = [(n, p) for n, p in module.named_parameters() if not p.requires_grad and type(p) is nn.Parameter]

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from rouge_score.rouge_scorer import RougeScorer
 
 from asym_lightning.adapters import AdapterConfig, adapter_layers
-from asym_lightning.data.summarization import SummarizationDataModule
+from asym_lightning.data import LoaderOptions, SummarizationDataModule
 from asym_lightning.modules import Summarizer
 from asym_lightning.modules.decoding import Decoding
 from tests.adapters.models import perturb
@@ -34,7 +34,7 @@ def data(tmp_path, tokenizer) -> SummarizationDataModule:
     records = [{"document": d, "summary": s} for d, s in zip(DOCUMENTS, SUMMARIES, strict=True)]
     file = write_jsonl(tmp_path / "pairs.jsonl", records)
     return SummarizationDataModule(
-        train=file, val=file, test=file, tokenizer=tokenizer, batch_size=2, eval_batch_size=2, cache_dir=tmp_path
+        train=file, val=file, test=file, tokenizer=tokenizer, loader=LoaderOptions(2, 2), cache_dir=tmp_path
     )
 
 

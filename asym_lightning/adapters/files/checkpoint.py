@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.kernels import dropout
-from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
+from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name, factors_by_name
 from asym_lightning.adapters.surgery.quantize import QuantizedPart, quantized_state_names
 from asym_lightning.core.dtensor import first_numbers, is_sharded, plain_name, sharded_like
 from asym_lightning.core.messages import listed
@@ -89,10 +89,7 @@ def adapter_state_dict(model: nn.Module) -> dict[str, Tensor]:
     ['0.adapters.all.factor_A', '0.adapters.all.factor_B']
     """
     state = model.state_dict()
-    names = (f"{layer}.adapters.{s}.{f}" for layer, module in adapter_layers(model).items() for s in module.adapters
-             for f in ("factor_A", "factor_B"))  # fmt: skip
-    names = (name.removeprefix(".") for name in names)
-    return {name: _own_storage(state[name]) for name in names}
+    return {name: _own_storage(state[name]) for name in factors_by_name(model)}
 
 
 def trained_state_dict(module: nn.Module, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -196,7 +193,7 @@ def check_adapter_description(model: nn.Module, found: Mapping[str, Any]) -> Non
 
 def _frozen_names(module: nn.Module) -> set[str]:
     """Frozen parameters that are no adapter's, and the scales of quantised ones."""
-    factors = {id(p) for adapter in adapters_by_name(module).values() for p in adapter.parameters()}
+    factors = {id(p) for p in factors_by_name(module).values()}
     frozen = {
         plain_name(name)
         for name, p in module.named_parameters(remove_duplicate=False)

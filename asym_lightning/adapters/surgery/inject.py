@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.init.statistics import CalibrationStatistics
-from asym_lightning.adapters.layers.adapted import adapt_host, restore_host
 from asym_lightning.adapters.layers.lookup import adapter_layers
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.adapters.layers.slices import SliceAdapters
@@ -69,15 +68,17 @@ def inject_adapters(
     targets = find_targets(model, config, heads)
     refuse_bypasses(model, targets)
     # All is built, hence checked, before the first layer is touched.
-    built = [_build(target, config) for target in targets]
-    for target, adapters in zip(targets, built, strict=True):
-        if draw and not target.weight.is_meta:
-            adapters.reset_parameters(target.weight, statistics)
+    built = []
+    for target in targets:
+        weight = target.weight
+        built.append(_build(target, weight, config))
+        if draw and not weight.is_meta:
+            built[-1].reset_parameters(weight, statistics)
     _check_patterns_used(config, targets)
     freeze_backbone(model, heads)
     open_bypasses(model, [target.name for target in targets])
     for target, adapters in zip(targets, built, strict=True):
-        adapt_host(target.layer, target.adapted_class, adapters)
+        target.kind.adapt_host(target.layer, adapters)
     return InjectionReport.of(model, adapter_layers(model), heads)
 
 
@@ -103,16 +104,15 @@ def remove_adapters(model: nn.Module) -> None:
     """Take the adapters out: every layer has its class, keys and weight (to the bit) back. Parameters stay frozen."""
     unmerge_adapters(model)
     for layer in adapter_layers(model).values():
-        restore_host(layer)
+        layer.restore_host()
 
 
-def _build(target: Target, config: AdapterConfig) -> SliceAdapters:
-    if config.path in ("packed", "formed") and not target.adapted_class.has_dense_weight:
+def _build(target: Target, weight: Tensor, config: AdapterConfig) -> SliceAdapters:
+    if config.path in ("packed", "formed") and not target.kind.has_dense_weight:
         raise ValueError(
             f"Path {config.path!r} needs a dense weight, and that of `{target.name}` is quantised; use 'two_gemm' or "
             "'auto'."
         )
-    weight = target.weight
     d_in = weight.shape[1]
     # Low-precision weights get float32 factors: B starts at zero and its first steps would be lost in bfloat16.
     dtype = torch.float32 if weight.dtype.itemsize < 4 else weight.dtype
@@ -122,7 +122,7 @@ def _build(target: Target, config: AdapterConfig) -> SliceAdapters:
         key = f"{target.name}.{name}"
         rank, source = resolve_pattern(config.rank_pattern, target, name, config.rank)
         alpha, _ = resolve_pattern(config.alpha_pattern, target, name, config.alpha)
-        max_rank = max(rank, config.max_rank or rank)
+        max_rank = max(rank, config.max_rank or rank) if target.kind.can_change_rank else rank
         largest = min(rows.count, d_in)
         if max_rank > largest:
             field = "rank" if rank > largest else "max_rank"

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from asym_lightning.adapters.layers.linear import AdaptedLinear
+from asym_lightning.adapters.layers.kinds.linear import AdaptedLinear
+from asym_lightning.adapters.layers.kinds.registry import kind_of
 from asym_lightning.adapters.targets.bypasses import open_bypasses
-from asym_lightning.adapters.targets.find import adapted_class_of, output_layers
+from asym_lightning.adapters.targets.find import output_layers
 from asym_lightning.adapters.targets.patterns import is_within
 from asym_lightning.core.extras import check_installed
 from asym_lightning.core.private_names import kept_in_float32
@@ -207,7 +208,7 @@ def _names_to_quantize(model: nn.Module, heads: Sequence[str]) -> list[str]:
     return [
         name
         for name, layer in model.named_modules()
-        if adapted_class_of(layer) is AdaptedLinear
+        if kind_of(layer) is AdaptedLinear
         and not (name in outputs or is_within(name, heads) or kept.intersection(name.split(".")))
         and not isinstance(model.get_submodule(name.rpartition(".")[0]), nn.TransformerEncoderLayer)
     ]

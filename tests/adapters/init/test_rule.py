@@ -29,7 +29,8 @@ from asym_lightning.adapters.rank.groups import rank_groups
 from tests.adapters.models import perturb, tiny_vit
 
 RULES = [(letter, name) for letter in ("A", "B") for name in init_names(letter)]
-FROZEN_A = [name for name in init_names("A") if not init_rule(name).is_zero]
+FROM_DATA = [name for name in init_names("A") if init_rule(name).needs_data]
+FROZEN_A = [name for name in init_names("A") if not init_rule(name).is_zero and name not in FROM_DATA]
 
 
 def adapter(letter: str, name: str, rank: int = 4, seed: int = 0) -> LowRankAdapter:
@@ -38,9 +39,17 @@ def adapter(letter: str, name: str, rank: int = 4, seed: int = 0) -> LowRankAdap
     return LowRankAdapter(18, 14, rank=rank, max_rank=rank, scaling=1.0, scheme=scheme, key="a", seed=seed)
 
 
-def rows(letter: str, name: str, rank: int = 4, weight: torch.Tensor | None = None, seed: int = 0) -> torch.Tensor:
-    drawn = adapter(letter, name, rank, seed)
-    return drawn.draw_A(weight) if letter == "A" else drawn.draw_B(weight).T
+def rows(
+    letter: str, name: str, rank: int = 4, weight: torch.Tensor | None = None, seed: int = 0, data: bool = True
+) -> torch.Tensor:
+    drawn, found = adapter(letter, name, rank, seed), {"a": statistics(14)} if data else {}
+    return drawn.draw_A(weight, found) if letter == "A" else drawn.draw_B(weight, found).T
+
+
+def statistics(d_in: int, seed: int = 0) -> CalibrationStatistics:
+    generator = torch.Generator().manual_seed(seed)
+    x, G = torch.randn(50, d_in, generator=generator), torch.randn(7, d_in, generator=generator)
+    return CalibrationStatistics(x.T @ x / 50, gradients=G)
 
 
 def pretrained() -> torch.Tensor:
@@ -48,7 +57,10 @@ def pretrained() -> torch.Tensor:
 
 
 def test_all_rules_are_found():
-    assert set(init_names("A")) == {"rand", "V", "V_last", "he", "zero", "coordinate", "block"}
+    assert set(init_names("A")) == {
+        *("rand", "V", "V_last", "he", "zero", "coordinate", "block"),
+        *("inputs", "gradient", "whitened_gradient"),
+    }
     assert set(init_names("B")) == {"rand", "U", "U_last", "he", "zero"}
 
 
@@ -60,7 +72,8 @@ def test_a_rule_gives_what_it_says(letter, name):
     is_orthonormal = torch.allclose(gram, torch.eye(4, dtype=gram.dtype), atol=1e-8)
     assert is_orthonormal == rule.is_orthonormal
     assert (not drawn.any()) == rule.is_zero
-    assert rule.is_redrawn and torch.equal(rows(letter, name, 4, weight), drawn)
+    assert torch.equal(rows(letter, name, 4, weight), drawn)
+    assert rule.is_redrawn == (not rule.needs_data)
     if rule.nests:
         torch.testing.assert_close(rows(letter, name, 7, weight)[:4], drawn, atol=1e-8, rtol=0)
     if rule.needs_weight:
@@ -68,6 +81,11 @@ def test_a_rule_gives_what_it_says(letter, name):
             rows(letter, name)
     else:
         assert torch.equal(rows(letter, name), drawn)
+    if rule.needs_data:
+        with pytest.raises(ValueError, match=rf"Init '{name}' of `a` is drawn from data, and there are no statistics"):
+            rows(letter, name, data=False)
+    else:
+        assert torch.equal(rows(letter, name, 4, weight, data=False), drawn)
 
 
 @pytest.mark.parametrize("A_init", init_names("A"))
@@ -78,7 +96,7 @@ def test_norms_of_every_init(A_init, B_init):
         return
     d_out, d_in, r = 300, 200, 8
     adapter = LowRankAdapter(d_out, d_in, rank=r, max_rank=r, scaling=1.0, scheme=scheme, key="a")
-    adapter.reset_parameters(torch.randn(d_out, d_in))
+    adapter.reset_parameters(torch.randn(d_out, d_in), statistics={"a": statistics(d_in)})
     row_norm = {"zero": 0, "he": 3**-0.5}.get(A_init, 1)
     column_norm = {"zero": 0, "he": (d_out / (3 * r)) ** 0.5}.get(B_init, 1)
     assert adapter.A.norm(dim=1).mean().item() == pytest.approx(row_norm, rel=0.05)
@@ -138,18 +156,6 @@ class Ones(InitRule):
         return torch.ones(draw.rank, draw.dim)
 
 
-class Inputs(InitRule):
-    """The inputs' top directions."""
-
-    name = "inputs"
-    needs_data = True
-    nests = True
-    is_orthonormal = True
-
-    def rows(self, draw: Draw) -> torch.Tensor:
-        return torch.linalg.eigh(draw.statistics.inputs.double()).eigenvectors.flip(1)[:, : draw.rank].T
-
-
 def test_a_rule_of_a_users_own_is_read_drawn_left_out_of_files_and_grown(own_rules, tmp_path):
     register_init(Ones)
     model, other = nn.Sequential(nn.Linear(6, 5)), nn.Sequential(nn.Linear(6, 5))
@@ -196,17 +202,11 @@ def test_rows_of_another_shape_are_refused(own_rules):
 # Rules that draw from data
 
 
-def statistics(d_in: int, seed: int = 0) -> CalibrationStatistics:
-    x = torch.randn(50, d_in, generator=torch.Generator().manual_seed(seed))
-    return CalibrationStatistics(x.T @ x / 50, gradients=torch.eye(d_in))
-
-
 def data_driven(**options) -> AdapterConfig:
     return AdapterConfig("hB_zero_A_inputs", rank=3, **{"targets": ["q", "v"], **options})
 
 
-def test_a_rule_that_draws_from_data_gets_the_statistics_of_its_own_A(own_rules):
-    register_init(Inputs)
+def test_a_rule_that_draws_from_data_gets_the_statistics_of_its_own_A():
     for share_a, names in ((False, ("q", "v")), (True, ("shared",))):
         model = tiny_vit(depth=1)
         found = {f"blocks.0.attn.qkv.{name}": statistics(24, seed) for seed, name in enumerate(names)}
@@ -217,8 +217,7 @@ def test_a_rule_that_draws_from_data_gets_the_statistics_of_its_own_A(own_rules)
             assert (adapter.A.double() @ top).square().sum() == pytest.approx(3)
 
 
-def test_without_statistics_it_is_refused_by_name_and_the_model_left_alone(own_rules):
-    register_init(Inputs)
+def test_without_statistics_it_is_refused_by_name_and_the_model_left_alone():
     model = tiny_vit(depth=1)
     before = {name: p.requires_grad for name, p in model.named_parameters()}
     with pytest.raises(ValueError, match=r"Init 'inputs' of `blocks.0.attn.qkv.q` is drawn from data, and there are"):
@@ -235,7 +234,7 @@ def test_without_statistics_it_is_refused_by_name_and_the_model_left_alone(own_r
     ("inputs", "gradients", "message"),
     [
         (torch.zeros(3, 4), None, r"`inputs` must be 3 x 3, got \(3, 4\)"),
-        (torch.zeros(3, 3), torch.zeros(4, 4), r"`gradients` must be 3 x 3, got \(4, 4\)"),
+        (torch.zeros(3, 3), torch.zeros(4, 4), r"`gradients` must be k x 3, got \(4, 4\)"),
         (torch.full((3, 3), torch.nan), None, "`inputs` holds NaN or infinity"),
         (torch.zeros(3, 3), torch.full((3, 3), torch.inf), "`gradients` holds NaN or infinity"),
     ],
@@ -245,9 +244,26 @@ def test_statistics_that_are_none_are_refused(inputs, gradients, message):
         CalibrationStatistics(inputs, gradients)
 
 
+@pytest.mark.parametrize("name", FROM_DATA)
+def test_statistics_of_low_rank_leave_room_for_random_rows_beside(name):
+    x, combinations = torch.randn(2, 14, dtype=torch.float64), torch.randn(3, 2, dtype=torch.float64)
+    found = {"a": CalibrationStatistics(x.T @ x / 2, gradients=combinations @ x)}
+    drawn = [adapter("A", name, seed=seed).draw_A(None, found) for seed in (0, 1)]
+    span = torch.linalg.qr(drawn[0][:2].T).Q
+    torch.testing.assert_close(drawn[0] @ drawn[0].T, torch.eye(4, dtype=torch.float64), atol=1e-6, rtol=0)
+    assert torch.equal(drawn[0][:2], drawn[1][:2]) and not torch.allclose(drawn[0][2:], drawn[1][2:])
+    torch.testing.assert_close(span @ (span.T @ x.T), x.T, atol=1e-6, rtol=0)
+
+
+def test_statistics_of_inputs_alone_do_not_do_for_gradients():
+    found = {"a": CalibrationStatistics(torch.eye(14))}
+    adapter("A", "inputs").draw_A(None, found)
+    with pytest.raises(ValueError, match="of inputs alone, and the init rule draws from gradients too"):
+        adapter("A", "gradient").draw_A(None, found)
+
+
 @pytest.mark.parametrize("include_frozen", [True, False])
-def test_what_was_drawn_from_data_is_stored_and_loads_without_the_data(own_rules, include_frozen, tmp_path):
-    register_init(Inputs)
+def test_what_was_drawn_from_data_is_stored_and_loads_without_the_data(include_frozen, tmp_path):
     model = tiny_vit(depth=1)
     found = {f"blocks.0.attn.qkv.{name}": statistics(24) for name in "qv"}
     inject_adapters(model, data_driven(), statistics=found)
@@ -261,8 +277,7 @@ def test_what_was_drawn_from_data_is_stored_and_loads_without_the_data(own_rules
         assert torch.equal(adapters_by_name(other)[name].B, adapter.B)
 
 
-def test_adapters_can_be_put_in_first_and_drawn_when_the_data_are_there(own_rules):
-    register_init(Inputs)
+def test_adapters_can_be_put_in_first_and_drawn_when_the_data_are_there():
     model, whole = tiny_vit(depth=1), tiny_vit(depth=1)
     found = {f"blocks.0.attn.qkv.{name}": statistics(24) for name in "qv"}
     inject_adapters(model, data_driven(), draw=False)
