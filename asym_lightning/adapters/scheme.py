@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
+
+from asym_lightning.core.messages import not_one_of
 
 A_INITS = ("rand", "V", "V_last", "he", "zero")
 B_INITS = ("zero", "U", "U_last", "rand", "he")
@@ -49,7 +50,7 @@ class Scheme:
             if letter in factors:
                 raise ValueError(f"`scheme` {text!r} names factor {letter} twice; it needs A once and B once.")
             if init not in _INITS[letter]:
-                raise ValueError(_unknown_init(text, letter, init))
+                raise ValueError(not_one_of(f"`scheme` {text!r}: the init of {letter}", init, _INITS[letter]))
             factors[letter] = Factor(init, is_trained)
         for letter in "AB":
             if letter not in factors:
@@ -97,10 +98,3 @@ def _split(text: str) -> list[tuple[str, bool, str]]:
                 "as in 'hB_zero_A_rand'."
             )
     return [(letter, is_trained, "_".join(words)) for letter, is_trained, words in found]
-
-
-def _unknown_init(text: str, letter: str, init: str) -> str:
-    valid = _INITS[letter]
-    near = difflib.get_close_matches(init, valid, n=1, cutoff=0.4)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"`scheme` {text!r} has unknown init {init!r} for {letter}{hint}; valid are {', '.join(valid)}."

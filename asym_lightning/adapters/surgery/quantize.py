@@ -20,6 +20,7 @@ from asym_lightning.adapters.layers.linear import AdaptedLinear
 from asym_lightning.adapters.targets.bypasses import open_bypasses
 from asym_lightning.adapters.targets.find import adapted_class_of, output_layers
 from asym_lightning.adapters.targets.patterns import is_within
+from asym_lightning.core.messages import check_choice
 
 if TYPE_CHECKING:
     from asym_lightning.adapters.layers.quantized import QuantizedLinear
@@ -70,8 +71,7 @@ def check_quantization(quantization: str) -> None:
         ValueError: There is no quantisation of that name.
         ModuleNotFoundError: bitsandbytes is not installed.
     """
-    if quantization not in QUANTIZATIONS:
-        raise ValueError(f"`quantization` {quantization!r} is unknown; valid are {', '.join(QUANTIZATIONS)}.")
+    check_choice("quantization", quantization, QUANTIZATIONS)
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ModuleNotFoundError(
             f"`quantization: {quantization}` needs bitsandbytes: pip install 'asym-lightning[quantized]'."
