@@ -137,7 +137,7 @@ BAD_INPUT = {
     "unknown target": (["--model.adapter.targets", "[attn.qkw]"], "'attn.qkw'"),
     "unknown init": (
         ["--model.adapter.scheme", "hB_zero_A_rnd"],
-        "must be one of rand, V, V_last, he, zero, not 'rnd': did you mean rand?",
+        "not 'rnd': did you mean rand?",
     ),
     "unknown scheme token": (["--model.adapter.scheme", "hC_zero_A_rand"], "hC"),
     "unknown option of the model": (
@@ -146,7 +146,7 @@ BAD_INPUT = {
     ),
     "unknown option of the data": (
         ["--data.batchsize", "3"],
-        "`data` has no option 'batchsize': did you mean loader.batch_size or loader.eval_batch_size?",
+        "`data` has no option 'batchsize': did you mean loader.batch_size?",
     ),
     "unknown option of the trainer": (
         ["--trainer.max_epocs", "3"],
