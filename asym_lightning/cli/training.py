@@ -108,7 +108,7 @@ class TrainingCLI(LightningCLI):
         `--model.decoding.num_beams 8`, and put the class that was trained in place of the one that evaluates it.
         """
         self.config = self._given_config
-        if num_threads := self._get(self.config, "num_threads"):
+        if num_threads := self._option("num_threads"):
             torch.set_num_threads(num_threads)
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
@@ -123,7 +123,7 @@ class TrainingCLI(LightningCLI):
             checkpoint = torch.load(best, map_location="cpu", weights_only=True)
             model.on_load_checkpoint(checkpoint)
             model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading)
-        if self._get(self.config_init, "test_after_fit"):
+        if self._option("test_after_fit"):
             self.trainer.test(model, datamodule=kwargs.get("datamodule"), verbose=False)
             metrics = dict(self.trainer.callback_metrics)
         print_summary(model, metrics, seconds, best, saved_adapter(self.trainer, model))
@@ -144,6 +144,9 @@ class TrainingCLI(LightningCLI):
             path = Path(folder) / "predictions.pt"
             torch.save(predictions, path)
             print(f"predictions  {path}")
+
+    def _option(self, name: str) -> Any:
+        return self.config.get(str(self.subcommand), self.config).get(name)
 
     def _run(self, command: Callable[..., Any], **kwargs: Any) -> Any:
         if kwargs.get("weights_only") is None:

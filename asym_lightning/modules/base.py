@@ -38,6 +38,7 @@ from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.ddp import leave_frozen_out_of_ddp
 from asym_lightning.core.dtypes import at_least_float32, train_in_float32
 from asym_lightning.core.messages import listed
+from asym_lightning.core.private_names import weight_initializer
 from asym_lightning.lifecycle.replicas import check_replicas
 from asym_lightning.modules.schedule import WarmupSchedule
 from asym_lightning.sharding import (
@@ -220,7 +221,7 @@ class AdapterModule(LightningModule, ABC):
         shard_lightning_module(self)
         if self._weights is not None:
             options: ShardingOptions = self.trainer.strategy.sharding  # type: ignore[attr-defined]
-            initialize = getattr(self.backbone, "_init_weights", None)
+            initialize = weight_initializer(self.backbone)
             device = "cpu" if options.cpu_offload else None
             materialize(self.backbone, self._weights, heads, initialize, device=device)
             self._weights = None

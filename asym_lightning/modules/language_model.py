@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+from asym_lightning.core.messages import did_you_mean
 
 Architecture = Literal["causal", "encoder-decoder"]
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -40,8 +41,7 @@ def create_language_model(
         raise ValueError(f"there is no backbone {source!r}, on the hub or as a local folder: {_line(error)}") from error
     for name, value in (model_args or {}).items():
         if not hasattr(config, name):
-            nearest = difflib.get_close_matches(name, list(config.to_dict()), n=1)
-            hint = f": did you mean {nearest[0]}?" if nearest else "."
+            hint = did_you_mean(name, config.to_dict())
             raise ValueError(f"`model_args` {name!r} is no field of the config of {source!r}{hint}")
         setattr(config, name, value)
     if bool(config.is_encoder_decoder) != (architecture == "encoder-decoder"):

@@ -10,6 +10,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
+from asym_lightning.core.messages import did_you_mean
+
 
 class TextBackbone(NamedTuple):
     """A model with a sequence-classification head.
@@ -52,9 +54,10 @@ def create_text_backbone(
     except (OSError, ValueError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ValueError(f"there is no backbone {source!r}, on the hub or as a local folder: {first_line}") from error
-    unknown = [name for name in model_args or {} if not hasattr(config, name)]
-    if unknown:
-        raise ValueError(f"`model_args` {', '.join(unknown)} are no fields of the config of {source!r}.")
+    for name in model_args or {}:
+        if not hasattr(config, name):
+            hint = did_you_mean(name, config.to_dict())
+            raise ValueError(f"`model_args` {name!r} is no field of the config of {source!r}{hint}")
     keeps_head = label_names is not None and set(config.label2id) == set(label_names)
     if not keeps_head:
         config.num_labels = num_outputs  # also renames the classes to LABEL_0 and so on

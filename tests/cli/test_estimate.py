@@ -132,7 +132,10 @@ def test_quantised_weights_count_as_they_are_kept(capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--strategy", "fsdp3"], "`strategy` must be one of single, ddp, fsdp, fsdp2, not 'fsdp3'."),
+        (
+            ["--strategy", "fsdp3"],
+            "`strategy` must be one of single, ddp, fsdp, fsdp2, not 'fsdp3': did you mean fsdp?",
+        ),
         (["--devices", "0"], "`devices` must be at least 1, not 0."),
         (["--strategy", "single", "--devices", "2"], "is for one device, not 2"),
         (["--memory", "much"], "`memory` must be a size such as 80GB or 40GiB, not 'much'."),

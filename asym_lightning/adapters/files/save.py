@@ -142,7 +142,7 @@ def _peft_form(
     return tensors, {
         "peft_type": "LORA",
         "task_type": _task_type(model),
-        "base_model_name_or_path": getattr(model_config, "_name_or_path", None) or None,
+        "base_model_name_or_path": getattr(model_config, "name_or_path", None) or None,
         "inference_mode": True,
         "r": config.rank,
         "lora_alpha": alpha,

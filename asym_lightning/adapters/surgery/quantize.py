@@ -21,6 +21,8 @@ from asym_lightning.adapters.targets.bypasses import open_bypasses
 from asym_lightning.adapters.targets.find import output_layers
 from asym_lightning.adapters.targets.patterns import is_within
 from asym_lightning.core.extras import check_installed
+from asym_lightning.core.messages import check_choice
+from asym_lightning.core.private_names import kept_in_float32
 
 if TYPE_CHECKING:
     from asym_lightning.adapters.layers.quantized import QuantizedLinear
@@ -71,8 +73,7 @@ def check_quantization(quantization: str) -> None:
         ValueError: There is no quantisation of that name.
         ModuleNotFoundError: bitsandbytes is not installed.
     """
-    if quantization not in QUANTIZATIONS:
-        raise ValueError(f"`quantization` {quantization!r} is unknown; valid are {', '.join(QUANTIZATIONS)}.")
+    check_choice("quantization", quantization, QUANTIZATIONS)
     check_installed("bitsandbytes", f"quantization: {quantization}")
 
 
@@ -203,7 +204,7 @@ def quantized_state_names(model: nn.Module, *, with_weights: bool = True) -> set
 def _names_to_quantize(model: nn.Module, heads: Sequence[str]) -> list[str]:
     outputs = output_layers(model)
     # What transformers keeps in float32 is what its own code asks the dtype of.
-    kept = {part for module in model.modules() for part in getattr(module, "_keep_in_fp32_modules", None) or ()}
+    kept = kept_in_float32(model)
     return [
         name
         for name, layer in model.named_modules()
