@@ -18,6 +18,7 @@ from asym_lightning.adapters.surgery.quantize import Quantization
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.private_names import trainer_of
 from asym_lightning.modules.base import Backbone, StepOutput
+from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 from asym_lightning.modules.predictions_file import Prediction, write_predictions
 from asym_lightning.modules.schedule import WarmupSchedule
@@ -207,6 +208,14 @@ class TextClassifier(EvaluationSetsModule):
         else:
             loss = F.cross_entropy(logits, labels)
         return StepOutput(loss, logits.argmax(dim=-1), labels)
+
+    def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
+        """Return rows of tokens, and labels or scores."""
+        batch = shape.text(longest_sequence(self.backbone))
+        batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
+        dtype = torch.float32 if self.is_regression else torch.int64
+        batch["labels"] = torch.zeros(shape.known("size"), dtype=dtype)
+        return batch
 
     # Prediction
 

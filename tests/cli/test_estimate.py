@@ -174,7 +174,7 @@ def test_module_of_ones_own_makes_its_own_batch(tmp_path):
         "    def build_backbone(self, source):\n        return nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 1))\n"
         "    def build_metrics(self):\n        return MetricCollection({})\n"
         "    def step(self, batch):\n        y = self(batch)\n        return StepOutput(y.mean(), y, y)\n"
-        "    def example_batch(self, batch_size, sequence_length):\n        return torch.zeros(batch_size, 8)\n"
+        "    def example_batch(self, shape):\n        return torch.zeros(shape.known('size'), 8)\n"
     )
     model = {"class_path": "mine.Mine", "backbone": "any", "adapter": {"rank": 2, "targets": ["0"], "heads": []}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": model, "trainer": {"devices": 1}}))
