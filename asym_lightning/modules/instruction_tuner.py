@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.surgery.quantize import Quantization
+from asym_lightning.core.tokens import IGNORED
 from asym_lightning.modules.base import StepOutput
-from asym_lightning.modules.chunked_cross_entropy import IGNORED, chunked_cross_entropy
+from asym_lightning.modules.chunked_cross_entropy import chunked_cross_entropy
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.exact_match import ExactMatch
 from asym_lightning.modules.generative_module import GenerativeModule

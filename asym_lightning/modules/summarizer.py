@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.surgery.quantize import Quantization
+from asym_lightning.core.tokens import IGNORED
 from asym_lightning.modules.base import StepOutput
-from asym_lightning.modules.chunked_cross_entropy import IGNORED
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.generative_module import GenerativeModule
 from asym_lightning.modules.language_model import Precision

@@ -105,17 +105,6 @@ def _quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def longest_sequence(model: nn.Module) -> int | None:
-    """Longest sequence that a model has positions for; None if it has no limit."""
-    config = getattr(model, "config", None)
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            # RoBERTa and its like count from the padding token's number on.
-            return module.num_embeddings - module.padding_idx - 1
-    positions = getattr(config, "max_position_embeddings", None)
-    return positions if isinstance(positions, int) and positions > 0 else None
-
-
 def class_order(model: nn.Module, label_names: Sequence[str] | None) -> list[int] | None:
     """Outputs of a model in the order of `label_names`, or None if that is its own order.
 

@@ -11,8 +11,8 @@ from lightning.pytorch import LightningModule
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
+from asym_lightning.core.tokens import longest_sequence
 from asym_lightning.modules import ImageClassifier, InstructionTuner, Summarizer, TextClassifier
-from asym_lightning.modules.text_backbone import longest_sequence
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def example_batch(module: LightningModule, shape: BatchShape) -> Any:
 
 def _length(module: Any, shape: BatchShape) -> int:
     length = _known(shape.length, "sequence_length", "max_length")
-    longest = longest_sequence(module.backbone)
+    longest = longest_sequence(getattr(module.backbone, "config", None))
     if longest is not None and length > longest:
         raise ValueError(f"`sequence_length` is {length}, but the backbone allows {longest}.")
     return length
