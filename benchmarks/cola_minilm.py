@@ -31,7 +31,7 @@ from torch import nn
 
 from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters
 from asym_lightning.callbacks import FreezeA
-from asym_lightning.data import GLUEDataModule
+from asym_lightning.data import GLUEDataModule, LoaderOptions
 from asym_lightning.modules import TextClassifier, WarmupSchedule
 from asym_lightning.modules.text_backbone import create_text_backbone
 from benchmarks.run_file import append_row
@@ -160,7 +160,7 @@ def fitted(
         options.glue,
         tokenizer=str(options.encoder),
         num_train=sentences,
-        batch_size=16,
+        loader=LoaderOptions(batch_size=16, eval_batch_size=64),
         seed=seed,
         cache_dir=options.cache_dir,
     )

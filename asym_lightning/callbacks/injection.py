@@ -25,13 +25,12 @@ from asym_lightning.adapters import (
     trainable_parameters,
     untrained_adapters,
 )
-from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY
+from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY, restore_random_state
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.callbacks.rank_schedule import scheduled_config
 from asym_lightning.core.ddp import leave_frozen_out_of_ddp
 from asym_lightning.core.dtypes import at_least_float32, train_in_float32
 from asym_lightning.core.messages import listed
-from asym_lightning.core.random_state import set_random_state
 from asym_lightning.lifecycle.backbone import named_backbone
 from asym_lightning.lifecycle.optimizers import hold_all
 from asym_lightning.lifecycle.replicas import check_replicas
@@ -162,7 +161,7 @@ class AdapterInjection(Callback):
             check_replicas(pl_module)
         self._without_gradient = set()
         if trainer.ckpt_path and self._random_state:
-            set_random_state(self._random_state)
+            restore_random_state(pl_module, self._random_state)
         self._random_state = None
         self._first_step = trainer.global_step
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from asym_lightning.adapters import adapters_by_name, num_weights
+from asym_lightning.adapters.kernels.cpu.library import cpu_kernels_in_use
 from asym_lightning.adapters.surgery.quantize import quantized_layers
 from asym_lightning.core.files import write_json
 from asym_lightning.core.run_files import RECORD
@@ -35,6 +36,7 @@ class RunRecord(Callback):
     | `ranks`                    | rank of each adapter at the end                                               |
     | `seconds`, `steps`         | time and optimizer steps of fit                                               |
     | `cpu_seconds`              | what of a core this process used in fit, which others on a machine leave alone |
+    | `cpu_kernels`              | by what adapters were computed on a CPU: `C (gcc 12.2.0)` or `torch`; else null    |
     | `saved_bytes`              | what the first step kept for its backward pass, without parameters; null if sharded |
     | `peak_bytes`               | peak of a GPU's allocator; null on a CPU                                      |
 
@@ -102,6 +104,7 @@ class RunRecord(Callback):
             "cpu_seconds": time.process_time() - self._cpu_started,
             "steps": trainer.global_step,
             "peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+            "cpu_kernels": cpu_kernels_in_use(),
             "device": str(trainer.strategy.root_device),
         }
         self._write(trainer.log_dir)

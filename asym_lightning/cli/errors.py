@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args, get_type_hints
 from zipfile import is_zipfile
 
 from asym_lightning.core.messages import did_you_mean, nearest
@@ -103,7 +105,7 @@ def _explain(report: str) -> str:
     names = dict.fromkeys(_type_name(sibling["type"]) for sibling in siblings if sibling)
     types = " or ".join(sorted(names, key=lambda name: name == "null"))  # null last: it is seldom what was meant
     given = match["value"] or (found["value"] if (found := GIVEN.search(report)) else "what was given")
-    return f"{deepest.place} must be {types}, not {given!r}."
+    return f"{deepest.place} must be {types}, not {'null' if given == 'None' else repr(given)}."
 
 
 def _findings(report: str) -> Iterator[_Finding]:
@@ -131,6 +133,8 @@ def _sentence(finding: _Finding) -> str:
         in_value = CLASS_IN_VALUE.search(finding.text)
         class_path = in_value["class"] if in_value else finding.class_path
         known = _arguments(class_path) if class_path else _top_level_options()
+        if place := next((name for name in known if name.endswith(f".{match['name']}")), None):
+            return f"{finding.place} has no option {match['name']!r}: it is `{'.'.join([*finding.keys, place])}`."
         # Of an unknown section the first word tells.
         told = match["name"] if nearest(match["name"], known) else match["name"].split(".")[0]
         return f"{finding.place} has no option {match['name']!r}{did_you_mean(told, known)}"
@@ -145,8 +149,17 @@ def _type_name(annotation: str) -> str:
 
 
 def _arguments(class_path: str) -> list[str]:
+    """Names of a class's arguments, and of what option objects among them hold, such as `loader.batch_size`."""
     module, _, name = class_path.rpartition(".")
-    return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
+    found = getattr(importlib.import_module(module), name)
+    nested = [
+        f"{argument}.{field.name}"
+        for argument, annotation in get_type_hints(found.__init__).items()
+        for kind in (annotation, *get_args(annotation))
+        if dataclasses.is_dataclass(kind)
+        for field in dataclasses.fields(kind)
+    ]
+    return [*inspect.signature(found).parameters, *nested]
 
 
 def _top_level_options() -> list[str]:
@@ -183,7 +196,7 @@ def _classes(keys: tuple[str, ...]) -> list[str]:
     modules = [name for name in asym_lightning.modules.__all__ if _is_task(getattr(asym_lightning.modules, name))]
     return {
         "model": modules,
-        "data": asym_lightning.data.__all__,
+        "data": [name for name in asym_lightning.data.__all__ if name.endswith("DataModule")],
         "optimizer": [name for name in dir(torch.optim) if name[0].isupper()],
         "scheduler": [name for name in dir(torch.optim.lr_scheduler) if name[0].isupper()],
     }.get(keys[-1] if keys else "", [])

@@ -10,12 +10,12 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 
-import asym_lightning.data
-import asym_lightning.modules  # noqa: F401  (so that classes are known by their bare names)
 from asym_lightning.adapters import load_adapters
 from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.short_config import with_init_args
 from asym_lightning.core.run_files import ADAPTER, find_checkpoints, read_config
+from asym_lightning.data import *  # noqa: F403
+from asym_lightning.modules import *  # noqa: F403  (so that classes are known by their bare names)
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,8 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities import rank_zero_only
 
 import asym_lightning
-import asym_lightning.data
-import asym_lightning.modules
 from asym_lightning.adapters import AdapterConfig, adapter_layers, num_weights, save_adapters, trainable_parameters
+from asym_lightning.callbacks import *  # noqa: F403
 from asym_lightning.callbacks import RunRecord
 from asym_lightning.cli.commands import COMMANDS
 from asym_lightning.cli.devices import check_devices
@@ -33,6 +32,8 @@ from asym_lightning.cli.short_config import SHORT_CONFIG
 from asym_lightning.core.dtensor import any_sharded
 from asym_lightning.core.files import atomic_file
 from asym_lightning.core.run_files import ADAPTER, PREDICTIONS, RUNS
+from asym_lightning.data import *  # noqa: F403
+from asym_lightning.modules import *  # noqa: F403  (so that classes are known by their bare names)
 
 DESCRIPTION = f"""Fine-tune timm and Hugging Face backbones with low-rank adapters whose A is random and frozen.
 Example: lightning fit --config configs/quickstart.yaml --config configs/adapters/lora_r8.yaml
@@ -109,7 +110,7 @@ class TrainingCLI(LightningCLI):
         `--model.decoding.num_beams 8`, and put the class that was trained in place of the one that evaluates it.
         """
         self.config = self._given_config
-        if num_threads := self._get(self.config, "num_threads"):
+        if num_threads := self._option("num_threads"):
             torch.set_num_threads(num_threads)
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
@@ -124,7 +125,7 @@ class TrainingCLI(LightningCLI):
             checkpoint = torch.load(best, map_location="cpu", weights_only=True)
             model.on_load_checkpoint(checkpoint)
             model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading)
-        if self._get(self.config_init, "test_after_fit"):
+        if self._option("test_after_fit"):
             self.trainer.test(model, datamodule=kwargs.get("datamodule"), verbose=False)
             metrics = dict(self.trainer.callback_metrics)
         print_summary(model, metrics, seconds, best, saved_adapter(self.trainer, model))
@@ -146,6 +147,9 @@ class TrainingCLI(LightningCLI):
             with atomic_file(path) as staging:
                 torch.save(predictions, staging)
             print(f"predictions  {path}")
+
+    def _option(self, name: str) -> Any:
+        return self.config.get(str(self.subcommand), self.config).get(name)
 
     def _run(self, command: Callable[..., Any], **kwargs: Any) -> Any:
         if kwargs.get("weights_only") is None:

@@ -8,6 +8,7 @@ from torch import nn
 
 from asym_lightning.adapters import adapter_layers
 from asym_lightning.core.messages import did_you_mean
+from asym_lightning.core.private_names import uncompiled
 
 
 def named_backbone(module: nn.Module, name: str | None) -> nn.Module:
@@ -21,7 +22,7 @@ def named_backbone(module: nn.Module, name: str | None) -> nn.Module:
     except AttributeError as error:
         hint = did_you_mean(name, [child for child, _ in module.named_children()])
         raise ValueError(f"`backbone` {name!r} is no submodule of {type(module).__name__}{hint}") from error
-    return getattr(backbone, "_orig_mod", backbone)
+    return uncompiled(backbone)
 
 
 def refuse_fsdp1(trainer: Trainer) -> None:

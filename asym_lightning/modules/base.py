@@ -32,13 +32,13 @@ from asym_lightning.adapters import (
     trainable_parameters,
     untrained_adapters,
 )
-from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY
+from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY, restore_random_state
 from asym_lightning.adapters.surgery.quantize import DEVICES, Quantization
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.ddp import leave_frozen_out_of_ddp
 from asym_lightning.core.dtypes import at_least_float32, train_in_float32
 from asym_lightning.core.messages import listed
-from asym_lightning.core.random_state import set_random_state
+from asym_lightning.core.private_names import weight_initializer
 from asym_lightning.lifecycle.replicas import check_replicas
 from asym_lightning.modules.schedule import WarmupSchedule
 from asym_lightning.sharding import (
@@ -221,7 +221,7 @@ class AdapterModule(LightningModule, ABC):
         shard_lightning_module(self)
         if self._weights is not None:
             options: ShardingOptions = self.trainer.strategy.sharding  # type: ignore[attr-defined]
-            initialize = getattr(self.backbone, "_init_weights", None)
+            initialize = weight_initializer(self.backbone)
             device = "cpu" if options.cpu_offload else None
             materialize(self.backbone, self._weights, heads, initialize, device=device)
             self._weights = None
@@ -311,7 +311,7 @@ class AdapterModule(LightningModule, ABC):
             check_replicas(self)
         # Only now: what builds the model and the optimizer may draw random numbers too.
         if self.trainer.ckpt_path and self._random_state:
-            set_random_state(self._random_state)
+            restore_random_state(self, self._random_state)
         self._random_state = None
 
     def on_after_backward(self) -> None:

@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.surgery.quantize import Quantization
+from asym_lightning.core.private_names import trainer_of
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
 from asym_lightning.modules.base import AdapterModule
 from asym_lightning.modules.decoding import Decoding
@@ -131,7 +132,7 @@ class GenerativeModule(AdapterModule):
             # The other kind needs inputs that require a gradient, and those of a frozen embedding do not.
             model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
         self._longest = longest_sequence(getattr(model, "config", None))
-        if self._trainer is not None:
+        if trainer_of(self) is not None:
             self._check_vocabulary(model)
         return model
 
@@ -166,7 +167,7 @@ class GenerativeModule(AdapterModule):
         Raises:
             ValueError: If there is neither.
         """
-        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        data = getattr(trainer_of(self), "datamodule", None)
         if (tokenizer := getattr(data, "tokenizer", None)) is not None:
             return tokenizer
         (source,) = self._backbone_source

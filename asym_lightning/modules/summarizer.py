@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.surgery.quantize import Quantization
+from asym_lightning.core.extras import check_installed
 from asym_lightning.core.tokens import IGNORED
 from asym_lightning.modules.base import StepOutput
 from asym_lightning.modules.decoding import Decoding
@@ -55,6 +56,7 @@ class Summarizer(GenerativeModule):
 
     Raises:
         ValueError: If there is an `adapter` and `train_backbone` as well, or a number is out of range.
+        ModuleNotFoundError: If `rouge-score` is not installed.
 
     Example:
         >>> from transformers import BartConfig, BartForConditionalGeneration
@@ -105,6 +107,7 @@ class Summarizer(GenerativeModule):
             scheduler,
             quantization,
         )
+        check_installed("rouge_score", "Summarizer")
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"`label_smoothing` must be in [0, 1], not {label_smoothing}.")
         self.label_smoothing = label_smoothing

@@ -16,6 +16,7 @@ from torchmetrics import MetricCollection
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.surgery.quantize import Quantization
 from asym_lightning.adapters.targets.heads import find_heads
+from asym_lightning.core.private_names import trainer_of
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
@@ -153,7 +154,7 @@ class TextClassifier(EvaluationSetsModule):
         return [*own, *others]
 
     def _label_names_of_data(self) -> list[str] | None:
-        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        data = getattr(trainer_of(self), "datamodule", None)
         names = getattr(data, "label_names", None)
         if names is None:
             return None

@@ -156,7 +156,7 @@ def test_batch_size_that_is_known_from_nowhere_is_asked_for(capsys, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("model: {class_path: ImageClassifier, backbone: vit_digits, num_classes: 10}\n")
     code, _, err = run(capsys, "--config", str(config))
-    assert code != 0 and "sets no `batch_size`: give `--batch-size`." in err
+    assert code != 0 and "sets no `loader.batch_size`: give `--batch-size`." in err
 
 
 def test_config_is_asked_for(capsys):

@@ -12,6 +12,7 @@ import yaml
 from asym_lightning.adapters import AdapterConfig, adapter_layers, load_adapters
 from asym_lightning.cli import main
 from asym_lightning.modules import ImageClassifier
+from tests.image_stand_ins import write_images
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 QUICKSTART = ["--config", str(CONFIGS / "quickstart.yaml")]
@@ -145,14 +146,35 @@ BAD_INPUT = {
     ),
     "unknown option of the data": (
         ["--data.batchsize", "3"],
-        "`data` has no option 'batchsize': did you mean batch_size?",
+        "`data` has no option 'batchsize': did you mean loader.batch_size or loader.eval_batch_size?",
     ),
     "unknown option of the trainer": (
         ["--trainer.max_epocs", "3"],
         "no option 'trainer.max_epocs': did you mean trainer.max_epochs",
     ),
     "unknown option": (["--bogus", "3"], "no option 'bogus'; there are config, seed_everything, "),
-    "null for a number": (["--data.batch_size", "null"], "`data.batch_size` must be an integer, not null."),
+    "null for a number": (["--data.seed", "null"], "`data.seed` must be an integer, not null."),
+    "null for a number of the loader": (
+        ["--data.loader.batch_size", "null"],
+        "`data.loader.batch_size` must be an integer, not null.",
+    ),
+    "batch size 0": (["--data.loader.batch_size", "0"], "`batch_size` must be at least 1, not 0."),
+    "option of the loader outside it": (
+        ["--data.batch_size", "4"],
+        "`data` has no option 'batch_size': it is `data.loader.batch_size`.",
+    ),
+    "option of the loader outside it, in a config": (
+        ["--config", "loader.yaml"],
+        "`data` has no option 'num_workers': it is `data.loader.num_workers`.",
+    ),
+    "unknown option of the loader": (
+        ["--data.loader.num_wrokers", "4"],
+        "`data` has no option 'loader.num_wrokers': did you mean loader.num_workers",
+    ),
+    "unknown option of the loader, in a config": (
+        ["--config", "loaders.yaml"],
+        "num_wrokers': did you mean ",
+    ),
     "wrong type": (["--trainer.max_epochs", "many"], "`trainer.max_epochs` must be an integer or null, not 'many'."),
     "unknown backbone": (["--model.backbone", "vit_digit"], "no backbone named 'vit_digit': did you mean vit_digits"),
     "missing checkpoint": (["--ckpt_path", "no.ckpt"], "there is no checkpoint 'no.ckpt'"),
@@ -191,6 +213,8 @@ def bad_files(tmp_path):
     (tmp_path / "broken.yaml").write_text("model: [\n")
     (tmp_path / "section.yaml").write_text("modle: {adapter: {rank: 3}}")
     (tmp_path / "class.yaml").write_text("model: {class_path: ImageClasifier}")
+    (tmp_path / "loader.yaml").write_text("data: {num_workers: 2}")
+    (tmp_path / "loaders.yaml").write_text("data: {loader: {num_wrokers: 2}}")
     (tmp_path / "text.ckpt").write_text("hello")
     torch.save({"state_dict": {"x": torch.zeros(1000)}}, tmp_path / "whole.ckpt")
     (tmp_path / "truncated.ckpt").write_bytes((tmp_path / "whole.ckpt").read_bytes()[:2000])
@@ -206,6 +230,19 @@ def test_bad_input_is_one_sentence_that_leaves_nothing_behind(run, options, sent
     assert sentence in err
     assert files() == before
     assert not Path("runs").exists()
+
+
+def test_own_images_are_predicted(run, tmp_path):
+    for split in ("train", "test"):
+        write_images(tmp_path / split, ["ant", "bee"], per_class=3)
+    data = ["--data", "ImageFolderDataModule", "--data.folder", str(tmp_path), "--data.image_size", "8"]
+    data += ["--data.mean", "[0.5]", "--data.std", "[0.5]", "--data.loader.batch_size", "1"]
+    options = ["--config", "images.yaml", *data, "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar=false"]
+    Path("images.yaml").write_text("model: {class_path: ImageClassifier, backbone: vit_digits, num_classes: 2}")
+    code, out, _ = run("predict", *options)
+    assert code == 0
+    predictions = torch.load(out.split()[-1], weights_only=True)
+    assert [len(batch) for batch in predictions] == [2, 2, 2]
 
 
 @pytest.mark.parametrize(("args", "sentence"), [(["fitt"], "'fitt'"), ([], "fit,validate,test,predict")])

@@ -80,7 +80,7 @@ def test_quarter_turns_change_no_pixel():
     [
         ({"angles": []}, "at least one angle"),
         ({"test_angles": []}, "at least one angle"),
-        ({"batch_size": 0}, "`batch_size` must be at least 1, not 0"),
+        ({"loader": {"batch_size": 0}}, "`batch_size` must be at least 1, not 0"),
         ({"num_train": 0}, "`num_train` must be at least 1"),
     ],
 )

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from asym_lightning.data import GLUEDataModule
+from asym_lightning.data import GLUEDataModule, LoaderOptions
 from asym_lightning.data.glue import GLUE_TASKS
 from asym_lightning.data.tokenized_rows import TokenizedRows
 from tests.text_stand_ins import SENTENCES, word_pieces, write_glue_task, write_tiny_bert
@@ -14,7 +14,9 @@ def glue(tmp_path):
     def make(task, **options):
         folder = write_glue_task(tmp_path / "glue", task, test=options.pop("test", False))
         return GLUEDataModule(
-            task, folder, **{"tokenizer": word_pieces(), "cache_dir": tmp_path / "cache", "batch_size": 4, **options}
+            task,
+            folder,
+            **{"tokenizer": word_pieces(), "cache_dir": tmp_path / "cache", "loader": LoaderOptions(4, 64), **options},
         )
 
     return make

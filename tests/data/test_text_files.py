@@ -61,7 +61,7 @@ def test_rows_to_predict_need_no_label(files, tmp_path):
         ({"train": None, "val": None}, "none of the files"),
         ({"text_columns": ["a", "b", "c"]}, "`text_columns` must name one column, or two"),
         ({"regression": True, "label_names": ["a"]}, "`label_names` are for classes"),
-        ({"batch_size": 0}, "`batch_size` must be at least 1, not 0"),
+        ({"loader": {"batch_size": 0}}, "`batch_size` must be at least 1, not 0"),
         ({"num_train": 0}, "`num_train` must be at least 1"),
         ({"max_length": 0}, "`max_length` must be at least 1"),
     ],

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping
 
 from asym_lightning.adapters import AdapterConfig, adapter_layers
-from asym_lightning.data import GLUEDataModule, TextFilesDataModule
+from asym_lightning.data import GLUEDataModule, LoaderOptions, TextFilesDataModule
 from asym_lightning.modules import TextClassifier
 from asym_lightning.modules.text_backbone import create_text_backbone
 from tests.text_stand_ins import tiny_bert_config, word_pieces, write_glue_task, write_tiny_bert
@@ -32,7 +32,7 @@ def bert(tmp_path):
 def glue(tmp_path, bert):
     def make(task, **options):
         folder = write_glue_task(tmp_path / "glue", task, count=options.pop("count", 12))
-        return GLUEDataModule(task, folder, cache_dir=tmp_path / "cache", batch_size=4, **options)
+        return GLUEDataModule(task, folder, cache_dir=tmp_path / "cache", loader=LoaderOptions(4, 64), **options)
 
     return make
 
@@ -208,7 +208,11 @@ def test_predictions_file_holds_ids_labels_and_probabilities_in_the_files_order(
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = TextFilesDataModule(
-        predict=path, id_column="key", label_names=["no", "yes"], eval_batch_size=2, cache_dir=tmp_path / "cache"
+        predict=path,
+        id_column="key",
+        label_names=["no", "yes"],
+        loader=LoaderOptions(eval_batch_size=2),
+        cache_dir=tmp_path / "cache",
     )
     module = TextClassifier(bert)
     predicted = torch.cat(trainer(tmp_path).predict(module, data))

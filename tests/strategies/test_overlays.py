@@ -83,7 +83,7 @@ def test_an_overlay_trains_a_step_or_says_what_it_lacks(overlay, capsys):
 
 def classify(folder: Path) -> list[str]:
     backbone, data = write_tiny_bert(folder / "bert"), write_glue_task(folder / "glue", "stsb")
-    stand_ins = ["--model.backbone", str(backbone), "--data.folder", str(data), "--data.batch_size", "4"]
+    stand_ins = ["--model.backbone", str(backbone), "--data.folder", str(data), "--data.loader.batch_size", "4"]
     return [*options(CONFIGS / "glue" / "stsb.yaml"), *stand_ins]
 
 

@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from asym_lightning.adapters.layers.kinds.registry import kinds
 from asym_lightning.core.files import atomic_file, json_text, read_json
 from asym_lightning.core.run_files import ADAPTER
 
@@ -125,12 +126,16 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def _sort_keys(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Factors under ``layer.lora_A`` and ``layer.lora_B``, and the rest (heads) under their own names."""
+    # A or B by what some kind of layer calls it.
+    endings = {
+        name: factor for kind in kinds() for name, factor in zip(kind.peft_names, ("lora_A", "lora_B"), strict=True)
+    }
     factors: dict[str, Tensor] = {}
     others: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         name = key.removeprefix(KEY_PREFIX)
-        if name.endswith((".lora_A.weight", ".lora_B.weight")):
-            factors[name.removesuffix(".weight")] = tensor
+        if ending := next((ending for ending in endings if name.endswith(f".{ending}")), None):
+            factors[name.removesuffix(ending) + endings[ending]] = tensor
         elif "lora_" in name or not key.startswith(KEY_PREFIX):
             raise ValueError(f"`{path}` holds `{key}`, which is neither a LoRA factor nor a head's tensor.")
         else:

@@ -48,7 +48,7 @@ def load_adapters(model: nn.Module, directory: str | Path) -> None:
     was_adapted = bool(adapter_layers(model))
     if not was_adapted:
         trainable = {name: p.requires_grad for name, p in model.named_parameters()}
-        inject_adapters(model, config)
+        inject_adapters(model, config, draw=False)
     try:
         _assign(model, saved)
     except Exception:
@@ -71,7 +71,10 @@ def _config_of(saved: SavedAdapter) -> AdapterConfig:
             raise ValueError(
                 f"`{saved.path}` has the unknown option `{min(unknown)}`; was it written by a later version?"
             )
-        return AdapterConfig(**saved.config)
+        try:
+            return AdapterConfig(**saved.config)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"`{saved.path}` has a configuration that is not known here: {error}") from error
     peft_config = saved.peft_config
     used = [feature for feature in _REFUSED_FEATURES if peft_config.get(feature)]
     if peft_config.get("bias", "none") != "none":
@@ -148,7 +151,7 @@ def _slices_of(
     missing = [key for key in keys if key not in saved.factors]
     if missing:
         raise ValueError(f"`{saved.path}` lacks `{missing[0]}`, which the model needs.")
-    A, B = (saved.factors[key].flatten(1) for key in keys)
+    A, B = layer.from_peft(*(saved.factors[key] for key in keys))
     return _split_joined(name, layer, A, B, saved)
 
 
@@ -160,11 +163,9 @@ def _split_joined(
     first = next(iter(adapters.values()))
     scaling = first.scaling if saved.config else _peft_scaling(saved.peft_config, name, A.shape[0])
     covered = sum(rows.count for rows in adapters.rows.values())
-    if B.shape[0] != layer.weight_matrix().shape[0]:
-        raise ValueError(
-            f"`{saved.path}` does not fit `{name}`: B should have {layer.weight_matrix().shape[0]} rows, found "
-            f"{B.shape[0]}."
-        )
+    d_out, _ = layer.shape_of(layer)
+    if B.shape[0] != d_out:
+        raise ValueError(f"`{saved.path}` does not fit `{name}`: B should have {d_out} rows, found {B.shape[0]}.")
     slices: dict[str, tuple[Tensor, Tensor]] = {}
     column = 0
     left = B.clone()

@@ -38,11 +38,13 @@ class BatchShape:
         """Read what a data module is configured with.
 
         Args:
-            data: Arguments of the data module.
+            data: Arguments of the data module, ours or another, which often has a `batch_size` of its own.
             given: Options that come first: `batch_size`, `sequence_length`, `target_length`, `image_size`.
         """
+        loader = data.get("loader")
+        own_size = loader.get("batch_size") if isinstance(loader, Mapping) else data.get("batch_size")
         return cls(
-            size=_first(given["batch_size"], data.get("batch_size")),
+            size=_first(given["batch_size"], own_size),
             length=_first(given["sequence_length"], data.get("max_length"), data.get("max_source_length")),
             target_length=_first(given["target_length"], data.get("max_target_length")),
             image_size=_first(given["image_size"], data.get("image_size")),
@@ -62,7 +64,7 @@ def example_batch(module: LightningModule, shape: BatchShape) -> Any:
     Raises:
         ValueError: A size is known from nowhere, or the task is not trained or not known.
     """
-    size = _known(shape.size, "batch_size", "batch_size")
+    size = _known(shape.size, "batch_size", "loader.batch_size")
     if isinstance(module, ImageClassifier):
         channels, *sides = (module.data_config or {}).get("input_size", (3, None, None))
         height, width = (_first(shape.image_size, side) for side in sides)

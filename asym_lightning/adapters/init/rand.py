@@ -1,26 +1,28 @@
-"""Random factors: orthonormal, or Kaiming uniform; :mod:`.singular_vectors` has those that the weight determines.
-
-Every function returns rows: A is used as it is, B is the transpose of what is drawn for it.
-"""
+"""Random orthonormal rows, the frozen A of the paper."""
 
 from __future__ import annotations
-
-import hashlib
-import math
 
 import torch
 from torch import Tensor
 
+from asym_lightning.adapters.init.rule import Draw, InitRule, register_init
 
-def layer_generator(seed: int, key: str) -> torch.Generator:
-    """A CPU generator that depends on the seed and on one factor's name only, so module order does not matter.
 
-    >>> a = torch.rand(1, generator=layer_generator(0, "blocks.0.q.A"))
-    >>> bool(a == torch.rand(1, generator=layer_generator(0, "blocks.0.q.A")))
-    True
+@register_init
+class RandomOrthonormal(InitRule):
+    """Orthonormal rows, uniformly distributed; see :func:`orthonormal_rows`.
+
+    Source: Zhu et al. 2024, section 5.
     """
-    digest = hashlib.sha256(f"{seed}/{key}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+    name = "rand"
+    factors = "AB"
+    nests = True
+    is_orthonormal = True
+
+    def rows(self, draw: Draw) -> Tensor:
+        """Orthonormal rows, float64."""
+        return orthonormal_rows(draw.rank, draw.dim, draw.generator)
 
 
 def orthonormal_rows(rank: int, dim: int, generator: torch.Generator, *, beside: Tensor | None = None) -> Tensor:
@@ -45,10 +47,3 @@ def orthonormal_rows(rank: int, dim: int, generator: torch.Generator, *, beside:
     Q, R = torch.linalg.qr(columns)
     signs = torch.where(R.diagonal() < 0, -1.0, 1.0)
     return (Q * signs).T[-rank:].contiguous()
-
-
-def kaiming_uniform_rows(rank: int, dim: int, fan_in: int, generator: torch.Generator) -> Tensor:
-    """``nn.Linear``'s default, Kaiming uniform with a = sqrt(5): uniform in +-1/sqrt(fan_in), float64."""
-    bound = 1 / math.sqrt(fan_in)
-    rows = [torch.rand(dim, generator=generator, dtype=torch.float64, device="cpu") for _ in range(rank)]
-    return torch.stack(rows).mul_(2 * bound).sub_(bound)
