@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from asym_lightning.core.cache import user_cache_dir
+from asym_lightning.core.messages import first_line
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
 from asym_lightning.data.base import BatchDataModule
 from asym_lightning.data.length_bucketing import LengthBucketSampler, LongestFirstSampler
@@ -113,10 +114,8 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
         try:
             return AutoTokenizer.from_pretrained(source)
         except (OSError, ValueError, KeyError) as error:
-            first_line = str(error).strip().splitlines()[0]
-            raise ValueError(
-                f"there is no tokenizer in {source!r}, on the hub or as a local folder: {first_line}"
-            ) from error
+            message = f"there is no tokenizer in {source!r}, on the hub or as a local folder: {first_line(error)}"
+            raise ValueError(message) from error
 
     @property
     def pad_token_id(self) -> int:
