@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
 
-    from asym_lightning.analysis.adapter_similarity import compare_adapters
+    from asym_lightning.report.adapter_similarity import compare_adapters
     from asym_lightning.report.similarity import similarity_csv, similarity_html, similarity_markdown
     from asym_lightning.report.trained_adapters import find_adapters
 

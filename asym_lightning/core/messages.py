@@ -6,13 +6,13 @@ import difflib
 from collections.abc import Collection, Iterable, Sequence
 
 
-def listed(names: Sequence[str], limit: int) -> str:
+def listed(names: Sequence[str], limit: int, *, separator: str = ", ") -> str:
     """The first few names in full, and how many more there are.
 
     >>> listed(["a", "b", "c"], limit=2)
     'a, b and 1 more'
     """
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return separator.join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from asym_lightning.core.messages import listed
 from asym_lightning.core.run_files import CONFIG, OUTCOME, RECORD, read_config, read_facts
 
 
@@ -202,8 +203,7 @@ def _without_mixed_settings(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 
 def _differences(common: Mapping[str, Any], other: Mapping[str, Any], limit: int = 3) -> str:
     keys = sorted(key for key in common.keys() | other.keys() if common.get(key) != other.get(key))
-    shown = [f"{key} {other.get(key)} instead of {common.get(key)}" for key in keys[:limit]]
-    return "; ".join(shown) + (f" and {len(keys) - limit} more" if len(keys) > limit else "")
+    return listed([f"{key} {other.get(key)} instead of {common.get(key)}" for key in keys], limit, separator="; ")
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
