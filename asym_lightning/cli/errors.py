@@ -127,7 +127,7 @@ def _findings(report: str) -> Iterator[_Finding]:
 def _sentence(finding: _Finding) -> str:
     if match := UNKNOWN_CLASS.search(finding.text):
         known = _classes(finding.keys)
-        hint = did_you_mean(match["name"], known) if known else "."
+        hint = did_you_mean(match["name"], known) if known else "."  # of a key whose classes are not known here
         return f"{finding.place} names no class {match['name']!r}{hint}"
     if match := UNKNOWN_OPTION.search(finding.text):
         in_value = CLASS_IN_VALUE.search(finding.text)

@@ -30,6 +30,8 @@ from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.null_options import check_nulls
 from asym_lightning.cli.short_config import SHORT_CONFIG
 from asym_lightning.core.dtensor import any_sharded
+from asym_lightning.core.files import atomic_file
+from asym_lightning.core.run_files import ADAPTER, PREDICTIONS, RUNS
 from asym_lightning.data import *  # noqa: F403
 from asym_lightning.modules import *  # noqa: F403  (so that classes are known by their bare names)
 
@@ -53,7 +55,7 @@ class TrainingCLI(LightningCLI):
             trainer_defaults={
                 "logger": {
                     "class_path": "lightning.pytorch.loggers.CSVLogger",
-                    "init_args": {"save_dir": "runs", "name": "default"},
+                    "init_args": {"save_dir": RUNS, "name": "default"},
                 }
             },
         )
@@ -141,8 +143,9 @@ class TrainingCLI(LightningCLI):
         predictions = self._run(self.trainer.predict, **kwargs)
         folder = self.trainer.log_dir  # of all processes: the Trainer sends it to them
         if folder and self.trainer.is_global_zero:
-            path = Path(folder) / "predictions.pt"
-            torch.save(predictions, path)
+            path = Path(folder, PREDICTIONS)
+            with atomic_file(path) as staging:
+                torch.save(predictions, staging)
             print(f"predictions  {path}")
 
     def _option(self, name: str) -> Any:
@@ -208,7 +211,7 @@ def saved_adapter(trainer: Trainer, model: LightningModule) -> Path | None:
         return None
     if not folder or not adapter_layers(backbone) or not (trainer.is_global_zero or any_sharded(backbone)):
         return None
-    directory = Path(folder) / "adapter"
+    directory = Path(folder, ADAPTER)
     save_adapters(backbone, directory)
     return directory
 

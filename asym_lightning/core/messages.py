@@ -6,13 +6,13 @@ import difflib
 from collections.abc import Collection, Iterable, Sequence
 
 
-def listed(names: Sequence[str], limit: int) -> str:
+def listed(names: Sequence[str], limit: int, *, separator: str = ", ") -> str:
     """The first few names in full, and how many more there are.
 
     >>> listed(["a", "b", "c"], limit=2)
     'a, b and 1 more'
     """
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return separator.join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
@@ -26,6 +26,16 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
     return by_letters[near[0]] if near else None
 
 
+def suggestion(name: object, known: Iterable[str]) -> str:
+    """The end of a sentence on an unknown name: the nearest known one, or a full stop.
+
+    >>> suggestion("rnak", ["rank", "alpha"]), suggestion("gamma", ["rank"])
+    (': did you mean rank?', '.')
+    """
+    near = nearest(name, known)
+    return f": did you mean {near}?" if near else "."
+
+
 def did_you_mean(name: object, known: Collection[str], *, limit: int = 8) -> str:
     """The end of a sentence on an unknown name: the nearest known one, or some of those that there are.
 
@@ -34,8 +44,9 @@ def did_you_mean(name: object, known: Collection[str], *, limit: int = 8) -> str
     >>> did_you_mean("gamma", ["rank", "heads"]), did_you_mean("gamma", [])
     ('; there are rank, heads.', '; there are none.')
     """
-    near = nearest(name, known)
-    return f": did you mean {near}?" if near else f"; there are {listed(list(known), limit) or 'none'}."
+    if nearest(name, known):
+        return suggestion(name, known)
+    return f"; there are {listed(list(known), limit) or 'none'}."
 
 
 def not_one_of(what: str, value: object, choices: Collection[str], *, limit: int = 20) -> str:
@@ -44,9 +55,7 @@ def not_one_of(what: str, value: object, choices: Collection[str], *, limit: int
     >>> not_one_of("`decay`", "cosin", ["cosine", "linear"])
     "`decay` must be one of cosine, linear, not 'cosin': did you mean cosine?"
     """
-    near = nearest(value, choices)
-    hint = f": did you mean {near}?" if near else "."
-    return f"{what} must be one of {listed(list(choices), limit)}, not {value!r}{hint}"
+    return f"{what} must be one of {listed(list(choices), limit)}, not {value!r}{suggestion(value, choices)}"
 
 
 def check_choice(option: str, value: object, choices: Collection[str]) -> None:
@@ -57,6 +66,15 @@ def check_choice(option: str, value: object, choices: Collection[str]) -> None:
     """
     if value not in choices:
         raise ValueError(not_one_of(f"`{option}`", value, choices))
+
+
+def first_line(error: BaseException) -> str:
+    r"""What an error says first, for a sentence that it is quoted in.
+
+    >>> first_line(OSError("no such model\nIf this is a private repository ...")), first_line(KeyError())
+    ('no such model', 'KeyError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _letters(name: str) -> str:

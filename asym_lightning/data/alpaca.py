@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from asym_lightning.core.messages import check_choice
+from asym_lightning.core.tokens import IGNORED
 from asym_lightning.data.length_bucketing import LengthBucketSampler
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.packing import PackedRows
@@ -23,7 +24,6 @@ from asym_lightning.data.text_table import TextTable
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
 from asym_lightning.data.tokenized_text import TokenizedTextDataModule
 
-IGNORED = -100
 HUB_REPOSITORY = "tatsu-lab/alpaca"
 
 

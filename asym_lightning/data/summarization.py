@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
 from asym_lightning.core.messages import check_choice
+from asym_lightning.core.tokens import IGNORED
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.record_file import RecordFile
 from asym_lightning.data.text_source import HubSplit, TextSource
@@ -19,7 +20,6 @@ from asym_lightning.data.text_table import TextTable
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
 from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_texts
 
-IGNORED = -100
 HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 

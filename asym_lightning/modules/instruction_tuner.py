@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.surgery.quantize import Quantization
+from asym_lightning.core.tokens import IGNORED
 from asym_lightning.modules.base import StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
-from asym_lightning.modules.chunked_cross_entropy import IGNORED, chunked_cross_entropy
+from asym_lightning.modules.chunked_cross_entropy import chunked_cross_entropy
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.exact_match import ExactMatch
 from asym_lightning.modules.generative_module import GenerativeModule
 from asym_lightning.modules.language_model import Precision, check_output_layer, last_hidden_states, output_layer
 from asym_lightning.modules.packed_attention import packed_inputs
 from asym_lightning.modules.schedule import WarmupSchedule
-from asym_lightning.modules.text_backbone import longest_sequence
 
 
 class InstructionTuner(GenerativeModule):
@@ -117,7 +117,7 @@ class InstructionTuner(GenerativeModule):
 
     def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
         """Return rows of tokens, all of which count; packed ones as one example each."""
-        batch = shape.text(longest_sequence(self.backbone))
+        batch = shape.text(self._longest)
         batch["labels"] = torch.zeros_like(batch["input_ids"])
         if shape.is_packed:
             batch["segment_ids"] = torch.ones_like(batch["input_ids"])

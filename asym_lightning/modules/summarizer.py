@@ -13,15 +13,14 @@ from torch import Tensor, nn
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.surgery.quantize import Quantization
 from asym_lightning.core.extras import check_installed
+from asym_lightning.core.tokens import IGNORED
 from asym_lightning.modules.base import StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
-from asym_lightning.modules.chunked_cross_entropy import IGNORED
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.generative_module import GenerativeModule
 from asym_lightning.modules.language_model import Precision
 from asym_lightning.modules.rouge import Rouge
 from asym_lightning.modules.schedule import WarmupSchedule
-from asym_lightning.modules.text_backbone import longest_sequence
 
 
 class Summarizer(GenerativeModule):
@@ -138,6 +137,6 @@ class Summarizer(GenerativeModule):
 
     def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
         """Return source texts and summaries."""
-        batch = shape.text(longest_sequence(self.backbone))
+        batch = shape.text(self._longest)
         batch["labels"] = torch.zeros(shape.known("size"), shape.known("target_length"), dtype=torch.int64)
         return batch

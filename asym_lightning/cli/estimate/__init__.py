@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from pathlib import Path
+
+from asym_lightning.core.files import json_text, write_json
 
 DESCRIPTION = """Estimate what one training step of a config takes of each device, without running it: parameters,
 weights, gradients, optimizer state, activations and peak, what the devices exchange, and what is written. No weights
@@ -56,11 +56,9 @@ def main(arguments: Sequence[str]) -> int:
     if memory is not None:
         result["fits"] = estimate.peak <= memory
     if options.out:
-        out = Path(options.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(options.out, result)
     if options.format == "json":
-        print(json.dumps(result, indent=2))
+        print(json_text(result), end="")
     else:
         from rich.console import Console
 
