@@ -176,8 +176,8 @@ class AdapterHelp(argparse.Action):
 def started_runs_only(trainer: Trainer) -> Iterator[None]:
     """Let a run leave a directory behind only if it got as far as to do something.
 
-    A wrong config may show as late as in the first backward pass; the directory of such a run, which
-    Lightning makes early, is removed.
+    A wrong config may show as late as in the first step; the directory of such a run, which Lightning makes early, is
+    removed, unless there is a checkpoint in it.
 
     Raises:
         KeyboardInterrupt: If the run was interrupted, which Lightning turns into a silent exit.
@@ -193,7 +193,8 @@ def started_runs_only(trainer: Trainer) -> Iterator[None]:
         checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") or "none"
         raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}, best checkpoint: {checkpoint}") from error
     except Exception:
-        if trainer.global_step == 0 and trainer.is_global_zero and run in new:
+        has_done_nothing = trainer.global_step <= 1 and not any(run.rglob("*.ckpt"))
+        if has_done_nothing and trainer.is_global_zero and run in new:
             shutil.rmtree(run, ignore_errors=True)
             for parent in new[1:]:
                 if parent.exists() and not any(parent.iterdir()):

@@ -9,6 +9,7 @@ from torch import nn
 from asym_lightning.adapters import adapter_layers
 from asym_lightning.core.messages import did_you_mean
 from asym_lightning.core.private_names import uncompiled
+from asym_lightning.lifecycle.callback_methods import adapted_backbone_names
 
 
 def named_backbone(module: nn.Module, name: str | None) -> nn.Module:
@@ -39,7 +40,7 @@ def refuse_fsdp1(trainer: Trainer) -> None:
 
 
 def adapted_backbone(trainer: Trainer, module: LightningModule) -> nn.Module:
-    """What layers and adapter files are named by: what AdapterInjection adapted, else `backbone`, else the module.
+    """What layers and adapter files are named by: what a callback adapted, else `backbone`, else the module.
 
     Args:
         trainer: Its callbacks are asked.
@@ -49,10 +50,7 @@ def adapted_backbone(trainer: Trainer, module: LightningModule) -> nn.Module:
         ValueError: The strategy is FSDP1.
     """
     refuse_fsdp1(trainer)
-    from asym_lightning.callbacks.injection import AdapterInjection
-
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, AdapterInjection):
-            return named_backbone(module, callback.backbone)
+    for name in adapted_backbone_names(trainer):
+        return named_backbone(module, name)
     backbone = getattr(module, "backbone", None)
     return backbone if isinstance(backbone, nn.Module) and adapter_layers(backbone) else module
