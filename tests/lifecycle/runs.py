@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 import random
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -114,7 +116,9 @@ class Trace(Callback):
 
     def _note(self, hook: str, trainer: Trainer) -> None:
         state = random_state()
-        draws = hash((state["torch"].numpy().tobytes(), tuple(state["python"][1]), repr(state["numpy"])))
+        draws = zlib.crc32(
+            pickle.dumps([state["torch"].tolist(), state["python"], state["numpy"]["state"]["key"].tolist()])
+        )
         batches = trainer.fit_loop.epoch_loop._batches_that_stepped
         self.events.append((hook, trainer.current_epoch, trainer.global_step, batches, draws))
 
