@@ -261,7 +261,11 @@ def test_bad_argument_is_refused(bert, options, message):
             {"label_names": ["a", "b"], "class_weights": [1.0] * 3},
             "`class_weights` are 3, but there are 2 classes",
         ),
-        (None, {"label_names": ["a", "b"], "model_args": {"hiden_size": 3}}, "`model_args` hiden_size are no fields"),
+        (
+            None,
+            {"label_names": ["a", "b"], "model_args": {"hiden_size": 3}},
+            r"`model_args` .hiden_size. is no field of .*: did you mean hidden_size",
+        ),
     ],
 )
 def test_bad_model_is_refused_when_it_is_built(bert, backbone, options, message):
