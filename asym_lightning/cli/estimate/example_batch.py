@@ -7,12 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
-
-from asym_lightning.modules import ImageClassifier, InstructionTuner, Summarizer, TextClassifier
-from asym_lightning.modules.text_backbone import longest_sequence
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ def _first(*values: int | None) -> int | None:
     return next((value for value in values if value is not None), None)
 
 
-def example_batch(module: LightningModule, shape: BatchShape) -> Any:
+def example_batch(module: Any, shape: BatchShape) -> Any:
     """Make a batch such as the task's data module gives, full to the last token; its numbers mean nothing.
 
     A module of another class has to have a method `example_batch(batch_size, sequence_length)` of its own.
@@ -65,25 +61,27 @@ def example_batch(module: LightningModule, shape: BatchShape) -> Any:
         ValueError: A size is known from nowhere, or the task is not trained or not known.
     """
     size = _known(shape.size, "batch_size", "loader.batch_size")
-    if isinstance(module, ImageClassifier):
+    # By name: to import them all would take every extra.
+    tasks = {cls.__name__ for cls in type(module).__mro__ if cls.__module__.startswith("asym_lightning.")}
+    if "ImageClassifier" in tasks:
         channels, *sides = (module.data_config or {}).get("input_size", (3, None, None))
         height, width = (_first(shape.image_size, side) for side in sides)
         side = _known(height, "image_size", "image_size")
         width = side if width is None else width
         return torch.zeros(size, channels, side, width), torch.zeros(size, dtype=torch.int64)
-    if isinstance(module, TextClassifier):
+    if "TextClassifier" in tasks:
         batch = _text(size, _length(module, shape))
         batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
         batch["labels"] = torch.zeros(size, dtype=torch.float32 if module.is_regression else torch.int64)
         return batch
-    if isinstance(module, InstructionTuner):
+    if "InstructionTuner" in tasks:
         batch = _text(size, _length(module, shape))
         batch["labels"] = torch.zeros_like(batch["input_ids"])
         if shape.is_packed:
             batch["segment_ids"] = torch.ones_like(batch["input_ids"])
             batch["position_ids"] = torch.zeros_like(batch["input_ids"])
         return batch
-    if isinstance(module, Summarizer):
+    if "Summarizer" in tasks:
         batch = _text(size, _length(module, shape))
         target = _known(shape.target_length, "target_length", "max_target_length")
         batch["labels"] = torch.zeros(size, target, dtype=torch.int64)
@@ -97,6 +95,8 @@ def example_batch(module: LightningModule, shape: BatchShape) -> Any:
 
 
 def _length(module: Any, shape: BatchShape) -> int:
+    from asym_lightning.modules.text_backbone import longest_sequence
+
     length = _known(shape.length, "sequence_length", "max_length")
     longest = longest_sequence(module.backbone)
     if longest is not None and length > longest:
