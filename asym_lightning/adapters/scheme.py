@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 from asym_lightning.adapters.init.rule import InitRule, Letter, init_names, init_rule
+from asym_lightning.core.messages import not_one_of
 
 _MARKS: dict[str, tuple[Letter, bool]] = {"A": ("A", False), "hA": ("A", True), "B": ("B", False), "hB": ("B", True)}
 _LETTERS: tuple[Letter, Letter] = ("A", "B")
@@ -55,7 +55,10 @@ class Scheme:
             if letter in factors:
                 raise ValueError(f"`scheme` {text!r} names factor {letter} twice; it needs A once and B once.")
             if init not in init_names(letter):
-                raise ValueError(_unknown_init(text, letter, init))
+                what = f"`scheme` {text!r}: the init of {letter}"
+                raise ValueError(
+                    f"{not_one_of(what, init, init_names(letter))} `register_init` makes a rule of your own known."
+                )
             factors[letter] = Factor(init, is_trained)
         for letter in _LETTERS:
             if letter not in factors:
@@ -103,13 +106,3 @@ def _split(text: str) -> list[tuple[Letter, bool, str]]:
                 "as in 'hB_zero_A_rand'."
             )
     return [(letter, is_trained, "_".join(words)) for letter, is_trained, words in found]
-
-
-def _unknown_init(text: str, letter: Letter, init: str) -> str:
-    valid = init_names(letter)
-    near = difflib.get_close_matches(init, valid, n=1, cutoff=0.4)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return (
-        f"`scheme` {text!r} has unknown init {init!r} for {letter}{hint}; valid are {', '.join(valid)}, and a rule of "
-        "your own once `register_init` has it."
-    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,8 +16,8 @@ from typing_extensions import override
 from asym_lightning.adapters import adapters_by_name, num_weights
 from asym_lightning.adapters.kernels.cpu.library import cpu_kernels_in_use
 from asym_lightning.adapters.surgery.quantize import quantized_layers
-
-RECORD = "record.json"
+from asym_lightning.core.files import write_json
+from asym_lightning.core.run_files import RECORD
 
 
 class RunRecord(Callback):
@@ -121,11 +119,7 @@ class RunRecord(Callback):
     def _write(self, directory: str | None) -> None:  # of the Trainer, which all processes must ask for it
         if directory is None:
             return
-        path = Path(directory) / RECORD
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".partial")
-        unfinished.write_text(json.dumps(self.record, indent=1) + "\n")
-        os.replace(unfinished, path)
+        write_json(Path(directory, RECORD), self.record)
 
 
 class _SavedBytes:

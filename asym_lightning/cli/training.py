@@ -30,6 +30,8 @@ from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.null_options import check_nulls
 from asym_lightning.cli.short_config import SHORT_CONFIG
 from asym_lightning.core.dtensor import any_sharded
+from asym_lightning.core.files import atomic_file
+from asym_lightning.core.run_files import ADAPTER, PREDICTIONS, RUNS
 from asym_lightning.data import *  # noqa: F403
 from asym_lightning.modules import *  # noqa: F403  (so that classes are known by their bare names)
 
@@ -53,7 +55,7 @@ class TrainingCLI(LightningCLI):
             trainer_defaults={
                 "logger": {
                     "class_path": "lightning.pytorch.loggers.CSVLogger",
-                    "init_args": {"save_dir": "runs", "name": "default"},
+                    "init_args": {"save_dir": RUNS, "name": "default"},
                 }
             },
         )
@@ -141,8 +143,9 @@ class TrainingCLI(LightningCLI):
         predictions = self._run(self.trainer.predict, **kwargs)
         folder = self.trainer.log_dir  # of all processes: the Trainer sends it to them
         if folder and self.trainer.is_global_zero:
-            path = Path(folder) / "predictions.pt"
-            torch.save(predictions, path)
+            path = Path(folder, PREDICTIONS)
+            with atomic_file(path) as staging:
+                torch.save(predictions, staging)
             print(f"predictions  {path}")
 
     def _option(self, name: str) -> Any:
@@ -173,8 +176,8 @@ class AdapterHelp(argparse.Action):
 def started_runs_only(trainer: Trainer) -> Iterator[None]:
     """Let a run leave a directory behind only if it got as far as to do something.
 
-    A wrong config may show as late as in the first backward pass; the directory of such a run, which
-    Lightning makes early, is removed.
+    A wrong config may show as late as in the first step; the directory of such a run, which Lightning makes early, is
+    removed, unless there is a checkpoint in it.
 
     Raises:
         KeyboardInterrupt: If the run was interrupted, which Lightning turns into a silent exit.
@@ -190,7 +193,8 @@ def started_runs_only(trainer: Trainer) -> Iterator[None]:
         checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") or "none"
         raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}, best checkpoint: {checkpoint}") from error
     except Exception:
-        if trainer.global_step == 0 and trainer.is_global_zero and run in new:
+        has_done_nothing = trainer.global_step <= 1 and not any(run.rglob("*.ckpt"))
+        if has_done_nothing and trainer.is_global_zero and run in new:
             shutil.rmtree(run, ignore_errors=True)
             for parent in new[1:]:
                 if parent.exists() and not any(parent.iterdir()):
@@ -208,7 +212,7 @@ def saved_adapter(trainer: Trainer, model: LightningModule) -> Path | None:
         return None
     if not folder or not adapter_layers(backbone) or not (trainer.is_global_zero or any_sharded(backbone)):
         return None
-    directory = Path(folder) / "adapter"
+    directory = Path(folder, ADAPTER)
     save_adapters(backbone, directory)
     return directory
 

@@ -30,6 +30,19 @@ def leave_frozen_out_of_ddp(module: nn.Module, backbone: nn.Module) -> None:
     leave_out_of_ddp(module, [*frozen, *buffers])
 
 
+def from_all_processes(here: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+    """What each process gives, in their order and in all of them; every process has to call it.
+
+    >>> from_all_processes("alone")
+    ['alone']
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return [here]
+    everywhere = [None] * dist.get_world_size(group)
+    dist.all_gather_object(everywhere, here, group=group)
+    return everywhere
+
+
 class Difference(NamedTuple):
     """What the first process says and another one says differently.
 
@@ -53,8 +66,7 @@ def first_difference(here: dict[str, Any], group: dist.ProcessGroup | None = Non
         here: What this process says, by name.
         group: The processes; None means all.
     """
-    everywhere: list[dict[str, Any]] = [{} for _ in range(dist.get_world_size(group))]
-    dist.all_gather_object(everywhere, here, group=group)
+    everywhere = from_all_processes(here, group)
     first = everywhere[0]
     for process, there in enumerate(everywhere):
         names = [name for name in {**first, **there} if first.get(name) != there.get(name)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from torchmetrics import Metric, MetricCollection
 from asym_lightning.adapters import AdapterConfig, load_adapters, quantize_backbone
 from asym_lightning.adapters.surgery.quantize import Quantization
 from asym_lightning.adapters.targets.heads import find_heads
+from asym_lightning.core.files import write_json
+from asym_lightning.core.tokens import longest_sequence
 from asym_lightning.modules.base import AdapterModule, StepOutput
 from asym_lightning.modules.language_model import (
     Precision,
@@ -25,7 +26,6 @@ from asym_lightning.modules.language_model import (
     output_layer,
 )
 from asym_lightning.modules.mmlu_report import MMLUReport
-from asym_lightning.modules.text_backbone import longest_sequence
 
 
 class MMLUEvaluator(AdapterModule):
@@ -84,7 +84,7 @@ class MMLUEvaluator(AdapterModule):
             if self.quantization is not None:
                 quantize_backbone(model, self.quantization, find_heads(model, self.heads(model)))
             load_adapters(model, self.adapter_directory)
-        self._longest = longest_sequence(model)
+        self._longest = longest_sequence(getattr(model, "config", None))
         base: Any = model.base_model
         self._takes_positions = "position_ids" in inspect.signature(base.forward).parameters
         return model
@@ -174,8 +174,7 @@ class MMLUEvaluator(AdapterModule):
 
     @rank_zero_only
     def _publish(self, report: MMLUReport, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+        write_json(path, report.to_dict())
         print(f"{report}\nresults    {path}")
 
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.surgery.quantize import Quantization
 from asym_lightning.core.extras import check_installed
+from asym_lightning.core.tokens import IGNORED
 from asym_lightning.modules.base import StepOutput
-from asym_lightning.modules.chunked_cross_entropy import IGNORED
+from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.generative_module import GenerativeModule
 from asym_lightning.modules.language_model import Precision
@@ -133,3 +134,9 @@ class Summarizer(GenerativeModule):
         logits, targets = self(**inputs).logits[is_token].float(), labels[is_token]
         smoothing = self.label_smoothing if self.training else 0.0
         return StepOutput(F.cross_entropy(logits, targets, label_smoothing=smoothing), logits.argmax(dim=-1), targets)
+
+    def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
+        """Return source texts and summaries."""
+        batch = shape.text(self._longest)
+        batch["labels"] = torch.zeros(shape.known("size"), shape.known("target_length"), dtype=torch.int64)
+        return batch

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
+
+from asym_lightning.core.messages import first_line
+from asym_lightning.modules.pretrained_config import pretrained_config
 
 
 class TextBackbone(NamedTuple):
@@ -47,22 +50,13 @@ def create_text_backbone(
         ValueError: If there is no such model, it has no sequence-classification head, or the weights are those of
             another architecture.
     """
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ValueError(f"there is no backbone {source!r}, on the hub or as a local folder: {first_line}") from error
-    unknown = [name for name in model_args or {} if not hasattr(config, name)]
-    if unknown:
-        raise ValueError(f"`model_args` {', '.join(unknown)} are no fields of the config of {source!r}.")
+    config: Any = pretrained_config(source, model_args)
     keeps_head = label_names is not None and set(config.label2id) == set(label_names)
     if not keeps_head:
         config.num_labels = num_outputs  # also renames the classes to LABEL_0 and so on
         if label_names is not None:
             config.id2label = dict(enumerate(label_names))
             config.label2id = {name: number for number, name in config.id2label.items()}
-    for name, value in (model_args or {}).items():
-        setattr(config, name, value)
     try:
         if not pretrained:
             return TextBackbone(AutoModelForSequenceClassification.from_config(config), [])
@@ -71,8 +65,7 @@ def create_text_backbone(
                 source, config=config, ignore_mismatched_sizes=not keeps_head, output_loading_info=True
             )
     except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ValueError(f"the backbone {source!r} cannot be built for classification: {first_line}") from error
+        raise ValueError(f"the backbone {source!r} cannot be built for classification: {first_line(error)}") from error
     missing = loading["missing_keys"]
     _check_weights_fit(source, model, missing)
     return TextBackbone(model, sorted({key.rpartition(".")[0] for key in missing if "." in key}))
@@ -100,17 +93,6 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if has_bar:
             transformers_logging.enable_progress_bar()
-
-
-def longest_sequence(model: nn.Module) -> int | None:
-    """Longest sequence that a model has positions for; None if it has no limit."""
-    config = getattr(model, "config", None)
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            # RoBERTa and its like count from the padding token's number on.
-            return module.num_embeddings - module.padding_idx - 1
-    positions = getattr(config, "max_position_embeddings", None)
-    return positions if isinstance(positions, int) and positions > 0 else None
 
 
 def class_order(model: nn.Module, label_names: Sequence[str] | None) -> list[int] | None:

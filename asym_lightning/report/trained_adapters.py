@@ -7,8 +7,8 @@ from pathlib import Path
 
 from asym_lightning.adapters.files.directory import is_adapter, read_directory
 from asym_lightning.adapters.files.factors import factors_by_slice
-from asym_lightning.analysis.adapter_similarity import TrainedAdapter
 from asym_lightning.core.run_files import ADAPTER
+from asym_lightning.report.adapter_similarity import TrainedAdapter
 from asym_lightning.report.runs import read_runs
 from asym_lightning.report.table import results_table
 

@@ -45,12 +45,12 @@ def test_all_combinations_in_either_order(A_init, B_init, A_hat, B_hat):
     [
         ("hB_zero", "does not say how A starts"),
         ("hB_zero_B_rand_A_rand", "names factor B twice"),
-        ("hB_zero_A_random", r"unknown init 'random' for A \(did you mean 'rand'\?\)"),
-        ("hB_V_A_rand", "unknown init 'V' for B"),
+        ("hB_zero_A_random", r"the init of A must be one of .*, not 'random': did you mean rand\?"),
+        ("hB_V_A_rand", "the init of B must be one of .*, not 'V'"),
         ("C_rand_hB_zero", "unknown token 'C'"),
         ("", "unknown token ''"),
-        ("hB_A_rand", "unknown init '' for B"),
-        ("hB_zero_A_rand_extra", "unknown init 'rand_extra' for A"),
+        ("hB_A_rand", "the init of B must be one of .*, not ''"),
+        ("hB_zero_A_rand_extra", "the init of A must be one of .*, not 'rand_extra'"),
     ],
 )
 def test_bad_strings_name_the_offender(text, message):

@@ -117,7 +117,7 @@ def test_an_evaluator_quantises_before_it_loads_an_adapter(tmp_path):
 def test_full_fine_tuning_and_unknown_kinds_are_refused():
     with pytest.raises(ValueError, match=r"trains what `quantization` would freeze: set `quantization: null`"):
         classifier("nf4", adapter=None, train_backbone=True)
-    with pytest.raises(ValueError, match="'fp4' is unknown; valid are nf4, int8"):
+    with pytest.raises(ValueError, match="must be one of nf4, int8, not 'fp4': did you mean nf4"):
         classifier("fp4")
 
 

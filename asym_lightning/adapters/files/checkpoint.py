@@ -38,7 +38,7 @@ def fill_checkpoint(module: nn.Module, checkpoint: MutableMapping[str, Any]) -> 
     """
     checkpoint[STATE_KEY] = trained_state_dict(module, checkpoint[STATE_KEY])
     checkpoint[DESCRIPTION_KEY] = adapter_description(module)
-    checkpoint[RANDOM_STATE_KEY] = {**random_state(), _DROPOUT_KEY: _draws_dropout(module)}
+    checkpoint[RANDOM_STATE_KEY] = random_state_of(module)
 
 
 def restore_checkpoint(module: nn.Module, checkpoint: MutableMapping[str, Any]) -> None:
@@ -56,6 +56,11 @@ def restore_checkpoint(module: nn.Module, checkpoint: MutableMapping[str, Any]) 
     # Not the scales of a quantised backbone: bitsandbytes writes them and does not read them.
     scales = quantized_state_names(module, with_weights=False)
     checkpoint[STATE_KEY] = {name: tensor for name, tensor in module.state_dict().items() if name not in scales}
+
+
+def random_state_of(module: nn.Module) -> dict[str, Any]:
+    """The random state of this process, and what draws the drops of the module's adapters from it."""
+    return {**random_state(), _DROPOUT_KEY: _draws_dropout(module)}
 
 
 def restore_random_state(module: nn.Module, state: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from asym_lightning.adapters.targets.bypasses import open_bypasses
 from asym_lightning.adapters.targets.find import output_layers
 from asym_lightning.adapters.targets.patterns import is_within
 from asym_lightning.core.extras import check_installed
+from asym_lightning.core.messages import check_choice
 from asym_lightning.core.private_names import kept_in_float32
 
 if TYPE_CHECKING:
@@ -72,8 +73,7 @@ def check_quantization(quantization: str) -> None:
         ValueError: There is no quantisation of that name.
         ModuleNotFoundError: bitsandbytes is not installed.
     """
-    if quantization not in QUANTIZATIONS:
-        raise ValueError(f"`quantization` {quantization!r} is unknown; valid are {', '.join(QUANTIZATIONS)}.")
+    check_choice("quantization", quantization, QUANTIZATIONS)
     check_installed("bitsandbytes", f"quantization: {quantization}")
 
 

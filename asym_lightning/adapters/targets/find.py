@@ -13,9 +13,8 @@ from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.kinds.registry import host_kind, host_names, kind_of
 from asym_lightning.adapters.rows import Rows
 from asym_lightning.adapters.targets.families.family import GENERIC, Family, family_of, known_roles
-from asym_lightning.adapters.targets.messages import nearest, suffixes
-from asym_lightning.adapters.targets.patterns import is_within, matches, matching
-from asym_lightning.core.messages import listed
+from asym_lightning.adapters.targets.patterns import is_within, matches, matching, suffixes
+from asym_lightning.core.messages import did_you_mean, listed
 
 ALL_LINEAR = "all-linear"
 WHOLE = "all"
@@ -157,7 +156,7 @@ def _excluded(patterns: Sequence[str], layers: Mapping[str, nn.Module]) -> set[s
     for pattern in patterns:
         hits = matching(pattern, layers)
         if not hits:
-            raise ValueError(f"`exclude` entry {pattern!r} matches no layer{nearest(pattern, suffixes(layers))}.")
+            raise ValueError(f"`exclude` entry {pattern!r} matches no layer{did_you_mean(pattern, suffixes(layers))}")
         found.update(hits)
     return found
 
@@ -174,7 +173,7 @@ def _no_match(
         return f"`targets` entry {token!r} matches only layers that are heads or excluded: {listed(dropped, 8)}."
     if token not in known_roles():
         known = [*known_roles(), ALL_LINEAR, *suffixes(layers)]
-        return f"`targets` entry {token!r} matches no layer{nearest(token, known)}."
+        return f"`targets` entry {token!r} matches no layer{did_you_mean(token, known)}"
     message = f"`targets` entry {token!r} matches no layer of {type(model).__name__}"
     if any(isinstance(m, nn.MultiheadAttention) for m in model.modules()) and token in "qkvo":
         return (

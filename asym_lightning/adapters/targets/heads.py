@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import nn
 
 from asym_lightning.adapters.targets.families.family import family_of
-from asym_lightning.adapters.targets.messages import nearest, suffixes
-from asym_lightning.adapters.targets.patterns import is_within, matching
+from asym_lightning.adapters.targets.patterns import is_within, matching, suffixes
+from asym_lightning.core.messages import did_you_mean
 
 
 def find_heads(model: nn.Module, config_heads: Sequence[str] | None) -> list[str]:
@@ -25,7 +25,7 @@ def find_heads(model: nn.Module, config_heads: Sequence[str] | None) -> list[str
     for pattern in config_heads:
         hits = matching(pattern, names)
         if not hits:
-            raise ValueError(f"`heads` entry {pattern!r} matches no module{nearest(pattern, suffixes(names))}.")
+            raise ValueError(f"`heads` entry {pattern!r} matches no module{did_you_mean(pattern, suffixes(names))}")
         found += hits
     return [name for name in names if name in found]
 

@@ -57,11 +57,12 @@ def pretrained() -> torch.Tensor:
 
 
 def test_all_rules_are_found():
-    assert set(init_names("A")) == {
+    # By what was there when tests were collected: others that run here may register rules of their own.
+    assert {name for letter, name in RULES if letter == "A"} == {
         *("rand", "V", "V_last", "he", "zero", "coordinate", "block"),
         *("inputs", "gradient", "whitened_gradient"),
     }
-    assert set(init_names("B")) == {"rand", "U", "U_last", "he", "zero"}
+    assert {name for letter, name in RULES if letter == "B"} == {"rand", "U", "U_last", "he", "zero"}
 
 
 @pytest.mark.parametrize(("letter", "name"), RULES)
@@ -178,7 +179,7 @@ def test_a_file_that_names_an_unknown_rule_is_refused_by_name(own_rules, tmp_pat
     save_adapters(model, tmp_path)
     monkeypatch.delitem(registry._RULES, "ones")
     other = nn.Sequential(nn.Linear(6, 5))
-    with pytest.raises(ValueError, match=r"not known here: `scheme` 'hB_zero_A_ones' has unknown.*`register_init`"):
+    with pytest.raises(ValueError, match=r"not known here: `scheme` 'hB_zero_A_ones'.*not 'ones'. `register_init`"):
         load_adapters(other, tmp_path)
     assert adapter_layers(other) == {}
 

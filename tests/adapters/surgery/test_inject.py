@@ -288,7 +288,7 @@ def test_a_layer_that_is_never_called_is_named():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"targets": ["attn.qkw"]}, r"'attn.qkw' matches no layer; the nearest is 'attn.qkv'"),
+        ({"targets": ["attn.qkw"]}, r"'attn.qkw' matches no layer: did you mean attn.qkv"),
         ({"targets": ["query"]}, r"'query' matches no layer"),
         ({"targets": ["head"]}, r"'head' matches only layers that are heads or excluded: head"),
         ({"targets": ["q", "attn.qkv"]}, r"ask for the whole of `blocks.0.attn.qkv` and for its slices q at once"),
@@ -296,7 +296,7 @@ def test_a_layer_that_is_never_called_is_named():
         ({"rank_pattern": {"v": 30}}, r"`rank_pattern\['v'\]` is 30, but .* \(v\) .* at most 24"),
         ({"max_rank": 30}, r"`max_rank` is 30, but .* at most 24"),
         ({"exclude": ["nothing"]}, r"`exclude` entry 'nothing' matches no layer"),
-        ({"heads": ["haed"]}, r"`heads` entry 'haed' matches no module; the nearest is 'head'"),
+        ({"heads": ["haed"]}, r"`heads` entry 'haed' matches no module: did you mean head"),
         ({"share_a": True, "rank_pattern": {"v": 3}}, r"`share_a` needs one rank for all slices"),
     ],
 )

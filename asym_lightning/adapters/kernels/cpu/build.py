@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import secrets
 import shlex
 import shutil
 import subprocess
@@ -20,7 +19,7 @@ from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 
-from asym_lightning.core.files import SUFFIX, remove_unfinished
+from asym_lightning.core.files import remove_unfinished, staging_path
 
 try:
     import fcntl
@@ -83,7 +82,7 @@ def _build(key: str, command: Sequence[str], sources: Sequence[Path], directory:
     for damaged in directory.glob(f"{key}-*.so"):
         damaged.unlink(missing_ok=True)
     for flags in FLAGS:
-        staging = directory / f".library.{secrets.token_hex(4)}{SUFFIX}"
+        staging = staging_path(directory / "library")
         made = staging / "library.so"
         options = ["-O3", "-shared", "-fPIC", *flags, *units, "-o", str(made)]
         try:

@@ -10,8 +10,8 @@ from torch import nn
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, save_adapters
 from asym_lightning.adapters.files.factors import Factors
 from asym_lightning.analysis import cca_similarity
-from asym_lightning.analysis.adapter_similarity import PairKind, TrainedAdapter, compare_adapters
 from asym_lightning.cli import main
+from asym_lightning.report.adapter_similarity import PairKind, TrainedAdapter, compare_adapters
 
 
 def randn(*shape, seed):
