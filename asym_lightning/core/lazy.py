@@ -18,6 +18,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from asym_lightning.core.extras import extra_named
+
 
 def lazy_imports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return the `__getattr__` and `__dir__` of a package whose imports are those under its `if TYPE_CHECKING:`.
@@ -32,7 +34,8 @@ def lazy_imports(package: str) -> tuple[Callable[[str], Any], Callable[[], list[
         module = imported_names(package).get(name)
         if module is None:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(import_module(module), name)
+        with extra_named(name):
+            value = getattr(import_module(module), name)
         setattr(sys.modules[package], name, value)  # from now on it is found without this function
         return value
 

@@ -16,6 +16,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -29,6 +30,8 @@ __all__ = [
 OVERRIDDEN = {
     # The one place that `.to()`, `.half()` and `.bfloat16()` of any module around it pass through.
     "asym_lightning.core.dtypes": "torch.nn.Module._apply",
+    # Where batches of indices come from, with workers and without; a sampler of the user's can't be told to skip some.
+    "asym_lightning.lifecycle.resumable_loader": "torch.utils.data.DataLoader._index_sampler",
     # Called by the constructor between parsing and building; a config's `seed_everything` can't be left out otherwise.
     "asym_lightning.cli.estimate.described_run": "lightning.pytorch.cli.LightningCLI._set_seed",
 }
@@ -68,12 +71,62 @@ def uncompiled(module: nn.Module) -> nn.Module:
     return getattr(module, "_orig_mod", module)
 
 
+# What makes a `DataLoader` give its batches: a class that changes one of these iterates in a way of its own.
+WAYS_TO_ITERATE = ("__iter__", "_get_iterator", "_index_sampler")
+
+
+def keeps_workers(loader: DataLoader) -> bool:
+    """Whether a loader has workers from an earlier epoch, by what it keeps them in."""
+    return loader._iterator is not None
+
+
 # Lightning
 
 
 def trainer_of(module: LightningModule) -> Trainer | None:
     """The Trainer that a module is attached to, or `None`, for which the public property raises an error."""
     return module._trainer
+
+
+def set_restart_stage(loop: Any, stage: str) -> None:
+    """Let a loop take itself for interrupted at a stage, which else it concludes from its counters alone."""
+    loop._restart_stage = stage
+
+
+def take_for_begun(*loops: Any) -> None:
+    """Let loops no longer take themselves for restarting; the public property sets those inside them too."""
+    for loop in loops:
+        loop._restarting = False
+
+
+def data_fetcher(trainer: Trainer) -> Any:
+    """What hands the training batches to the fit loop; the loaders, which are public, are asked by it ahead of time."""
+    return trainer.fit_loop._data_fetcher
+
+
+def validation_is_due(trainer: Trainer) -> bool:
+    """Whether a validation comes after the batch that is done; there are six options that decide that."""
+    return trainer.fit_loop.epoch_loop._should_check_val_fx(data_fetcher(trainer))
+
+
+def accumulates(trainer: Trainer) -> bool:
+    """Whether the gradients of the batch that is done are kept for those to come."""
+    return trainer.fit_loop._should_accumulate()
+
+
+def count_step_for_loggers(trainer: Trainer) -> None:
+    """Count a step in what loggers go by, which is not the public `global_step`."""
+    trainer.fit_loop.epoch_loop._batches_that_stepped += 1
+
+
+def shared_sampler(value: Any) -> Any:
+    """The user's sampler in the data set that Lightning makes of it, to share it out among processes; else `None`."""
+    return getattr(value, "_sampler", None)
+
+
+def set_inner_checkpoint_io(outer: Any, inner: Any) -> None:
+    """Replace what a wrapping `CheckpointIO`, such as the asynchronous one, writes by; its property only reads."""
+    outer._checkpoint_io = inner
 
 
 # transformers

@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
+from asym_lightning.core.extras import extra_named
 from asym_lightning.core.messages import did_you_mean
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -180,8 +181,9 @@ def _byte(error: UnicodeDecodeError) -> str:
 
 
 def _read_parquet(path: Path) -> TextTable:
-    import pyarrow
-    import pyarrow.parquet
+    with extra_named(str(path)):
+        import pyarrow
+        import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.read_table(path)

@@ -14,6 +14,7 @@ from torch import Tensor
 from asym_lightning.adapters.files.checkpoint import random_state_of, restore_random_state
 from asym_lightning.core.ddp import from_all_processes
 from asym_lightning.core.dtensor import is_sharded
+from asym_lightning.core.private_names import accumulates
 from asym_lightning.lifecycle import loops
 from asym_lightning.lifecycle.resumable_loader import (
     ResumableLoader,
@@ -47,7 +48,7 @@ class Place:
         """The place at this instant."""
         metrics = {name: torch.as_tensor(value).detach().cpu() for name, value in trainer.callback_metrics.items()}
         # A module that steps by itself may keep them from batch to batch in its own way.
-        keeps_gradients = not module.automatic_optimization or loops.accumulates(trainer)
+        keeps_gradients = not module.automatic_optimization or accumulates(trainer)
         gradients = {
             name: parameter.grad.detach().cpu()
             for name, parameter in module.named_parameters()

@@ -9,12 +9,16 @@ import datasets
 import pytest
 import torch
 import transformers as tf
-from lightning.pytorch import LightningModule, Trainer
+from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.loops import evaluation_loop, fit_loop
+from lightning.pytorch.plugins import AsyncCheckpointIO, TorchCheckpointIO
 from torch import nn
 from torch.distributed.fsdp._common_utils import FSDP_PREFIX
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, SequentialSampler
 
 import asym_lightning
 from asym_lightning.core import private_names as names
@@ -71,7 +75,7 @@ def test_private_names_of_others_are_in_one_file():
 def test_what_is_overridden_is_there(module, name):
     place, _, method = name.rpartition(".")
     package, _, owner = place.rpartition(".")
-    assert callable(getattr(getattr(import_module(package), owner), method))
+    assert hasattr(getattr(import_module(package), owner), method)
     assert any(method in defined(node) for node in ast.walk(FILES[module]) if isinstance(node, ast.ClassDef))
 
 
@@ -182,6 +186,81 @@ def test_a_module_knows_its_trainer_or_that_it_has_none():
     assert names.trainer_of(module) is None
     module.trainer = trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     assert names.trainer_of(module) is trainer
+
+
+def test_batches_of_indices_come_from_index_sampler():
+    class Backwards(DataLoader):
+        @property
+        def _index_sampler(self):
+            return list(super()._index_sampler)[::-1]
+
+    for workers in (0, 1):
+        loader = Backwards(torch.arange(4), batch_size=2, num_workers=workers)
+        assert [batch.tolist() for batch in loader] == [[2, 3], [0, 1]]
+
+
+def test_a_loader_keeps_persistent_workers_and_has_all_ways_to_iterate():
+    loader = DataLoader(torch.arange(4), num_workers=1, persistent_workers=True)
+    assert not names.keeps_workers(loader)
+    assert len(list(loader)) == 4
+    assert names.keeps_workers(loader)
+    assert all(hasattr(DataLoader, way) for way in names.WAYS_TO_ITERATE)
+
+
+def test_lightning_holds_the_sampler_that_it_shares_out():
+    sampler = SequentialSampler(range(4))
+    shared = DistributedSamplerWrapper(sampler, num_replicas=2, rank=0)
+    assert names.shared_sampler(shared.dataset) is sampler
+    assert names.shared_sampler([0, 1]) is None
+
+
+class Asked(Callback):
+    """Asks the fit loop in its hooks, as a resumed run does."""
+
+    def __init__(self):
+        self.fetched, self.is_due, self.keeps, self.logged = [], [], [], []
+
+    def on_train_start(self, trainer, module):
+        self.fetched.append(names.data_fetcher(trainer) is not None)
+
+    def on_train_batch_end(self, trainer, module, *args):
+        self.is_due.append(names.validation_is_due(trainer))
+        self.keeps.append(names.accumulates(trainer))
+        self.logged.append(trainer.fit_loop.epoch_loop._batches_that_stepped)
+        names.count_step_for_loggers(trainer)
+        self.logged.append(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+def test_the_fit_loop_says_what_comes_after_a_batch():
+    asked = Asked()
+    trainer = Trainer(
+        max_epochs=1, limit_train_batches=4, limit_val_batches=1, val_check_interval=2, accumulate_grad_batches=2,
+        callbacks=[asked], logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu",
+        num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(BoringModel())
+    assert asked.fetched == [True]
+    assert asked.is_due == asked.keeps[::-1] == [False, True, False, True][: len(asked.is_due)]
+    assert [after - before for before, after in zip(asked.logged[::2], asked.logged[1::2], strict=True)] == [1] * 4
+
+
+def test_loops_take_themselves_for_interrupted_where_they_are_told():
+    loop = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu").fit_loop
+    names.set_restart_stage(loop, fit_loop.RestartStage.RESTARTED_MID_EPOCH)
+    assert loop.restarted_mid_epoch
+    validation = loop.epoch_loop.val_loop
+    names.set_restart_stage(validation, evaluation_loop.RestartStage.RESTARTED_MID_EVALUATION)
+    assert validation.restarted_mid_evaluation
+    loop.epoch_loop.restarting = True
+    assert validation.restarting
+    names.take_for_begun(loop.epoch_loop)
+    assert not loop.epoch_loop.restarting and validation.restarting
+
+
+def test_a_wrapping_checkpoint_io_writes_by_another():
+    outer, inner = AsyncCheckpointIO(TorchCheckpointIO()), TorchCheckpointIO()
+    names.set_inner_checkpoint_io(outer, inner)
+    assert outer.checkpoint_io is inner
 
 
 @pytest.fixture
