@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import get_args, get_type_hints
 from zipfile import is_zipfile
 
-from asym_lightning.core.messages import did_you_mean, nearest
+from asym_lightning.cli.class_names import class_names
+from asym_lightning.cli.option_names import top_level_options, unknown_option
+from asym_lightning.core.messages import did_you_mean
 from asym_lightning.core.run_files import RUNS, find_checkpoints
 
 KEY = re.compile(r'Parser key "(?P<key>[^"]+)":\s*(?P<rest>.*)')
@@ -126,18 +128,14 @@ def _findings(report: str) -> Iterator[_Finding]:
 
 def _sentence(finding: _Finding) -> str:
     if match := UNKNOWN_CLASS.search(finding.text):
-        known = _classes(finding.keys)
+        known = class_names(".".join(finding.keys))
         hint = did_you_mean(match["name"], known) if known else "."  # of a key whose classes are not known here
         return f"{finding.place} names no class {match['name']!r}{hint}"
     if match := UNKNOWN_OPTION.search(finding.text):
         in_value = CLASS_IN_VALUE.search(finding.text)
         class_path = in_value["class"] if in_value else finding.class_path
-        known = _arguments(class_path) if class_path else _top_level_options()
-        if place := next((name for name in known if name.endswith(f".{match['name']}")), None):
-            return f"{finding.place} has no option {match['name']!r}: it is `{'.'.join([*finding.keys, place])}`."
-        # Of an unknown section the first word tells.
-        told = match["name"] if nearest(match["name"], known) else match["name"].split(".")[0]
-        return f"{finding.place} has no option {match['name']!r}{did_you_mean(told, known)}"
+        known = _arguments(class_path) if class_path else top_level_options()
+        return str(unknown_option(finding.keys, match["name"], known))
     return f"{finding.place}: {finding.text}" if finding.keys else finding.text
 
 
@@ -160,43 +158,3 @@ def _arguments(class_path: str) -> list[str]:
         for field in dataclasses.fields(kind)
     ]
     return [*inspect.signature(found).parameters, *nested]
-
-
-def _top_level_options() -> list[str]:
-    from lightning.pytorch import Trainer
-
-    trainer = [f"trainer.{name}" for name in inspect.signature(Trainer).parameters]
-    return [
-        "config",
-        "seed_everything",
-        "trainer",
-        "model",
-        "data",
-        "ckpt_path",
-        "test_after_fit",
-        "num_threads",
-        "debug",
-        *trainer,
-    ]
-
-
-def _is_task(thing: object) -> bool:
-    from lightning.pytorch import LightningModule
-
-    return inspect.isclass(thing) and issubclass(thing, LightningModule) and not inspect.isabstract(thing)
-
-
-def _classes(keys: tuple[str, ...]) -> list[str]:
-    """Names of the classes that suit a key, those that go by their bare name."""
-    import torch
-
-    import asym_lightning.data
-    import asym_lightning.modules
-
-    modules = [name for name in asym_lightning.modules.__all__ if _is_task(getattr(asym_lightning.modules, name))]
-    return {
-        "model": modules,
-        "data": [name for name in asym_lightning.data.__all__ if name.endswith("DataModule")],
-        "optimizer": [name for name in dir(torch.optim) if name[0].isupper()],
-        "scheduler": [name for name in dir(torch.optim.lr_scheduler) if name[0].isupper()],
-    }.get(keys[-1] if keys else "", [])

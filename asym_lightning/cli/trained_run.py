@@ -11,11 +11,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 
 from asym_lightning.adapters import load_adapters
+from asym_lightning.cli.class_names import import_named
 from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.short_config import with_init_args
 from asym_lightning.core.run_files import ADAPTER, find_checkpoints, read_config
-from asym_lightning.data import *  # noqa: F403
-from asym_lightning.modules import *  # noqa: F403  (so that classes are known by their bare names)
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ def load_trained_run(directory: str | Path, checkpoint: str | Path | None = None
     """
     directory = Path(directory)
     config = with_init_args(read_config(directory))
+    import_named(str(config))
     if checkpoint is not None:
         check_checkpoint(str(checkpoint))
     found = Path(checkpoint) if checkpoint is not None else _best_checkpoint(directory)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from asym_lightning.core.extras import extra_named
+from asym_lightning.core.extras import check_installed
 from asym_lightning.data.base import BatchDataModule
 from asym_lightning.data.loader_options import LoaderOptions
 
@@ -107,6 +110,20 @@ class DigitsDataModule(BatchDataModule):
         return self.test_dataloader()
 
 
+def read_digits() -> tuple[Tensor, Tensor]:
+    """Return grey levels (1797, 8, 8) and labels (1797,), as `sklearn.datasets.load_digits` does.
+
+    Its file is read here, for to import scikit-learn takes longer than to train on the digits for some epochs.
+
+    Raises:
+        ModuleNotFoundError: If scikit-learn is missing.
+    """
+    check_installed("sklearn", needed_by="DigitsDataModule")
+    package = Path(str(find_spec("sklearn").origin)).parent  # type: ignore[union-attr]  # it is installed
+    rows = torch.from_numpy(np.loadtxt(package / "datasets" / "data" / "digits.csv.gz", delimiter=","))
+    return rows[:, :-1].reshape(-1, 8, 8).float(), rows[:, -1].long()
+
+
 def load_digits_splits(seed: int = 0) -> dict[str, DigitsSplit]:
     """Return the upright splits "train" (1,197 images), "val" (200) and "test" (400), each in random order.
 
@@ -120,12 +137,8 @@ def load_digits_splits(seed: int = 0) -> dict[str, DigitsSplit]:
         >>> {name: len(split.labels) for name, split in load_digits_splits().items()}
         {'train': 1197, 'val': 200, 'test': 400}
     """
-    with extra_named("DigitsDataModule"):
-        from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = torch.as_tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16  # 17 grey levels
-    labels = torch.as_tensor(digits.target)
+    pixels, labels = read_digits()
+    images = pixels.unsqueeze(1) / 16  # 17 grey levels
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     parts = order.split([len(order) - NUM_VAL - NUM_TEST, NUM_VAL, NUM_TEST])
     return {

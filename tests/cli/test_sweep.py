@@ -14,9 +14,10 @@ import pytest
 import yaml
 
 from asym_lightning.cli import main
+from asym_lightning.cli.config_files import merged_config
 from asym_lightning.cli.sweep.claim import claimed
 from asym_lightning.cli.sweep.outcome import is_finished, read_outcome, write_outcome
-from asym_lightning.cli.sweep.plan import Arm, Sweep, merged_config, plan_runs
+from asym_lightning.cli.sweep.plan import Arm, Sweep, plan_runs
 
 TASK = {
     "model": {
