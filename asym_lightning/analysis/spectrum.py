@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from asym_lightning.adapters import LowRankAdapter, adapters_by_name
-from asym_lightning.core.dtensor import Piece, piece
+from asym_lightning.core.dtensor import piece
+from asym_lightning.core.tall_matrices import Columns, exact_dtype, singular_values
 
 # Rounding A to float32 moves A A^T by about 1e-7, and the singular values relatively by half of that.
 ORTHONORMAL_TOLERANCE = 1e-5
@@ -84,7 +84,7 @@ def update_spectrum(model: nn.Module) -> dict[str, UpdateSpectrum]:
         model: A model with adapters.
     """
     adapters = adapters_by_name(model)
-    on_device = singular_values(adapters, orthonormal_A(adapters))
+    on_device = adapter_spectra(adapters, orthonormal_A(adapters))
     values = iter(to_cpu([v for pair in on_device.values() for v in pair]))
     return {name: UpdateSpectrum(next(values), next(values)) for name in on_device}
 
@@ -97,7 +97,7 @@ class SingularValues(NamedTuple):
 
 
 @torch.no_grad()
-def singular_values(
+def adapter_spectra(
     adapters: Mapping[str, LowRankAdapter], orthonormal: Collection[str] = ()
 ) -> dict[str, SingularValues]:
     """Singular values of each update and of each B; nothing waits for the device.
@@ -110,14 +110,13 @@ def singular_values(
     values: dict[str, SingularValues] = {}
     for names in _by_shape(adapters, orthonormal):
         group = [adapters[name] for name in names]
-        B = Columns.of_B(group)
+        B = columns_of_B(group)
         if names[0] in orthonormal:
             of_B = torch.linalg.eigvalsh(B.gram()).clamp_min(0).sqrt().flip(-1)
             of_BA = of_B
         else:
-            R_B, R_A = B.R(), Columns.of_A(group).R()
-            of_B = torch.linalg.svdvals(R_B)
-            of_BA = torch.linalg.svdvals(R_B @ R_A.mT)
+            of_B = torch.linalg.svdvals(B.R)
+            of_BA = singular_values(B, columns_of_A(group))
         for i, name in enumerate(names):
             values[name] = SingularValues(adapters[name].scaling * of_BA[i], of_B[i])
     return {name: values[name] for name in adapters}
@@ -143,11 +142,11 @@ def update_changes(
     changes: dict[str, Tensor] = {}
     for names in shapes.values():
         group = [adapters[name] for name in names]
-        B, A = Columns.of_B(group), Columns.of_A(group)
+        B, A = columns_of_B(group), columns_of_A(group)
         old_B = _stacked(piece(before[name][1], 0).local for name in names).to(B.local.device)
         old_A = _stacked(piece(before[name][0], 1).local.mT for name in names).to(A.local.device)
-        R_B = Columns(torch.cat([B.local, -old_B], dim=-1), B.group).R()
-        R_A = Columns(torch.cat([A.local, old_A], dim=-1), A.group).R()
+        R_B = Columns(torch.cat([B.local, -old_B], dim=-1), B.group).R
+        R_A = Columns(torch.cat([A.local, old_A], dim=-1), A.group).R
         norms = (R_B @ R_A.mT).flatten(1).norm(dim=1)
         changes |= {name: adapters[name].scaling * norm for name, norm in zip(names, norms, strict=True)}
     return {name: changes[name] for name in adapters}
@@ -158,7 +157,7 @@ def orthonormal_A(adapters: Mapping[str, LowRankAdapter]) -> set[str]:
     if not adapters:
         return set()
     with torch.no_grad():
-        grams = [Columns.of_A([adapter]).gram()[0] for adapter in adapters.values()]
+        grams = [columns_of_A([adapter]).gram()[0] for adapter in adapters.values()]
         errors = [(gram - torch.eye(len(gram), dtype=gram.dtype, device=gram.device)).abs().amax() for gram in grams]
     measured = zip(adapters, to_cpu([error.reshape(1) for error in errors]), strict=True)
     return {name for name, error in measured if error < ORTHONORMAL_TOLERANCE}
@@ -181,39 +180,16 @@ def factors(adapter: LowRankAdapter) -> Factors:
     return Factors(adapter.A.detach().clone(), adapter.B.detach().clone())
 
 
-class Columns(NamedTuple):
-    """Equally long columns, ``B`` or ``A^T``, of several adapters of one shape, whose rows processes may share out.
+def columns_of_A(adapters: Sequence[LowRankAdapter]) -> Columns:
+    """``A^T`` of several adapters of one shape, stacked."""
+    pieces = [piece(adapter.factor_A, 1) for adapter in adapters]
+    return Columns(_stacked(p.local[: a.rank].mT for p, a in zip(pieces, adapters, strict=True)), pieces[0].group)
 
-    Attributes:
-        local: (adapters, rows that are here, rank) in float64.
-        group: The processes that hold the other rows; None if there are none.
-    """
 
-    local: Tensor
-    group: dist.ProcessGroup | None
-
-    @classmethod
-    def of_A(cls, adapters: Sequence[LowRankAdapter]) -> Columns:
-        """``A^T`` of each."""
-        pieces = [piece(adapter.factor_A, 1) for adapter in adapters]
-        return cls(_stacked(p.local[: a.rank].mT for p, a in zip(pieces, adapters, strict=True)), pieces[0].group)
-
-    @classmethod
-    def of_B(cls, adapters: Sequence[LowRankAdapter]) -> Columns:
-        """B of each."""
-        pieces = [piece(adapter.factor_B, 0) for adapter in adapters]
-        return cls(_stacked(p.local[:, : a.rank] for p, a in zip(pieces, adapters, strict=True)), pieces[0].group)
-
-    def gram(self) -> Tensor:
-        """(adapters, rank, rank): inner products of the columns."""
-        return Piece(self.local, self.group).summed(self.local.mT @ self.local)
-
-    def R(self) -> Tensor:
-        """(adapters, at most rank, rank): R with ``R^T R`` the Gram matrix, so with the columns' singular values."""
-        if self.group is None:
-            return torch.linalg.qr(self.local, mode="r").R
-        values, vectors = torch.linalg.eigh(self.gram())
-        return values.clamp_min(0).sqrt().unsqueeze(-1) * vectors.mT
+def columns_of_B(adapters: Sequence[LowRankAdapter]) -> Columns:
+    """B of several adapters of one shape, stacked."""
+    pieces = [piece(adapter.factor_B, 0) for adapter in adapters]
+    return Columns(_stacked(p.local[:, : a.rank] for p, a in zip(pieces, adapters, strict=True)), pieces[0].group)
 
 
 def to_cpu(vectors: list[Tensor]) -> list[Tensor]:
@@ -224,7 +200,7 @@ def to_cpu(vectors: list[Tensor]) -> list[Tensor]:
     """
     if not vectors:
         return []
-    together = torch.cat([v.to(_exact_dtype(v)) for v in vectors]).cpu().double()
+    together = torch.cat([v.to(exact_dtype(v)) for v in vectors]).cpu().double()
     return list(together.split([len(v) for v in vectors]))
 
 
@@ -260,9 +236,4 @@ def _by_shape(adapters: Mapping[str, LowRankAdapter], orthonormal: Collection[st
 
 def _stacked(factors: Iterable[Tensor]) -> Tensor:
     stacked = torch.stack([factor.detach() for factor in factors])
-    return stacked.to(_exact_dtype(stacked))
-
-
-def _exact_dtype(tensor: Tensor) -> torch.dtype:
-    """float64, or float32 on devices that have no more."""
-    return torch.float32 if tensor.device.type == "mps" else torch.float64
+    return stacked.to(exact_dtype(stacked))

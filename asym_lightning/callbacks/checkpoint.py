@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,13 +10,13 @@ from typing import Any
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 
 from asym_lightning.adapters import save_adapters
 from asym_lightning.core.dtensor import any_sharded
+from asym_lightning.core.files import atomic_directory
 from asym_lightning.lifecycle.backbone import adapted_backbone, refuse_fsdp1
-from asym_lightning.lifecycle.resumable_loader import make_train_loaders_resumable
+from asym_lightning.lifecycle.checkpoint_io import write_atomically
 
 SUFFIX = ".adapter"
 
@@ -29,10 +28,9 @@ class AdapterCheckpoint(ModelCheckpoint):
     rank only. It goes when the checkpoint goes. The `.ckpt` files hold what was trained, as they do with a plain
     `ModelCheckpoint`: that is the doing of AdapterInjection and of AdapterModule.
 
-    Files and directories appear whole or not at all: they are written under a name that starts with a dot and then
-    renamed, the directory first, so that next to a whole checkpoint there is a whole directory. (Lightning's own files
-    are moved from the system's temporary folder, which is a copy where that is another file system; a copy that is
-    killed leaves half a file.)
+    Files and directories appear whole or not at all: they are written under a name that starts with a dot and ends with
+    `.saving`, flushed to the disk and renamed, the directory first, so that next to a whole checkpoint there is a whole
+    directory. What a killed run left unfinished is removed when the next one starts.
 
     Args:
         dirpath: Folder for the checkpoints, a local one; None means the run's own.
@@ -88,7 +86,7 @@ class AdapterCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
         if "://" in str(self.dirpath):
             raise ValueError(f"AdapterCheckpoint writes to local folders, `dirpath` is {self.dirpath}.")
-        make_train_loaders_resumable(trainer)
+        write_atomically(trainer.strategy)
         if getattr(trainer.strategy, "saves_shards", False):
             raise ValueError(
                 "AdapterCheckpoint writes whole adapters, but `save_distributed_checkpoint: true` leaves them in "
@@ -107,17 +105,8 @@ class AdapterCheckpoint(ModelCheckpoint):
             checkpoint: The checkpoint's path.
             state: Adapters and heads by their names in ``model``, if they are sharded.
         """
-        directory = checkpoint.with_suffix(SUFFIX)
-        staging = directory.with_name(f".{directory.name}.saving")
-        replaced = directory.with_name(f".{directory.name}.replaced")
-        for leftover in (staging, replaced):
-            shutil.rmtree(leftover, ignore_errors=True)
-        save_adapters(model, staging, include_frozen=self.include_frozen, state=state)
-        # A directory that is not empty can't be replaced by a rename.
-        if directory.exists():
-            os.rename(directory, replaced)
-        os.rename(staging, directory)
-        shutil.rmtree(replaced, ignore_errors=True)
+        with atomic_directory(checkpoint.with_suffix(SUFFIX)) as staging:
+            save_adapters(model, staging, include_frozen=self.include_frozen, state=state)
 
 
 class AdapterCheckpointIO(CheckpointIO):
@@ -136,19 +125,10 @@ class AdapterCheckpointIO(CheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write the adapter directory and the checkpoint, each whole or not at all."""
-        if not self._is_owners(path):
-            self.inner.save_checkpoint(checkpoint, path, storage_options)
-            return
-        path = Path(path)
-        module = self._trainer.lightning_module
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.owner.save_adapter(adapted_backbone(self._trainer, module), path, self._gathered(checkpoint))
-        if not isinstance(self.inner, TorchCheckpointIO):  # one that writes in the background, say
-            self.inner.save_checkpoint(checkpoint, path, storage_options)
-            return
-        staging = path.with_name(f".{path.name}.saving")
-        self.inner.save_checkpoint(checkpoint, staging, storage_options)
-        os.replace(staging, path)
+        if self._is_owners(path):
+            backbone = adapted_backbone(self._trainer, self._trainer.lightning_module)
+            self.owner.save_adapter(backbone, Path(path), self._gathered(checkpoint))
+        self.inner.save_checkpoint(checkpoint, path, storage_options)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read a checkpoint."""

@@ -167,8 +167,11 @@ class FreezeA(Callback):
 
     # How
 
-    def record(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the frozen factor as it is now for what it has to remain, as after a change of rank."""
+    def on_rank_change(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the frozen factor as it is now for what it has to remain; a RankScheduler has changed it."""
+        self._record(trainer, pl_module)
+
+    def _record(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.frozen_at is not None:
             adapters = self._adapters(trainer, pl_module)
             self._digests = {name: _digest(self._factor(adapter)) for name, adapter in adapters.items()}
@@ -187,7 +190,7 @@ class FreezeA(Callback):
                 orthonormalize(group, trainer.optimizers, factor=self.factor)
         self._stop_training(trainer, pl_module)
         self.frozen_at = trainer.global_step
-        self.record(trainer, pl_module)
+        self._record(trainer, pl_module)
         rank_zero_info(
             f"Factor {self.factor} of {len(self._digests)} adapters is frozen from step {self.frozen_at} on."
         )

@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.plugins import BitsandbytesPrecision
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
+from typing_extensions import override
 
 from asym_lightning.adapters import (
     AdapterConfig,
     InjectionReport,
-    fill_checkpoint,
-    frozen_batch_norms,
     inject_adapters,
     restore_checkpoint,
     trainable_parameters,
-    untrained_adapters,
 )
-from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY
 from asym_lightning.adapters.targets.heads import find_heads
-from asym_lightning.callbacks.rank_schedule import scheduled_config
-from asym_lightning.core.ddp import leave_frozen_out_of_ddp
-from asym_lightning.core.dtypes import at_least_float32, train_in_float32
-from asym_lightning.core.messages import listed
-from asym_lightning.core.random_state import set_random_state
+from asym_lightning.core.dtypes import at_least_float32
 from asym_lightning.lifecycle.backbone import named_backbone
-from asym_lightning.lifecycle.optimizers import hold_all
-from asym_lightning.lifecycle.replicas import check_replicas
-from asym_lightning.lifecycle.resumable_loader import make_train_loaders_resumable
+from asym_lightning.lifecycle.callback_methods import asked_config
+from asym_lightning.lifecycle.life_cycle import LifeCycle
 from asym_lightning.sharding import shard_lightning_module
 
 
-class AdapterInjection(Callback):
+class AdapterInjection(LifeCycle):
     """Adapt the backbone of any LightningModule, train it and resume it, with no change to the module.
 
     The backbone may be built in `__init__`, `setup` or `configure_model`: adapters go in right after `configure_model`,
@@ -93,16 +83,11 @@ class AdapterInjection(Callback):
         heads: Sequence[str] | None = None,
         check_after: int = 1,
     ) -> None:
-        super().__init__()
-        if check_after < 1:
-            raise ValueError(f"`check_after` must be at least 1 step, got {check_after}.")
+        super().__init__(backbone, check_after=check_after)
         self.adapter = adapter or AdapterConfig()
         self.backbone = backbone
         self.heads = heads
-        self.check_after = check_after
         self.report: InjectionReport | None = None
-        self._without_gradient: set[str] | None = None
-        self._random_state: dict[str, Any] | None = None
 
     # Without a Trainer
 
@@ -127,21 +112,17 @@ class AdapterInjection(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Arrange for the injection to follow `configure_model`."""
+        super().setup(trainer, pl_module, stage)
         injections = [c for c in trainer.callbacks if isinstance(c, AdapterInjection)]  # type: ignore[attr-defined]
         if len(injections) > 1:
             raise RuntimeError("There are two AdapterInjection callbacks, but a module is adapted once; remove one.")
-        if isinstance(trainer.precision_plugin, BitsandbytesPrecision):
-            raise ValueError(
-                "Lightning's `BitsandbytesPrecision` would put its layers in place of the adapted ones: leave it out "
-                "and call `asym_lightning.adapters.quantize_backbone` where the module builds its backbone."
-            )
         others = trainer.callbacks[: trainer.callbacks.index(self)]  # type: ignore[attr-defined]
         if any(isinstance(callback, WeightAveraging) for callback in others):
             raise ValueError(
                 "A WeightAveraging callback copies the module when it is set up, which is before the adapters are "
                 "there: name AdapterInjection before it."
             )
-        config = scheduled_config(trainer, self.adapter)
+        config = asked_config(trainer, self.adapter)
         build = pl_module.configure_model
 
         def build_and_inject() -> None:
@@ -153,41 +134,14 @@ class AdapterInjection(Callback):
         # The module's `setup` and `configure_model` come after this hook and no callback's hook comes between them and
         # the optimizers.
         pl_module.configure_model = build_and_inject  # type: ignore[method-assign]
-        make_train_loaders_resumable(trainer)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See that an optimizer holds all that trains and processes agree; draw on where a resumed run left off."""
-        hold_all(trainer.optimizers, self._trained(pl_module))
-        if isinstance(trainer.model, DistributedDataParallel):
-            check_replicas(pl_module)
-        self._without_gradient = set()
-        if trainer.ckpt_path and self._random_state:
-            set_random_state(self._random_state)
-        self._random_state = None
-        self._first_step = trainer.global_step
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep frozen batch normalisations in evaluation mode."""
-        for batch_norm in frozen_batch_norms(named_backbone(pl_module, self.backbone)):
-            batch_norm.eval()
-
-    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note, until the check is done, which adapters get gradients."""
-        if self._without_gradient is not None:
-            untrained = set(untrained_adapters(named_backbone(pl_module, self.backbone)))
-            self._without_gradient = untrained & (self._without_gradient or untrained)
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Refuse adapters that had no gradient in the first steps."""
-        if self._without_gradient is None or trainer.global_step < self._first_step + self.check_after:
-            return
-        names, self._without_gradient = sorted(self._without_gradient), None
-        if names:
-            raise RuntimeError(
-                f"{len(names)} adapters got no gradient in {self.check_after} step(s) and would stay untrained: the "
-                "model reads their layer's weight without calling the layer, or doesn't use it. Name them in `exclude` "
-                f"(or raise `check_after` if they only take turns): {listed(names, 5)}."
-            )
+    @override
+    def trained(self, module: nn.Module) -> Mapping[str, nn.Parameter]:
+        """Adapters and heads, those outside the backbone included."""
+        ours = {id(p) for p in super().trained(module).values()}
+        for head in find_heads(module, self.heads or ()):
+            ours.update(id(p) for p in module.get_submodule(head).parameters())
+        return {name: p for name, p in trainable_parameters(module) if id(p) in ours}
 
     # Parts
 
@@ -203,24 +157,12 @@ class AdapterInjection(Callback):
         self.report = inject_adapters(backbone, config)
         if outside is not None:
             _freeze_outside(module, backbone, outside)
-        train_in_float32(module, backbone)
+        self.adapted(module)
         if isinstance(module, LightningModule):
             if module.device_mesh is not None:
                 shard_lightning_module(module)
-            leave_frozen_out_of_ddp(module, backbone)
-            _hold_what_was_trained(module, self._keep_random_state)
+            _hold_what_was_trained(module, self)
         return self.report
-
-    def _trained(self, module: nn.Module) -> dict[str, nn.Parameter]:
-        """Adapters and heads, which have to be in an optimizer; what else trains is the module's affair."""
-        backbone = named_backbone(module, self.backbone)
-        ours = {id(p) for _, p in trainable_parameters(backbone)}
-        for head in find_heads(module, self.heads or ()):
-            ours.update(id(p) for p in module.get_submodule(head).parameters())
-        return {name: p for name, p in trainable_parameters(module) if id(p) in ours}
-
-    def _keep_random_state(self, state: dict[str, Any] | None) -> None:
-        self._random_state = state
 
 
 def _freeze_outside(module: nn.Module, backbone: nn.Module, heads: Sequence[str]) -> None:
@@ -231,33 +173,30 @@ def _freeze_outside(module: nn.Module, backbone: nn.Module, heads: Sequence[str]
             parameter.requires_grad_(id(parameter) in trained)
 
 
-Keep = Callable[[dict[str, Any] | None], None]
-Hook = Callable[[MutableMapping[str, Any]], None]
+Hook = Callable[[dict[str, Any]], None]
 
 
-def _hold_what_was_trained(module: LightningModule, keep: Keep) -> None:
+def _hold_what_was_trained(module: LightningModule, life_cycle: LifeCycle) -> None:
     """Let the module's own checkpoint hooks fill and restore checkpoints, after what they do already.
 
     A callback's hooks would not do: Lightning calls them after the module's state is loaded, and not at all for
     checkpoints of weights only. Partials rather than closures: a deep copy or a pickle of the module has its own.
     """
     save, load = _own_hook(module.on_save_checkpoint), _own_hook(module.on_load_checkpoint)
-    module.on_save_checkpoint = partial(_save_what_was_trained, module, save)  # type: ignore[method-assign]
-    module.on_load_checkpoint = partial(_load_what_was_trained, module, load, keep)  # type: ignore[method-assign]
+    module.on_save_checkpoint = partial(_then, save, life_cycle.fill, module)  # type: ignore[method-assign]
+    module.on_load_checkpoint = partial(_then, load, life_cycle.restore, module)  # type: ignore[method-assign]
 
 
 def _own_hook(hook: Any) -> Hook:
     """The module's own hook, also where an earlier injection has replaced it."""
-    is_ours = isinstance(hook, partial) and hook.func in (_save_what_was_trained, _load_what_was_trained)
-    return hook.args[1] if is_ours else hook
+    return hook.args[0] if isinstance(hook, partial) and hook.func is _then else hook
 
 
-def _save_what_was_trained(module: nn.Module, save: Hook, checkpoint: MutableMapping[str, Any]) -> None:
-    save(checkpoint)
-    fill_checkpoint(module, checkpoint)
-
-
-def _load_what_was_trained(module: nn.Module, load: Hook, keep: Keep, checkpoint: MutableMapping[str, Any]) -> None:
-    load(checkpoint)
-    restore_checkpoint(module, checkpoint)
-    keep(checkpoint.get(RANDOM_STATE_KEY))
+def _then(
+    own: Hook,
+    ours: Callable[[LightningModule, dict[str, Any]], None],
+    module: LightningModule,
+    checkpoint: dict[str, Any],
+) -> None:
+    own(checkpoint)
+    ours(module, checkpoint)

@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from asym_lightning.adapters import AdapterConfig, adapter_layers
+from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.rank.change import set_rank
 from asym_lightning.adapters.rank.groups import RankGroup, rank_groups
 from asym_lightning.adapters.rank.policies import Moment, RankPolicy
-from asym_lightning.callbacks.freeze import FreezeA
 from asym_lightning.core.loggers import LoggerFanout
 from asym_lightning.lifecycle.backbone import adapted_backbone
+from asym_lightning.lifecycle.callback_methods import tell_of_rank_change
 
 
 class RankScheduler(Callback):
@@ -51,17 +51,15 @@ class RankScheduler(Callback):
         self._groups: dict[str, RankGroup] = {}
         self._loggers = LoggerFanout()
 
-    # Lightning's hooks
+    def adapter_config(self, config: AdapterConfig) -> AdapterConfig:
+        """The configuration with room for what the policy may ask for; asked before layers are adapted."""
+        ranks = (config.rank, *config.rank_pattern.values())
+        largest = self.policy.max_rank or 0
+        if largest <= max(config.max_rank or 0, min(ranks)):
+            return config
+        return dataclasses.replace(config, max_rank=max(largest, *ranks))
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make room for the largest rank in a module that is going to adapt itself."""
-        config = getattr(pl_module, "adapter", None)
-        if isinstance(config, AdapterConfig) and not adapter_layers(pl_module):
-            roomy: Any = scheduled_config(trainer, config)
-            pl_module.adapter = roomy
-            # A module rebuilt from its checkpoint has to allocate as much.
-            if "adapter" in pl_module.hparams:
-                pl_module.hparams["adapter"] = roomy
+    # Lightning's hooks
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a schedule for which there is no room."""
@@ -127,21 +125,9 @@ class RankScheduler(Callback):
         for name, rank in changes.items():
             set_rank(groups[name], rank, trainer.optimizers, step=trainer.global_step)
         if changes:
-            for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                if isinstance(callback, FreezeA):
-                    callback.record(trainer, pl_module)
+            tell_of_rank_change(trainer, pl_module)
             self._log(trainer)
 
     def _log(self, trainer: Trainer) -> None:
         ranks = {f"rank/{name}": float(group.rank) for name, group in self._groups.items()}
         self._loggers.log(trainer, {"rank/total": sum(ranks.values()), **ranks})
-
-
-def scheduled_config(trainer: Trainer, config: AdapterConfig) -> AdapterConfig:
-    """The configuration with room for what a RankScheduler among the Trainer's callbacks may ask for."""
-    schedulers = [c for c in trainer.callbacks if isinstance(c, RankScheduler)]  # type: ignore[attr-defined]
-    largest = max((scheduler.policy.max_rank or 0 for scheduler in schedulers), default=0)
-    ranks = (config.rank, *config.rank_pattern.values())
-    if largest <= max(config.max_rank or 0, min(ranks)):
-        return config
-    return dataclasses.replace(config, max_rank=max(largest, *ranks))

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import importlib
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args, get_type_hints
 from zipfile import is_zipfile
+
+from asym_lightning.core.messages import did_you_mean, nearest
+from asym_lightning.core.run_files import RUNS, find_checkpoints
 
 KEY = re.compile(r'Parser key "(?P<key>[^"]+)":\s*(?P<rest>.*)')
 CLASS = re.compile(r"Problem with given class_path '(?P<class>[^']+)':\s*(?P<rest>.*)")
@@ -35,7 +37,7 @@ def one_sentence(error: BaseException) -> str:
     >>> one_sentence(ValueError("`rank` must be at least 1, got 0."))
     '`rank` must be at least 1, got 0.'
     >>> one_sentence(argparse.ArgumentError(None, "unrecognized arguments: --trainer.max_epocs 3"))
-    "the command has no option 'trainer.max_epocs': did you mean trainer.max_epochs or trainer.max_steps?"
+    "the command has no option 'trainer.max_epocs': did you mean trainer.max_epochs?"
     """
     text = str(error).strip()
     if not text:
@@ -59,8 +61,8 @@ def check_checkpoint(path: str | None, strategy: str = "") -> None:
         return
     file = Path(path)
     if not file.exists():
-        known = [str(found) for found in Path("runs").glob("**/*.ckpt")]
-        raise FileNotFoundError(f"there is no checkpoint {path!r}{did_you_mean(path, known)}")
+        known = [str(found) for found in find_checkpoints(RUNS)]
+        raise FileNotFoundError(f"there is no checkpoint {path!r}{did_you_mean(path, known, limit=3)}")
     if file.is_dir() and "FSDP2Strategy" not in strategy:
         raise ValueError(
             f"{path!r} is a folder, as FSDP2 writes it with `save_distributed_checkpoint: true`: resume it with "
@@ -68,18 +70,6 @@ def check_checkpoint(path: str | None, strategy: str = "") -> None:
         )
     if file.is_file() and not is_zipfile(file):
         raise ValueError(f"{path!r} is not a checkpoint, or it is truncated.")
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence that suggests the nearest known names.
-
-    >>> did_you_mean("rnak", ["rank", "alpha"])
-    ': did you mean rank?'
-    >>> did_you_mean("zzz", ["rank", "alpha"])
-    '.'
-    """
-    nearest = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
-    return f": did you mean {' or '.join(nearest)}?" if nearest else "."
 
 
 @dataclass(frozen=True)
@@ -137,9 +127,7 @@ def _findings(report: str) -> Iterator[_Finding]:
 def _sentence(finding: _Finding) -> str:
     if match := UNKNOWN_CLASS.search(finding.text):
         known = _classes(finding.keys)
-        hint = did_you_mean(match["name"], known)
-        if hint == "." and len(known) < 10:
-            hint = f"; those of this package are {', '.join(known)}."
+        hint = did_you_mean(match["name"], known) if known else "."  # of a key whose classes are not known here
         return f"{finding.place} names no class {match['name']!r}{hint}"
     if match := UNKNOWN_OPTION.search(finding.text):
         in_value = CLASS_IN_VALUE.search(finding.text)
@@ -147,10 +135,9 @@ def _sentence(finding: _Finding) -> str:
         known = _arguments(class_path) if class_path else _top_level_options()
         if place := next((name for name in known if name.endswith(f".{match['name']}")), None):
             return f"{finding.place} has no option {match['name']!r}: it is `{'.'.join([*finding.keys, place])}`."
-        hint = did_you_mean(match["name"], known)
-        if hint == ".":  # of an unknown section, its first word tells
-            hint = did_you_mean(match["name"].split(".")[0], known)
-        return f"{finding.place} has no option {match['name']!r}{hint}"
+        # Of an unknown section the first word tells.
+        told = match["name"] if nearest(match["name"], known) else match["name"].split(".")[0]
+        return f"{finding.place} has no option {match['name']!r}{did_you_mean(told, known)}"
     return f"{finding.place}: {finding.text}" if finding.keys else finding.text
 
 
@@ -165,9 +152,13 @@ def _arguments(class_path: str) -> list[str]:
     """Names of a class's arguments, and of what option objects among them hold, such as `loader.batch_size`."""
     module, _, name = class_path.rpartition(".")
     found = getattr(importlib.import_module(module), name)
+    try:
+        annotations = get_type_hints(found.__init__)
+    except NameError:  # of names that are imported for type checkers alone
+        annotations = {}
     nested = [
         f"{argument}.{field.name}"
-        for argument, annotation in get_type_hints(found.__init__).items()
+        for argument, annotation in annotations.items()
         for kind in (annotation, *get_args(annotation))
         if dataclasses.is_dataclass(kind)
         for field in dataclasses.fields(kind)

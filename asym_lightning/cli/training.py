@@ -21,9 +21,8 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities import rank_zero_only
 
 import asym_lightning
-import asym_lightning.data
-import asym_lightning.modules
 from asym_lightning.adapters import AdapterConfig, adapter_layers, num_weights, save_adapters, trainable_parameters
+from asym_lightning.callbacks import *  # noqa: F403
 from asym_lightning.callbacks import RunRecord
 from asym_lightning.cli.commands import COMMANDS
 from asym_lightning.cli.devices import check_devices
@@ -31,6 +30,10 @@ from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.null_options import check_nulls
 from asym_lightning.cli.short_config import SHORT_CONFIG
 from asym_lightning.core.dtensor import any_sharded
+from asym_lightning.core.files import atomic_file
+from asym_lightning.core.run_files import ADAPTER, PREDICTIONS, RUNS
+from asym_lightning.data import *  # noqa: F403
+from asym_lightning.modules import *  # noqa: F403  (so that classes are known by their bare names)
 
 DESCRIPTION = f"""Fine-tune timm and Hugging Face backbones with low-rank adapters whose A is random and frozen.
 Example: lightning fit --config configs/quickstart.yaml --config configs/adapters/lora_r8.yaml
@@ -52,7 +55,7 @@ class TrainingCLI(LightningCLI):
             trainer_defaults={
                 "logger": {
                     "class_path": "lightning.pytorch.loggers.CSVLogger",
-                    "init_args": {"save_dir": "runs", "name": "default"},
+                    "init_args": {"save_dir": RUNS, "name": "default"},
                 }
             },
         )
@@ -107,7 +110,7 @@ class TrainingCLI(LightningCLI):
         `--model.decoding.num_beams 8`, and put the class that was trained in place of the one that evaluates it.
         """
         self.config = self._given_config
-        if num_threads := self._get(self.config, "num_threads"):
+        if num_threads := self._option("num_threads"):
             torch.set_num_threads(num_threads)
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
@@ -122,7 +125,7 @@ class TrainingCLI(LightningCLI):
             checkpoint = torch.load(best, map_location="cpu", weights_only=True)
             model.on_load_checkpoint(checkpoint)
             model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading)
-        if self._get(self.config_init, "test_after_fit"):
+        if self._option("test_after_fit"):
             self.trainer.test(model, datamodule=kwargs.get("datamodule"), verbose=False)
             metrics = dict(self.trainer.callback_metrics)
         print_summary(model, metrics, seconds, best, saved_adapter(self.trainer, model))
@@ -140,9 +143,13 @@ class TrainingCLI(LightningCLI):
         predictions = self._run(self.trainer.predict, **kwargs)
         folder = self.trainer.log_dir  # of all processes: the Trainer sends it to them
         if folder and self.trainer.is_global_zero:
-            path = Path(folder) / "predictions.pt"
-            torch.save(predictions, path)
+            path = Path(folder, PREDICTIONS)
+            with atomic_file(path) as staging:
+                torch.save(predictions, staging)
             print(f"predictions  {path}")
+
+    def _option(self, name: str) -> Any:
+        return self.config.get(str(self.subcommand), self.config).get(name)
 
     def _run(self, command: Callable[..., Any], **kwargs: Any) -> Any:
         if kwargs.get("weights_only") is None:
@@ -169,8 +176,8 @@ class AdapterHelp(argparse.Action):
 def started_runs_only(trainer: Trainer) -> Iterator[None]:
     """Let a run leave a directory behind only if it got as far as to do something.
 
-    A wrong config may show as late as in the first backward pass; the directory of such a run, which
-    Lightning makes early, is removed.
+    A wrong config may show as late as in the first step; the directory of such a run, which Lightning makes early, is
+    removed, unless there is a checkpoint in it.
 
     Raises:
         KeyboardInterrupt: If the run was interrupted, which Lightning turns into a silent exit.
@@ -186,7 +193,8 @@ def started_runs_only(trainer: Trainer) -> Iterator[None]:
         checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") or "none"
         raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}, best checkpoint: {checkpoint}") from error
     except Exception:
-        if trainer.global_step == 0 and trainer.is_global_zero and run in new:
+        has_done_nothing = trainer.global_step <= 1 and not any(run.rglob("*.ckpt"))
+        if has_done_nothing and trainer.is_global_zero and run in new:
             shutil.rmtree(run, ignore_errors=True)
             for parent in new[1:]:
                 if parent.exists() and not any(parent.iterdir()):
@@ -204,7 +212,7 @@ def saved_adapter(trainer: Trainer, model: LightningModule) -> Path | None:
         return None
     if not folder or not adapter_layers(backbone) or not (trainer.is_global_zero or any_sharded(backbone)):
         return None
-    directory = Path(folder) / "adapter"
+    directory = Path(folder, ADAPTER)
     save_adapters(backbone, directory)
     return directory
 

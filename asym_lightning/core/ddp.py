@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-LEFT_OUT = "_ddp_params_and_buffers_to_ignore"  # where DDP keeps the names, on the module
+from asym_lightning.core.private_names import leave_out_of_ddp
 
 
 def leave_frozen_out_of_ddp(module: nn.Module, backbone: nn.Module) -> None:
@@ -28,8 +27,20 @@ def leave_frozen_out_of_ddp(module: nn.Module, backbone: nn.Module) -> None:
     frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
     constant = {id(buffer) for buffer in _frozen_buffers(backbone)}
     buffers = [name for name, buffer in module.named_buffers() if id(buffer) in constant]
-    # The name has an underscore, but torch, torchrec and Hugging Face rely on it, and there is no other.
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, [*frozen, *buffers])
+    leave_out_of_ddp(module, [*frozen, *buffers])
+
+
+def from_all_processes(here: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+    """What each process gives, in their order and in all of them; every process has to call it.
+
+    >>> from_all_processes("alone")
+    ['alone']
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return [here]
+    everywhere = [None] * dist.get_world_size(group)
+    dist.all_gather_object(everywhere, here, group=group)
+    return everywhere
 
 
 class Difference(NamedTuple):
@@ -55,8 +66,7 @@ def first_difference(here: dict[str, Any], group: dist.ProcessGroup | None = Non
         here: What this process says, by name.
         group: The processes; None means all.
     """
-    everywhere: list[dict[str, Any]] = [{} for _ in range(dist.get_world_size(group))]
-    dist.all_gather_object(everywhere, here, group=group)
+    everywhere = from_all_processes(here, group)
     first = everywhere[0]
     for process, there in enumerate(everywhere):
         names = [name for name in {**first, **there} if first.get(name) != there.get(name)]

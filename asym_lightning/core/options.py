@@ -7,10 +7,11 @@ dictionaries, from which they come back. Each checks itself when it is made.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from asym_lightning.core.messages import did_you_mean, suggestion
 
 Options = TypeVar("Options")
 _KINDS: Mapping[Any, tuple[type, str]] = {
@@ -57,7 +58,7 @@ def from_plain(kind: type[Options], value: Any) -> Options | Any:
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for name in value:
         if name not in names:
-            raise ValueError(f"{kind.__name__} has no option {name!r}{_nearest(name, names)}")
+            raise ValueError(f"{kind.__name__} has no option {name!r}{did_you_mean(name, names)}")
     return kind(**value)
 
 
@@ -89,7 +90,7 @@ def check_kinds(options: Any) -> None:
         words += [_KINDS[_plain(part)][1] for part in alternatives if _plain(part) in _KINDS]
         message = f"`{name}` must be {' or '.join(words)}, not {'null' if value is None else repr(value)}"
         if choices and isinstance(value, str):
-            raise ValueError(f"{message}{_nearest(value, choices)}")
+            raise ValueError(f"{message}{suggestion(value, choices)}")
         raise TypeError(f"{message}.")
 
 
@@ -109,8 +110,3 @@ def _is_kind(value: Any, annotation: Any) -> bool:
 
 def _plain(annotation: Any) -> Any:
     return get_origin(annotation) or annotation
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f": did you mean {nearest[0]}?" if nearest else f"; valid are {', '.join(known)}."

@@ -12,6 +12,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from asym_lightning.core.messages import check_choice
+from asym_lightning.core.tokens import IGNORED
 from asym_lightning.data.length_bucketing import LengthBucketSampler
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.packing import PackedRows
@@ -22,7 +24,6 @@ from asym_lightning.data.text_table import TextTable
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
 from asym_lightning.data.tokenized_text import TokenizedTextDataModule
 
-IGNORED = -100
 HUB_REPOSITORY = "tatsu-lab/alpaca"
 
 
@@ -74,8 +75,7 @@ class AlpacaDataModule(TokenizedTextDataModule):
         loader: LoaderOptions = LoaderOptions(batch_size=8),
     ) -> None:
         super().__init__(tokenizer=tokenizer, max_length=max_length, cache_dir=cache_dir, seed=seed, loader=loader)
-        if template not in get_args(Template):
-            raise ValueError(f"`template` must be one of {', '.join(get_args(Template))}, not {template!r}.")
+        check_choice("template", template, get_args(Template))
         if num_val < 0:
             raise ValueError(f"`num_val` must not be negative: {num_val}.")
         self.files = {"train": train, "val": val, "test": test, "predict": predict}

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from asym_lightning.core.extras import extra_named
 from asym_lightning.data.base import BatchDataModule
 from asym_lightning.data.loader_options import LoaderOptions
 
@@ -119,12 +120,8 @@ def load_digits_splits(seed: int = 0) -> dict[str, DigitsSplit]:
         >>> {name: len(split.labels) for name, split in load_digits_splits().items()}
         {'train': 1197, 'val': 200, 'test': 400}
     """
-    try:
+    with extra_named("DigitsDataModule"):
         from sklearn.datasets import load_digits
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "The digits come with scikit-learn, which is not installed: pip install 'asym-lightning[demo]'"
-        ) from error
 
     digits = load_digits()
     images = torch.as_tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16  # 17 grey levels

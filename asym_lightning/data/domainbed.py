@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 
+from asym_lightning.core.messages import check_choice, not_one_of
 from asym_lightning.data.environments import (
     DIGIT_ANGLES,
     Environment,
@@ -119,10 +119,8 @@ class DomainBedDataModule(ImageDataModule):
     ) -> None:
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if domainbed_norm else (None, None)
         super().__init__(augmentation=augmentation, image_size=image_size, mean=mean, std=std, loader=loader)
-        if dataset not in DATASETS:
-            raise ValueError(f"`dataset` {dataset!r} is none of {', '.join(DATASETS)}{_hint(dataset, DATASETS)}")
-        if ood_split not in get_args(OodSplit):
-            raise ValueError(f"`ood_split` must be one of {', '.join(get_args(OodSplit))}, not {ood_split!r}.")
+        check_choice("dataset", dataset, DATASETS)
+        check_choice("ood_split", ood_split, get_args(OodSplit))
         if not 0 <= val_fraction < 1:
             raise ValueError(f"`val_fraction` must be in [0, 1), not {val_fraction}.")
         self.description = DATASETS[dataset]
@@ -159,10 +157,7 @@ class DomainBedDataModule(ImageDataModule):
         for option in ("train_environments", "test_environments"):
             for name in getattr(self, option) or ():
                 if name not in known:
-                    raise ValueError(
-                        f"`{option}` {name!r} is no environment of {self.dataset_name}, "
-                        f"which has {', '.join(known)}{_hint(name, known)}"
-                    )
+                    raise ValueError(not_one_of(f"`{option}` of {self.dataset_name}", name, known))
         both = set(self.train_environments) & set(self.test_environments or ())
         if both:
             raise ValueError(
@@ -319,9 +314,3 @@ class BalancedSampler(Sampler[int], Sized):
 
 def _metric_name(environment: str) -> str:
     return environment.replace(" ", "_")
-
-
-def _hint(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
-    lowered = {word.lower(): word for word in known}
-    nearest = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    return f": did you mean {lowered[nearest[0]]!r}?" if nearest else "."

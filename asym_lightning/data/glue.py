@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from asym_lightning.core.messages import check_choice
 from asym_lightning.data.labelled_text import LabelledColumns, LabelledTextDataModule
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.text_source import HubSplit, LocalFile, TextSource, local_file
@@ -168,8 +168,5 @@ def glue_task(name: str) -> GLUETask:
         >>> glue_task("rte").label_names
         ('entailment', 'not_entailment')
     """
-    if name not in GLUE_TASKS:
-        nearest = difflib.get_close_matches(name.lower().replace("-", ""), get_args(GLUETaskName), n=1, cutoff=0.5)
-        hint = f": did you mean {nearest[0]}?" if nearest else "."
-        raise ValueError(f"`task` {name!r} is none of {', '.join(GLUE_TASKS)}{hint}")
+    check_choice("task", name, GLUE_TASKS)
     return GLUE_TASKS[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
+from asym_lightning.core.messages import check_choice, did_you_mean
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.mmlu_prompts import LETTERS, PROMPTS, PromptFormat, Question
 from asym_lightning.data.text_source import HubSplit, LocalFile, TextSource
@@ -73,8 +73,7 @@ class MMLUDataModule(TokenizedTextDataModule):
         super().__init__(tokenizer=tokenizer, max_length=max_length, cache_dir=cache_dir, loader=loader)
         if not 0 <= num_shots <= 5:
             raise ValueError(f"`num_shots` must be between 0 and 5, the questions of a `dev` file, not {num_shots}.")
-        if prompt_format not in get_args(PromptFormat):
-            raise ValueError(f"`prompt_format` must be one of {', '.join(PROMPTS)}, not {prompt_format!r}.")
+        check_choice("prompt_format", prompt_format, get_args(PromptFormat))
         self.folder = None if folder is None else Path(folder).expanduser()
         self.subjects = None if subjects is None else tuple(subjects)
         self.num_shots = num_shots
@@ -278,9 +277,7 @@ class QuestionFiles:
             raise FileNotFoundError(f"there are no files test/<subject>_test.csv in the folder {str(self.folder)!r}.")
         for subject in known if self.subjects is None else self.subjects:
             if subject not in known:
-                nearest = difflib.get_close_matches(subject, known, n=1)
-                hint = f": did you mean {nearest[0]}?" if nearest else f", only {', '.join(known)}."
-                raise ValueError(f"{str(self.folder)!r} has no subject {subject!r}{hint}")
+                raise ValueError(f"{str(self.folder)!r} has no subject {subject!r}{did_you_mean(subject, known)}")
             for split in ("dev", "test"):
                 file = self.folder / split / f"{subject}_{split}.csv"
                 if file.is_file() or split == "test":

@@ -11,6 +11,8 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
+from asym_lightning.core.messages import check_choice
+from asym_lightning.core.tokens import IGNORED
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.record_file import RecordFile
 from asym_lightning.data.text_source import HubSplit, TextSource
@@ -18,7 +20,6 @@ from asym_lightning.data.text_table import TextTable
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
 from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_texts
 
-IGNORED = -100
 HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
@@ -92,8 +93,8 @@ class SummarizationDataModule(TokenizedTextDataModule):
         self.files = {split: Path(file).expanduser() for split, file in files.items() if file is not None}
         if dataset is None and not self.files:
             raise ValueError("neither `dataset` nor one of the files `train`, `val`, `test` and `predict` is given.")
-        if dataset is not None and dataset not in SUMMARIZATION_SETS:
-            raise ValueError(f"`dataset` must be one of {', '.join(SUMMARIZATION_SETS)}, not {dataset!r}.")
+        if dataset is not None:
+            check_choice("dataset", dataset, SUMMARIZATION_SETS)
         self.hub_set = None if dataset is None else SUMMARIZATION_SETS[dataset]
         self.document_column = document_column
         self.summary_column = summary_column

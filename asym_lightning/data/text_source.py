@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from asym_lightning.core.private_names import fingerprint
 from asym_lightning.data.text_table import TextTable, read_text_table
 
 
@@ -64,7 +65,7 @@ class HubSplit:
 
     def fingerprint(self) -> str:
         """Return the fingerprint that `datasets` keeps."""
-        return self._load()._fingerprint
+        return fingerprint(self._load())
 
     def read(self) -> TextTable:
         """Download the split, or take it from the cache of `datasets`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
+from asym_lightning.core.cache import user_cache_dir
+from asym_lightning.core.messages import first_line
+from asym_lightning.core.tokens import longest_sequence, pad_token_id
 from asym_lightning.data.base import BatchDataModule
 from asym_lightning.data.length_bucketing import LengthBucketSampler, LongestFirstSampler
 from asym_lightning.data.loader_options import LoaderOptions
@@ -26,8 +28,6 @@ from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
 CACHE_FORMAT = 1
 LONGEST = 512
 """The limit where none of the config, the tokenizer and the model names one."""
-POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "ibert")
-"""Types of models that count positions from the padding token's number on, and so allow that many fewer."""
 
 
 class TokenizedTextDataModule(BatchDataModule, ABC):
@@ -70,7 +70,7 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
         if max_length is not None and max_length < 1:
             raise ValueError(f"`max_length` must be at least 1, or null for what the model allows, not {max_length}.")
         self.max_length = max_length
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else user_cache_dir()
         self.seed = seed
         self.num_train = num_train
         self.rows: dict[str, TokenizedRows] = {}
@@ -114,16 +114,13 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
         try:
             return AutoTokenizer.from_pretrained(source)
         except (OSError, ValueError, KeyError) as error:
-            first_line = str(error).strip().splitlines()[0]
-            raise ValueError(
-                f"there is no tokenizer in {source!r}, on the hub or as a local folder: {first_line}"
-            ) from error
+            message = f"there is no tokenizer in {source!r}, on the hub or as a local folder: {first_line(error)}"
+            raise ValueError(message) from error
 
     @property
     def pad_token_id(self) -> int:
-        """What batches are padded with: decoders often have no padding token, and then it is the end of the text."""
-        ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        return next(int(i) for i in ids if i is not None)
+        """What batches are padded with."""
+        return pad_token_id(self.tokenizer)
 
     @property
     def longest(self) -> int:
@@ -294,20 +291,9 @@ def longest_of_model(source: str) -> int | None:
         source: Name on the hub or local folder.
     """
     try:
-        config = AutoConfig.from_pretrained(source).get_text_config()
+        return longest_sequence(AutoConfig.from_pretrained(source))
     except (OSError, ValueError, KeyError):
         return None
-    positions = getattr(config, "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions < 1:  # T5 and others whose positions are relative
-        return None
-    if config.model_type in POSITIONS_AFTER_PADDING:
-        return positions - (config.pad_token_id or 0) - 1
-    return positions
-
-
-def default_cache_dir() -> Path:
-    """Folder of tokenised rows: `asym-lightning` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asym-lightning"
 
 
 def as_texts(values: Iterable[Any], table: TextTable) -> list[str]:

@@ -10,36 +10,29 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.plugins import BitsandbytesPrecision
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torchmetrics import MetricCollection
 
 from asym_lightning.adapters import (
     AdapterConfig,
     InjectionReport,
     adapter_layers,
-    fill_checkpoint,
     freeze_backbone,
     inject_adapters,
     quantize_backbone,
-    restore_checkpoint,
     trainable_parameters,
-    untrained_adapters,
 )
-from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY
 from asym_lightning.adapters.surgery.quantize import DEVICES
 from asym_lightning.adapters.targets.heads import find_heads
-from asym_lightning.core.ddp import leave_frozen_out_of_ddp
-from asym_lightning.core.dtypes import at_least_float32, let_cast_inputs, train_in_float32
-from asym_lightning.core.messages import listed
+from asym_lightning.core.dtypes import at_least_float32, let_cast_inputs
 from asym_lightning.core.options import from_plain, to_plain
-from asym_lightning.core.random_state import set_random_state
-from asym_lightning.lifecycle.replicas import check_replicas
+from asym_lightning.core.private_names import trainer_of, weight_initializer
+from asym_lightning.lifecycle.callback_methods import asked_config
+from asym_lightning.lifecycle.life_cycle import LifeCycle
 from asym_lightning.modules.backbone_options import BackboneOptions, enable_gradient_checkpointing
 from asym_lightning.modules.schedule import WarmupSchedule
 from asym_lightning.sharding import (
@@ -52,7 +45,6 @@ from asym_lightning.sharding import (
 
 Stage = Literal["train", "val", "test"]
 Backbone = str | nn.Module
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class StepOutput(NamedTuple):
@@ -138,9 +130,8 @@ class AdapterModule(LightningModule, ABC):
         self.injection_report: InjectionReport | None = None
         # In a tuple, or a module would be registered here as well as under `backbone`.
         self._backbone_source = (backbone,)
-        self._check_adapters_are_trained = False
         self._weights: PretrainedWeights | None = None  # to be read when the model is sharded
-        self._random_state: dict[str, Any] | None = None  # of a checkpoint that a run resumes from
+        self._life_cycle = LifeCycle("backbone")
 
     # What a task defines
 
@@ -205,6 +196,7 @@ class AdapterModule(LightningModule, ABC):
         if options.quantization is not None and not adapter_layers(backbone):
             quantize_backbone(backbone, options.quantization, find_heads(backbone, heads))
         if self.adapter is not None:
+            self._let_callbacks_change_adapter()
             self.injection_report = inject_adapters(backbone, dataclasses.replace(self.adapter, heads=heads))
         elif not self.train_backbone:
             freeze_backbone(backbone, find_heads(backbone, heads))
@@ -213,14 +205,15 @@ class AdapterModule(LightningModule, ABC):
         self.val_metrics = metrics.clone(prefix="val/")
         self.test_metrics = metrics.clone(prefix="test/")
         self.backbone = backbone  # only now: a failure above leaves nothing half-built behind
+        self.train(self.training)  # Lightning keeps the mode it finds, and Hugging Face models start in eval mode
         if not self.train_backbone:
-            train_in_float32(self, backbone)
-            leave_frozen_out_of_ddp(self, backbone)
+            self._life_cycle.adapted(self)
         elif options.precision != "float32":
             let_cast_inputs(backbone)
         if self.device_mesh is not None:
-            self._shard(find_heads(backbone, heads))
-        self.train(self.training)  # Lightning keeps the mode it finds, and Hugging Face models start in eval mode
+            shard_lightning_module(self)
+        if self._weights is not None:
+            self._read_weights(self._weights, find_heads(backbone, heads))
 
     def _build_empty(self, source: Backbone) -> nn.Module:
         """Build the backbone without its weights; whole after all where it computes buffers by way of parameters."""
@@ -231,26 +224,38 @@ class AdapterModule(LightningModule, ABC):
         self._weights = None
         return self.build_backbone(source)
 
-    def _shard(self, heads: Sequence[str]) -> None:
-        """Cut everything into shards, and read the weights if they were left out."""
-        shard_lightning_module(self)
-        if self._weights is not None:
-            options: ShardingOptions = self.trainer.strategy.sharding  # type: ignore[attr-defined]
-            initialize = getattr(self.backbone, "_init_weights", None)
-            device = "cpu" if options.cpu_offload else None
-            materialize(self.backbone, self._weights, heads, initialize, device=device)
-            self._weights = None
+    def _read_weights(self, weights: PretrainedWeights, heads: Sequence[str]) -> None:
+        """Read the shards of the weights that were left out."""
+        options: ShardingOptions = self.trainer.strategy.sharding  # type: ignore[attr-defined]
+        initialize = weight_initializer(self.backbone)
+        materialize(self.backbone, weights, heads, initialize, device="cpu" if options.cpu_offload else None)
+        self._weights = None
+
+    def _let_callbacks_change_adapter(self) -> None:
+        trainer = trainer_of(self)
+        if trainer is not None:
+            self.adapter = asked_config(trainer, cast(AdapterConfig, self.adapter))
+            # A module rebuilt from its checkpoint has to allocate as much.
+            if "adapter" in self.hparams:
+                self.hparams["adapter"] = self.adapter
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return the callback through which the module lives; an override has to return it too."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # it is set by a connector
+        return [] if self._life_cycle in callbacks else [self._life_cycle]
 
     def setup(self, stage: str) -> None:
-        """Refuse, before anything is built, where a quantised backbone can't run.
+        """Refuse, before anything is built, what can't work.
 
         Raises:
-            ValueError: If the strategy shards parameters, or bitsandbytes does not know the device.
+            RuntimeError: If an override of `configure_callbacks` leaves out what this class returns.
+            ValueError: If the backbone is to be quantised and the strategy shards parameters, or bitsandbytes does not
+                know the device.
         """
-        if isinstance(self.trainer.precision_plugin, BitsandbytesPrecision):
-            raise ValueError(
-                "Lightning's `BitsandbytesPrecision` would quantise the heads too, which are to train: leave it out "
-                "and set `backbone_options.quantization` to nf4 or int8."
+        if self._life_cycle not in self.trainer.callbacks:  # type: ignore[attr-defined]  # it is set by a connector
+            raise RuntimeError(
+                f"`configure_callbacks` of {type(self).__name__} leaves out what AdapterModule needs: let it return "
+                "`[*super().configure_callbacks(), ...]`."
             )
         quantization = self.backbone_options.quantization
         if quantization is None:
@@ -267,14 +272,6 @@ class AdapterModule(LightningModule, ABC):
                 f"`quantization: {quantization}` does not run on a {device} device; bitsandbytes knows "
                 f"{', '.join(DEVICES)}."
             )
-
-    def train(self, mode: bool = True) -> AdapterModule:
-        """Switch to training (or evaluation) mode, but for frozen batch normalisation."""
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, BATCH_NORMS) and not any(p.requires_grad for p in module.parameters()):
-                module.eval()
-        return self
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run the backbone."""
@@ -316,35 +313,6 @@ class AdapterModule(LightningModule, ABC):
         """Folder of the run, for files beside the checkpoints; all processes have to ask, for one sends it to them."""
         return Path(self.trainer.log_dir or self.trainer.default_root_dir)
 
-    def on_fit_start(self) -> None:
-        """Check that processes agree on what is frozen; draw on where a resumed run left off.
-
-        Raises:
-            RuntimeError: In data-parallel training, if adapters or backbones differ between processes.
-        """
-        self._check_adapters_are_trained = True
-        if isinstance(self.trainer.model, DistributedDataParallel):
-            check_replicas(self)
-        # Only now: what builds the model and the optimizer may draw random numbers too.
-        if self.trainer.ckpt_path and self._random_state:
-            set_random_state(self._random_state)
-        self._random_state = None
-
-    def on_after_backward(self) -> None:
-        """Refuse, after the first backward pass, an adapter that takes no part in the loss.
-
-        Raises:
-            RuntimeError: If an adapted layer got no gradient, because the host never calls it.
-        """
-        if not self._check_adapters_are_trained:
-            return
-        self._check_adapters_are_trained = False
-        if self.adapter is not None and (names := untrained_adapters(self.backbone)):
-            raise RuntimeError(
-                f"{len(names)} adapters got no gradient and would stay untrained, because the model never calls their "
-                f"layers; leave these out of `adapter.targets`: {listed(names, 5)}."
-            )
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimizer of what trains, and its schedule.
 
@@ -382,7 +350,7 @@ class AdapterModule(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep what was trained and a description of the adapter, leave the frozen backbone out."""
-        fill_checkpoint(self, checkpoint)
+        self._life_cycle.fill(self, checkpoint)
         if self.CHECKPOINT_HYPER_PARAMS_KEY in checkpoint:
             plain = _plain(checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY])
             checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = plain
@@ -395,10 +363,9 @@ class AdapterModule(LightningModule, ABC):
             ValueError: If a key is missing, unexpected or of another shape, but for the frozen backbone's, or if the
                 checkpoint was written with another adapter configuration or backbone.
         """
-        if self._trainer is None:  # in `load_from_checkpoint`, where they have made this module
+        if trainer_of(self) is None:  # in `load_from_checkpoint`, where they have made this module
             self.backbone_options.check_hyperparameters(checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}))
-        restore_checkpoint(self, checkpoint)
-        self._random_state = checkpoint.get(RANDOM_STATE_KEY)
+        self._life_cycle.restore(self, checkpoint)
 
 
 def _plain(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,13 +17,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.core.options import from_plain
+from asym_lightning.core.private_names import trainer_of
+from asym_lightning.core.tokens import longest_sequence, pad_token_id
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import AdapterModule
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.language_model import Architecture, create_language_model, num_embeddings
 from asym_lightning.modules.samples_file import Sample, log_samples, write_jsonl
 from asym_lightning.modules.schedule import WarmupSchedule
-from asym_lightning.modules.text_backbone import longest_sequence
 from asym_lightning.modules.token_accuracy import TokenAccuracy
 from asym_lightning.sharding import PretrainedWeights
 
@@ -119,8 +120,8 @@ class GenerativeModule(AdapterModule):
         model = (
             create_language_model(source, self.architecture, self.build_options) if isinstance(source, str) else source
         )
-        self._longest = longest_sequence(model)
-        if self._trainer is not None:
+        self._longest = longest_sequence(getattr(model, "config", None))
+        if trainer_of(self) is not None:
             self._check_vocabulary(model)
         return model
 
@@ -155,7 +156,7 @@ class GenerativeModule(AdapterModule):
         Raises:
             ValueError: If there is neither.
         """
-        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        data = getattr(trainer_of(self), "datamodule", None)
         if (tokenizer := getattr(data, "tokenizer", None)) is not None:
             return tokenizer
         (source,) = self._backbone_source
@@ -167,9 +168,8 @@ class GenerativeModule(AdapterModule):
 
     @property
     def pad_token_id(self) -> int:
-        """What is padded with: many decoders have no padding token, and then it is the end of the text."""
-        ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        return next(int(i) for i in ids if i is not None)
+        """What is padded with."""
+        return pad_token_id(self.tokenizer)
 
     def check_length(self, length: int) -> None:
         """Check that the model has positions for sequences of a length.

@@ -17,6 +17,7 @@ from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.targets.patterns import matches
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
+from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 from asym_lightning.modules.mixup import mixed
 from asym_lightning.modules.schedule import WarmupSchedule
@@ -137,6 +138,14 @@ class ImageClassifier(EvaluationSetsModule):
         logits = self(images)
         loss = share * self._training_loss(logits, labels) + (1 - share) * self._training_loss(logits, labels[partner])
         return StepOutput(loss, logits, labels)
+
+    def example_batch(self, shape: BatchShape) -> tuple[Tensor, Tensor]:
+        """Return images of the size that the backbone was made for, or of another that is given, and labels."""
+        channels, height, width = (self.data_config or {}).get("input_size", (3, None, None))
+        if shape.image_size is not None or height is None:
+            height = width = shape.known("image_size")
+        size = shape.known("size")
+        return torch.zeros(size, channels, height, width), torch.zeros(size, dtype=torch.int64)
 
     def _training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)

@@ -11,9 +11,11 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from asym_lightning.adapters import AdapterConfig
+from asym_lightning.core.tokens import IGNORED
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import StepOutput
-from asym_lightning.modules.chunked_cross_entropy import IGNORED, chunked_cross_entropy
+from asym_lightning.modules.batch_shape import BatchShape
+from asym_lightning.modules.chunked_cross_entropy import chunked_cross_entropy
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.exact_match import ExactMatch
 from asym_lightning.modules.generative_module import GenerativeModule
@@ -100,6 +102,15 @@ class InstructionTuner(GenerativeModule):
         """Return the mean cross-entropy of the responses' tokens."""
         summed, likely, targets = self.summed_loss(batch)
         return StepOutput(summed / max(len(targets), 1), likely, targets)
+
+    def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
+        """Return rows of tokens, all of which count; packed ones as one example each."""
+        batch = shape.text(self._longest)
+        batch["labels"] = torch.zeros_like(batch["input_ids"])
+        if shape.is_packed:
+            batch["segment_ids"] = torch.ones_like(batch["input_ids"])
+            batch["position_ids"] = torch.zeros_like(batch["input_ids"])
+        return batch
 
     def summed_loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the summed cross-entropy of the responses' tokens, the most likely tokens, and the tokens."""

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+from asym_lightning.core.messages import first_line
 from asym_lightning.modules.backbone_options import BackboneOptions
-from asym_lightning.modules.hugging_face_config import first_line, read_config
+from asym_lightning.modules.pretrained_config import pretrained_config
 
 Architecture = Literal["causal", "encoder-decoder"]
 _AUTO_CLASSES = {"causal": AutoModelForCausalLM, "encoder-decoder": AutoModelForSeq2SeqLM}
@@ -31,7 +32,7 @@ def create_language_model(
     Raises:
         ValueError: If there is no such model, it is of another architecture, or its config lacks a field.
     """
-    config = read_config(source, options.model_args)
+    config = pretrained_config(source, options.model_args)
     if bool(config.is_encoder_decoder) != (architecture == "encoder-decoder"):
         kind = "an encoder-decoder" if config.is_encoder_decoder else "no encoder-decoder"
         raise ValueError(f"the backbone {source!r} is {kind} ({config.model_type}); this task needs a {architecture}.")

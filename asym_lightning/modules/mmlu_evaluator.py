@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from torchmetrics import Metric, MetricCollection
 
 from asym_lightning.adapters import AdapterConfig, load_adapters, quantize_backbone
 from asym_lightning.adapters.targets.heads import find_heads
+from asym_lightning.core.files import write_json
+from asym_lightning.core.tokens import longest_sequence
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import AdapterModule, StepOutput
 from asym_lightning.modules.language_model import (
@@ -24,7 +25,6 @@ from asym_lightning.modules.language_model import (
     output_layer,
 )
 from asym_lightning.modules.mmlu_report import MMLUReport
-from asym_lightning.modules.text_backbone import longest_sequence
 
 
 class MMLUEvaluator(AdapterModule):
@@ -71,7 +71,7 @@ class MMLUEvaluator(AdapterModule):
             if (quantization := self.backbone_options.quantization) is not None:
                 quantize_backbone(model, quantization, find_heads(model, self.heads(model)))
             load_adapters(model, self.adapter_directory)
-        self._longest = longest_sequence(model)
+        self._longest = longest_sequence(getattr(model, "config", None))
         base: Any = model.base_model
         self._takes_positions = "position_ids" in inspect.signature(base.forward).parameters
         return model
@@ -161,8 +161,7 @@ class MMLUEvaluator(AdapterModule):
 
     @rank_zero_only
     def _publish(self, report: MMLUReport, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+        write_json(path, report.to_dict())
         print(f"{report}\nresults    {path}")
 
 

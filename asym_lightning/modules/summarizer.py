@@ -11,9 +11,11 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from asym_lightning.adapters import AdapterConfig
+from asym_lightning.core.extras import check_installed
+from asym_lightning.core.tokens import IGNORED
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import StepOutput
-from asym_lightning.modules.chunked_cross_entropy import IGNORED
+from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.generative_module import GenerativeModule
 from asym_lightning.modules.rouge import Rouge
@@ -50,6 +52,7 @@ class Summarizer(GenerativeModule):
 
     Raises:
         ValueError: If there is an `adapter` and `train_backbone` as well, or a number is out of range.
+        ModuleNotFoundError: If `rouge-score` is not installed.
 
     Example:
         >>> from transformers import BartConfig, BartForConditionalGeneration
@@ -92,6 +95,7 @@ class Summarizer(GenerativeModule):
             scheduler=scheduler,
             backbone_options=backbone_options,
         )
+        check_installed("rouge_score", "Summarizer")
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"`label_smoothing` must be in [0, 1], not {label_smoothing}.")
         self.label_smoothing = label_smoothing
@@ -117,3 +121,9 @@ class Summarizer(GenerativeModule):
         logits, targets = self(**inputs).logits[is_token].float(), labels[is_token]
         smoothing = self.label_smoothing if self.training else 0.0
         return StepOutput(F.cross_entropy(logits, targets, label_smoothing=smoothing), logits.argmax(dim=-1), targets)
+
+    def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
+        """Return source texts and summaries."""
+        batch = shape.text(self._longest)
+        batch["labels"] = torch.zeros(shape.known("size"), shape.known("target_length"), dtype=torch.int64)
+        return batch

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
+from asym_lightning.core.messages import first_line
 from asym_lightning.modules.backbone_options import BackboneOptions
-from asym_lightning.modules.hugging_face_config import first_line, read_config
+from asym_lightning.modules.pretrained_config import pretrained_config
 
 
 class TextBackbone(NamedTuple):
@@ -48,7 +49,7 @@ def create_text_backbone(
         ValueError: If there is no such model, it has no sequence-classification head, or the weights are those of
             another architecture.
     """
-    config = read_config(source, options.model_args)
+    config: Any = pretrained_config(source, options.model_args)
     keeps_head = label_names is not None and set(config.label2id) == set(label_names)
     if not keeps_head:
         config.num_labels = num_outputs  # also renames the classes to LABEL_0 and so on
@@ -95,17 +96,6 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if has_bar:
             transformers_logging.enable_progress_bar()
-
-
-def longest_sequence(model: nn.Module) -> int | None:
-    """Longest sequence that a model has positions for; None if it has no limit."""
-    config = getattr(model, "config", None)
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            # RoBERTa and its like count from the padding token's number on.
-            return module.num_embeddings - module.padding_idx - 1
-    positions = getattr(config, "max_position_embeddings", None)
-    return positions if isinstance(positions, int) and positions > 0 else None
 
 
 def class_order(model: nn.Module, label_names: Sequence[str] | None) -> list[int] | None:

@@ -15,12 +15,15 @@ from torchmetrics import MetricCollection
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.targets.heads import find_heads
+from asym_lightning.core.private_names import trainer_of
+from asym_lightning.core.tokens import longest_sequence, pad_token_id
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
+from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 from asym_lightning.modules.predictions_file import Prediction, write_predictions
 from asym_lightning.modules.schedule import WarmupSchedule
-from asym_lightning.modules.text_backbone import class_order, create_text_backbone, longest_sequence
+from asym_lightning.modules.text_backbone import class_order, create_text_backbone
 from asym_lightning.modules.text_metrics import REGRESSION_TASKS, check_text_task, text_metrics
 from asym_lightning.sharding import PretrainedWeights
 
@@ -129,9 +132,8 @@ class TextClassifier(EvaluationSetsModule):
         self._check_outputs()
         if config is not None and getattr(config, "pad_token_id", None) is None:
             # Decoders classify by the last token that is not padding; the data modules pad with the same token.
-            eos = getattr(config, "eos_token_id", None)
-            config.pad_token_id = (eos[0] if isinstance(eos, list) else eos) or 0
-        self._longest = longest_sequence(model)
+            config.pad_token_id = pad_token_id(config)
+        self._longest = longest_sequence(config)
         self._order = class_order(model, self.label_names)
         self._inputs = [name for name in INPUTS if name in inspect.signature(model.forward).parameters]
         if "token_type_ids" not in self._inputs and getattr(config, "type_vocab_size", 0) > 1:
@@ -152,7 +154,7 @@ class TextClassifier(EvaluationSetsModule):
         return [*own, *others]
 
     def _label_names_of_data(self) -> list[str] | None:
-        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        data = getattr(trainer_of(self), "datamodule", None)
         names = getattr(data, "label_names", None)
         if names is None:
             return None
@@ -205,6 +207,14 @@ class TextClassifier(EvaluationSetsModule):
         else:
             loss = F.cross_entropy(logits, labels)
         return StepOutput(loss, logits.argmax(dim=-1), labels)
+
+    def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
+        """Return rows of tokens, and labels or scores."""
+        batch = shape.text(self._longest)
+        batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
+        dtype = torch.float32 if self.is_regression else torch.int64
+        batch["labels"] = torch.zeros(shape.known("size"), dtype=dtype)
+        return batch
 
     # Prediction
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, cast
 
 import timm
 from torch import nn
 
+from asym_lightning.core.messages import did_you_mean
 from asym_lightning.modules.backbone_options import BackboneOptions
 
 BUNDLED = Path(__file__).parents[1] / "pretrained"
@@ -85,17 +85,12 @@ def _timm_name(source: str) -> str:
     if source.startswith("local-dir:") or "/" in source:
         raise ValueError(f"there is no backbone folder {str(folder)!r}; for a hub repository write hf-hub:owner/name.")
     known = [*bundled_backbones(), *timm.list_models()]
-    raise ValueError(f"there is no backbone named {source!r}{_did_you_mean(source, known)}")
+    raise ValueError(f"there is no backbone named {source!r}{did_you_mean(source, known)}")
 
 
 def _with_known_tag(name: str) -> str:
     architecture, _, tag = name.partition(".")
     tagged = timm.list_pretrained(f"{architecture}.*")
     if tag and name not in tagged:
-        raise ValueError(f"{architecture!r} has no pretrained weights tagged {tag!r}{_did_you_mean(name, tagged)}")
+        raise ValueError(f"{architecture!r} has no pretrained weights tagged {tag!r}{did_you_mean(name, tagged)}")
     return name
-
-
-def _did_you_mean(name: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=3)
-    return f": did you mean {' or '.join(nearest)}?" if nearest else "."

@@ -13,12 +13,11 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, load_adapters, save_adapters
-from asym_lightning.adapters.rank.change import singular_values
 from asym_lightning.adapters.rank.groups import rank_groups
 from asym_lightning.adapters.rank.policies import Moment
 from asym_lightning.callbacks import Budget, Energy, FreezeA, GrowOnStall, Milestones, RankPolicy, RankScheduler
-from asym_lightning.callbacks.rank_schedule import scheduled_config
 from asym_lightning.data import DigitsDataModule
+from asym_lightning.lifecycle.callback_methods import asked_config
 from asym_lightning.modules import ImageClassifier
 from tests.callbacks.foreign import Foreign, build_net, injection, loader, trainer
 
@@ -69,7 +68,7 @@ def test_room_is_made_whatever_the_order_of_callbacks_and_only_where_needed(tmp_
     assert all(a.max_rank == 6 for a in adapters_by_name(module.net).values())
     run = trainer(tmp_path, RankScheduler(Milestones({3: 1})))
     config = AdapterConfig(rank=2, targets=["first"])
-    assert scheduled_config(run, config) is config
+    assert asked_config(run, config) is config
 
 
 def test_room_is_made_in_a_module_that_adapts_itself_and_its_checkpoint_rebuilds_it(tmp_path):
@@ -88,7 +87,7 @@ def test_energy_keeps_the_share_of_every_update_and_no_more_rank_than_that_takes
     class Before(Callback):
         def on_before_zero_grad(self, trainer, pl_module, optimizer) -> None:
             if trainer.global_step == 4:  # grown spectra, one step before they are cut
-                spectra.update({n: singular_values(g) for n, g in rank_groups(pl_module.net).items()})
+                spectra.update({n: g.singular_values for n, g in rank_groups(pl_module.net).items()})
 
     module, seen = fit(tmp_path, Energy(0.9, every_n_steps=4), Before(), adapter={"rank": 6}, max_epochs=1)
     assert seen[:3] == [(6, 6)] * 3
@@ -248,5 +247,5 @@ def test_energy_is_the_smallest_rank_that_keeps_the_share(values, share):
 
 def test_the_configuration_is_changed_in_nothing_but_the_room():
     config = AdapterConfig(rank=2, rank_pattern={"q": 3})
-    roomy = scheduled_config(trainer(".", RankScheduler(Milestones({9: 8}))), config)
+    roomy = asked_config(trainer(".", RankScheduler(Milestones({9: 8}))), config)
     assert roomy == dataclasses.replace(config, max_rank=8)

@@ -132,7 +132,10 @@ def test_quantised_weights_count_as_they_are_kept(capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--strategy", "fsdp3"], "`strategy` must be one of single, ddp, fsdp, fsdp2, not 'fsdp3'."),
+        (
+            ["--strategy", "fsdp3"],
+            "`strategy` must be one of single, ddp, fsdp, fsdp2, not 'fsdp3': did you mean fsdp?",
+        ),
         (["--devices", "0"], "`devices` must be at least 1, not 0."),
         (["--strategy", "single", "--devices", "2"], "is for one device, not 2"),
         (["--memory", "much"], "`memory` must be a size such as 80GB or 40GiB, not 'much'."),
@@ -171,7 +174,7 @@ def test_module_of_ones_own_makes_its_own_batch(tmp_path):
         "    def build_backbone(self, source):\n        return nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 1))\n"
         "    def build_metrics(self):\n        return MetricCollection({})\n"
         "    def step(self, batch):\n        y = self(batch)\n        return StepOutput(y.mean(), y, y)\n"
-        "    def example_batch(self, batch_size, sequence_length):\n        return torch.zeros(batch_size, 8)\n"
+        "    def example_batch(self, shape):\n        return torch.zeros(shape.known('size'), 8)\n"
     )
     model = {"class_path": "mine.Mine", "backbone": "any", "adapter": {"rank": 2, "targets": ["0"], "heads": []}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": model, "trainer": {"devices": 1}}))

@@ -135,7 +135,10 @@ BAD_INPUT = {
     "rank not a number": (["--model.adapter.rank", "x"], "`model.adapter.rank` must be an integer, not 'x'."),
     "dropout 1": (["--model.adapter.dropout", "1"], "`dropout` must be in [0, 1), got 1.0."),
     "unknown target": (["--model.adapter.targets", "[attn.qkw]"], "'attn.qkw'"),
-    "unknown init": (["--model.adapter.scheme", "hB_zero_A_rnd"], "unknown init 'rnd' for A (did you mean 'rand'?)"),
+    "unknown init": (
+        ["--model.adapter.scheme", "hB_zero_A_rnd"],
+        "not 'rnd': did you mean rand?",
+    ),
     "unknown scheme token": (["--model.adapter.scheme", "hC_zero_A_rand"], "hC"),
     "unknown option of the model": (
         ["--model.num_clases", "3"],
@@ -143,13 +146,13 @@ BAD_INPUT = {
     ),
     "unknown option of the data": (
         ["--data.batchsize", "3"],
-        "`data` has no option 'batchsize': did you mean loader.batch_size or loader.eval_batch_size?",
+        "`data` has no option 'batchsize': did you mean loader.batch_size?",
     ),
     "unknown option of the trainer": (
         ["--trainer.max_epocs", "3"],
         "no option 'trainer.max_epocs': did you mean trainer.max_epochs",
     ),
-    "unknown option": (["--bogus", "3"], "no option 'bogus'"),
+    "unknown option": (["--bogus", "3"], "no option 'bogus'; there are config, seed_everything, "),
     "null for a number": (["--data.seed", "null"], "`data.seed` must be an integer, not null."),
     "null for a number of the loader": (
         ["--data.loader.batch_size", "null"],
@@ -214,7 +217,7 @@ BAD_INPUT = {
     "schedule out of range": (["--model.scheduler.warmup", "2"], "`warmup` is a share of the run"),
     "unknown decay": (
         ["--model.scheduler.decay", "cosin"],
-        "`model.scheduler.decay` must be one of cosine, linear, constant",
+        "`model.scheduler.decay` must be one of cosine, linear, constant, not 'cosin'",
     ),
     "two arms at once": (["--model.train_backbone", "true"], "cannot be combined with an `adapter`"),
     "too many images": (["--data.num_train", "5000"], "`num_train` must be at most 1197"),

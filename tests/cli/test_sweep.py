@@ -122,7 +122,7 @@ def test_arms_have_their_own_rates(workspace):
         ({"tasks": {}}, "no tasks"),
         ({"arms": {"a b": Arm()}}, "arm 'a b' cannot name a directory"),
         ({"learning_rates": []}, "arm 'b_only' has no learning rates"),
-        ({"vary": ["nothing"]}, "`vary` must be some of adapter, head, data, not 'nothing'"),
+        ({"vary": ["nothing"]}, "`vary` must be one of adapter, head, data, not 'nothing'"),
     ],
 )
 def test_refuses_a_sweep_that_makes_no_sense(changes, message):

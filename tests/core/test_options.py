@@ -63,7 +63,7 @@ def test_values_of_the_right_kind_pass(given):
         ({"limit": "x"}, TypeError, "`limit` must be an integer or null, not 'x'."),
         ({"arguments": [1]}, TypeError, "`arguments` must be a mapping or null, not [1]."),
         ({"kind": "nf5"}, ValueError, "`kind` must be one of nf4, int8 or null, not 'nf5': did you mean nf4?"),
-        ({"kind": "x"}, ValueError, "`kind` must be one of nf4, int8 or null, not 'x'; valid are nf4, int8."),
+        ({"kind": "x"}, ValueError, "`kind` must be one of nf4, int8 or null, not 'x'."),
         ({"kind": 4}, TypeError, "`kind` must be one of nf4, int8 or null, not 4."),
     ],
 )

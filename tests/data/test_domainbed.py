@@ -154,8 +154,8 @@ def test_missing_data_is_named_with_where_to_get_it(tmp_path, name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train_environments": ["foto"]}, r"`train_environments` 'foto' is no environment of PACS.*mean 'photo'\?"),
-        ({"test_environments": ["photoo"]}, r"`test_environments` 'photoo'.*mean 'photo'\?"),
+        ({"train_environments": ["foto"]}, r"`train_environments` of PACS .* not 'foto': did you mean photo\?"),
+        ({"test_environments": ["photoo"]}, r"`test_environments` of PACS .* not 'photoo': did you mean photo\?"),
         ({"test_environments": ["cartoon"]}, "cartoon are both trained on and tested"),
         ({"train_environments": []}, "`train_environments` must name at least one"),
         ({"ood_split": "some"}, "`ood_split` must be one of all, in, out, not 'some'"),
@@ -170,7 +170,7 @@ def test_bad_argument_is_refused(pacs, options, message):
 
 
 def test_unknown_data_set_is_refused_with_the_nearest():
-    with pytest.raises(ValueError, match=r"`dataset` 'officehome' is none of .*: did you mean 'OfficeHome'\?"):
+    with pytest.raises(ValueError, match=r"`dataset` must be one of .*, not 'officehome': did you mean OfficeHome\?"):
         DomainBedDataModule("officehome")
 
 

@@ -243,7 +243,7 @@ def test_model_wrapped_by_peft_gets_segments(bert):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "rtee"}, r"`task` 'rtee' is none of .*did you mean rte\?"),
+        ({"task": "rtee"}, r"`task` must be one of classification, .*, not 'rtee': did you mean rte\?"),
         ({"label_smoothing": 1.5}, r"`label_smoothing` must be in \[0, 1\], not 1.5"),
         ({"class_weights": [-1.0, 1.0]}, "`class_weights` must not be negative"),
         ({"task": "stsb", "label_names": ["a"]}, "are for classes; the task 'stsb' has scores"),

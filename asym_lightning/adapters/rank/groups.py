@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from asym_lightning.adapters.layers.lookup import adapter_layers
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.core.dtensor import whole
+from asym_lightning.core.tall_matrices import Columns, singular_values
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,18 @@ class RankGroup:
         return torch.cat([a.scaling / first.scaling * B for a, B in zip(self.adapters, Bs, strict=True)])
 
     @property
+    def singular_values(self) -> Tensor:
+        """(rank,) float64 on the CPU, descending: the singular values of the group's update ``s B A``."""
+        return self.adapters[0].scaling * singular_values(Columns(self.B), Columns(self.A.T))
+
+    @property
     def frozen_is_B(self) -> bool:
         """Whether A trains and B does not."""
         return self.factor_A.requires_grad and not any(a.factor_B.requires_grad for a in self.adapters)
 
 
 def rank_groups(model: nn.Module) -> dict[str, RankGroup]:
-    """The groups of a model by name, in its order.
+    """The groups of a model by name, in its order; layers of a kind whose rank can't change are left out.
 
     >>> from asym_lightning.adapters import AdapterConfig, inject_adapters
     >>> model = nn.Sequential(nn.Linear(4, 4))
@@ -68,6 +74,8 @@ def rank_groups(model: nn.Module) -> dict[str, RankGroup]:
     """
     groups: dict[str, RankGroup] = {}
     for layer_name, layer in adapter_layers(model).items():
+        if not layer.can_change_rank:
+            continue
         if layer.adapters.shares_a:
             parts = {"shared": tuple(layer.adapters.values())}
         else:

@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from asym_lightning.adapters.rank.change import singular_values
 from asym_lightning.adapters.rank.groups import RankGroup
 from asym_lightning.core.stall import StallDetector
 
@@ -145,7 +144,7 @@ class Energy(RankPolicy):
         is_due = moment.event == "step" and moment.step >= self.start_step and moment.step % self.every_n_steps == 0
         if not is_due:
             return {}
-        return {name: min(group.rank, self.smallest_rank(singular_values(group))) for name, group in groups.items()}
+        return {name: min(group.rank, self.smallest_rank(group.singular_values)) for name, group in groups.items()}
 
 
 class Budget(RankPolicy):
@@ -209,7 +208,7 @@ class Budget(RankPolicy):
 
     @staticmethod
     def _share_out(total: int, groups: Mapping[str, RankGroup]) -> dict[str, int]:
-        values = {name: singular_values(group) for name, group in groups.items()}
+        values = {name: group.singular_values for name, group in groups.items()}
         # The first value of each is kept in any case, so only the others compete.
         rest = torch.cat([v[1:] for v in values.values()])
         names = [name for name, v in values.items() for _ in v[1:]]

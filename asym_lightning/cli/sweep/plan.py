@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from asym_lightning.cli.short_config import with_init_args
+from asym_lightning.core.messages import check_choice
 
 LEARNING_RATE_KEY = "model.init_args.optimizer.init_args.lr"
 ADAPTER_SEED_KEY = "model.init_args.adapter.seed"
@@ -79,9 +80,8 @@ class Sweep:
         for name, arm in self.arms.items():
             if not (arm.learning_rates or self.learning_rates):
                 raise ValueError(f"arm {name!r} has no learning rates to try.")
-        unknown = [name for name in self.vary if name not in SEEDS]
-        if unknown:
-            raise ValueError(f"`vary` must be some of {', '.join(SEEDS)}, not {unknown[0]!r}.")
+        for name in self.vary:
+            check_choice("vary", name, SEEDS)
 
 
 @dataclass(frozen=True)

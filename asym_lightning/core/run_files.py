@@ -1,0 +1,55 @@
+"""The files of a run's directory: their names, and how they are read."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from asym_lightning.core.files import read_json
+
+CONFIG = "config.yaml"  # every option, resolved
+RECORD = "record.json"  # of RunRecord: scores, counts, time, memory
+METRICS = "metrics.csv"  # of CSVLogger
+NORMS = "b_norms.csv"  # of BNormMonitor
+OUTCOME = "run.json"  # how a sweep's run ended, once it has
+LOG = "log.txt"  # what a sweep's run printed
+ADAPTER = "adapter"  # that of the best checkpoint
+PREDICTIONS = "predictions.pt"  # of the command predict
+RUNS = "runs"  # where runs go if nothing else is said
+
+
+def read_config(directory: str | Path) -> dict[str, Any]:
+    """Read the resolved config.
+
+    Raises:
+        FileNotFoundError: There is none, so the directory is no run's.
+    """
+    path = Path(directory, CONFIG)
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(directory)!r} is no run directory: it has no {CONFIG}.")
+    import yaml  # which adapters, that read files of runs as well, can do without
+
+    return yaml.safe_load(path.read_text())
+
+
+def read_facts(directory: str | Path, name: str) -> dict[str, Any]:
+    """Read `record.json` or `run.json`; empty where there is none, as in a run that was killed, or it is damaged."""
+    try:
+        return read_json(Path(directory, name))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def read_curve(directory: str | Path, metric: str) -> list[tuple[float, float]]:
+    """Read (step, value) of one metric from `metrics.csv`; empty if it was not logged."""
+    path = Path(directory, METRICS)
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [(float(row["step"]), float(row[metric])) for row in csv.DictReader(file) if row.get(metric)]
+
+
+def find_checkpoints(directory: str | Path) -> list[Path]:
+    """The checkpoints in and below a directory, by path."""
+    return sorted(Path(directory).glob("**/*.ckpt"))

@@ -1,0 +1,48 @@
+"""Checkpoint files that appear whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.plugins import TorchCheckpointIO
+from lightning.pytorch.strategies import Strategy
+from typing_extensions import override
+
+from asym_lightning.core.files import atomic_file, remove_unfinished
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's way to write checkpoints, but beside where they belong, and then renamed.
+
+    Lightning's own are moved from the system's temporary folder, which is a copy where that is another file system. A
+    copy that is killed leaves half a file, and a process that is killed before leaves one that nobody removes.
+    """
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with atomic_file(path) as staging:
+            torch.save(checkpoint, staging)
+
+
+def write_atomically(strategy: Strategy) -> None:
+    """Let a strategy write its checkpoints by :class:`AtomicCheckpointIO`, unless it has a way of its own."""
+    outer: Any = strategy.checkpoint_io
+    if type(outer) is TorchCheckpointIO:
+        strategy.checkpoint_io = AtomicCheckpointIO()
+    elif type(getattr(outer, "checkpoint_io", None)) is TorchCheckpointIO:  # AsyncCheckpointIO, say
+        outer._checkpoint_io = AtomicCheckpointIO()
+
+
+def remove_unfinished_checkpoints(trainer: Trainer) -> None:
+    """Remove what a killed run has left in the folders that this one is going to write checkpoints to."""
+    if trainer.is_global_zero:
+        for callback in trainer.checkpoint_callbacks:
+            folder = getattr(callback, "dirpath", None)
+            if folder and "://" not in str(folder):
+                remove_unfinished(folder)

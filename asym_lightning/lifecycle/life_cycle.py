@@ -1,0 +1,177 @@
+"""What happens to a LightningModule with adapters from build to checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import BitsandbytesPrecision
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from typing_extensions import override
+
+from asym_lightning.adapters import (
+    adapters_by_name,
+    fill_checkpoint,
+    restore_checkpoint,
+    trainable_parameters,
+    untrained_adapters,
+)
+from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY
+from asym_lightning.core.ddp import leave_frozen_out_of_ddp
+from asym_lightning.core.dtypes import train_in_float32
+from asym_lightning.core.messages import listed
+from asym_lightning.core.private_names import trainer_of
+from asym_lightning.lifecycle.backbone import named_backbone
+from asym_lightning.lifecycle.batch_norms import keep_in_evaluation
+from asym_lightning.lifecycle.checkpoint_io import remove_unfinished_checkpoints, write_atomically
+from asym_lightning.lifecycle.loops import Instant, count_as_done
+from asym_lightning.lifecycle.optimizers import hold_all
+from asym_lightning.lifecycle.place import Place, add_places, take_place
+from asym_lightning.lifecycle.replicas import check_replicas
+from asym_lightning.lifecycle.resumable_loader import make_loaders_resumable
+
+
+class LifeCycle(Callback):
+    """The life of a module with adapters, the same for an `AdapterModule`, which has one, and an `AdapterInjection`.
+
+    It works through Lightning's hooks of callbacks and, where there is none at the right time, through three methods
+    that its owner calls: :meth:`adapted`, :meth:`fill` and :meth:`restore`.
+
+    | when                    | what                                                                           |
+    |-------------------------|--------------------------------------------------------------------------------|
+    | `setup`                 | training data become resumable, and checkpoint files whole or absent            |
+    | layers have been adapted | what trains is in float32; what is frozen stays in evaluation mode and out of DDP |
+    | `on_fit_start`          | an optimizer holds all that trains; processes agree on what does not            |
+    | `on_train_start`        | a resumed run goes on from its place                                            |
+    | the first steps         | every adapter has to get a gradient                                             |
+    | a checkpoint is written | it holds what was trained, and the place of every process                       |
+    | a checkpoint is read    | it has to fit; what was trained is loaded                                       |
+
+    Args:
+        adapted_backbone_name: Dotted name of the submodule with the adapters; None means the whole module.
+        check_after: Number of optimizer steps after which every adapter must have had a gradient.
+
+    Raises:
+        ValueError: If `check_after` is less than 1.
+    """
+
+    def __init__(self, adapted_backbone_name: str | None, *, check_after: int = 1) -> None:
+        super().__init__()
+        if check_after < 1:
+            raise ValueError(f"`check_after` must be at least 1 step, got {check_after}.")
+        self.adapted_backbone_name = adapted_backbone_name
+        self.check_after = check_after
+        self._first_step = 0
+        self._without_gradient: set[str] | None = None
+        self._place: Place | None = None
+        self._instant = Instant.OTHER
+
+    # What the owner calls
+
+    def adapted(self, module: nn.Module) -> None:
+        """Prepare a module, whose layers have been adapted or frozen, for training; a second call does nothing."""
+        backbone = self._backbone(module)
+        train_in_float32(module, backbone)
+        keep_in_evaluation(module, backbone)
+        leave_frozen_out_of_ddp(module, backbone)
+
+    def fill(self, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep what was trained, a description of the adapters, and the place of every process, and nothing else."""
+        fill_checkpoint(module, checkpoint)
+        trainer = _fitting(module)
+        if trainer is not None and "optimizer_states" in checkpoint:
+            del checkpoint[RANDOM_STATE_KEY]  # a place has it
+            add_places(checkpoint, trainer, module)
+
+    def restore(self, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Load what was trained, after checking that it is all there and fits; keep the place until training starts.
+
+        Raises:
+            ValueError: If a key is missing, unexpected or of another shape, but for the frozen backbone's, or if the
+                checkpoint was written with another adapter configuration or backbone.
+        """
+        restore_checkpoint(module, checkpoint)
+        trainer = _fitting(module)
+        self._place = None if trainer is None else take_place(checkpoint, trainer.global_rank)
+        if self._place is not None:
+            self._instant = count_as_done(checkpoint)
+
+    def trained(self, module: nn.Module) -> Mapping[str, nn.Parameter]:
+        """Parameters that have to be in an optimizer; what else trains is the module's affair."""
+        backbone = self._backbone(module)
+        return dict(trainable_parameters(backbone)) if adapters_by_name(backbone) else {}
+
+    # Lightning's hooks
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what the adapted layers can't live with; see to data and files."""
+        if isinstance(trainer.precision_plugin, BitsandbytesPrecision):
+            raise ValueError(
+                "Lightning's `BitsandbytesPrecision` would quantise the heads too, which are to train, and put its "
+                "layers in place of the adapted ones: leave it out and set `quantization` to nf4 or int8, or, in a "
+                "module that has no such option, call `asym_lightning.adapters.quantize_backbone` where it builds its "
+                "backbone."
+            )
+        if stage == TrainerFn.FITTING:
+            make_loaders_resumable(trainer)
+            write_atomically(trainer.strategy)
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See that an optimizer holds all that trains and that processes agree on what does not.
+
+        Raises:
+            RuntimeError: If a trained parameter is in no optimizer and it is not clear where it belongs, or, in
+                data-parallel training, if adapters or backbones differ between processes.
+        """
+        hold_all(trainer.optimizers, self.trained(pl_module))
+        if isinstance(trainer.model, DistributedDataParallel):
+            check_replicas(pl_module)
+        remove_unfinished_checkpoints(trainer)
+        self._without_gradient = set()
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on from where a resumed run left off: only now, for what builds a model may draw random numbers too."""
+        place, self._place = self._place, None
+        if place is not None and trainer.ckpt_path:
+            place.go_on(trainer, pl_module, self._instant)
+        keep_in_evaluation(pl_module, self._backbone(pl_module))  # those that became SyncBatchNorm since
+        self._first_step = trainer.global_step
+
+    @override
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note, until the check is done, which adapters get gradients."""
+        if self._without_gradient is not None:
+            untrained = set(untrained_adapters(self._backbone(pl_module)))
+            self._without_gradient = untrained & (self._without_gradient or untrained)
+
+    @override
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Refuse adapters that had no gradient in the first steps.
+
+        Raises:
+            RuntimeError: There are some; the message names them.
+        """
+        if self._without_gradient is None or trainer.global_step < self._first_step + self.check_after:
+            return
+        names, self._without_gradient = sorted(self._without_gradient), None
+        if names:
+            raise RuntimeError(
+                f"{len(names)} adapters got no gradient in {self.check_after} step(s) and would stay untrained: the "
+                "model reads their layer's weight without calling the layer, or doesn't use it. Name them in `exclude` "
+                f"(or raise `check_after` if they only take turns): {listed(names, 5)}."
+            )
+
+    def _backbone(self, module: nn.Module) -> nn.Module:
+        return named_backbone(module, self.adapted_backbone_name)
+
+
+def _fitting(module: LightningModule) -> Trainer | None:
+    """The Trainer that fits the module; None if there is none."""
+    trainer = trainer_of(module)
+    return trainer if trainer is not None and trainer.state.fn == TrainerFn.FITTING else None

@@ -1,0 +1,139 @@
+"""Where Lightning's loops go on in a resumed run.
+
+Lightning (2.6) restores how many batches and epochs are done. What was still to be done when the checkpoint was
+written, it leaves out or does twice in some cases:
+
+| saved                                                | Lightning goes on with       | an uninterrupted run          |
+|------------------------------------------------------|------------------------------|-------------------------------|
+| at the end of a batch before a validation            | the next batch               | the validation                |
+| at the end of an epoch's last batch                  | the next epoch               | validation, end of the epoch  |
+| at the end of an epoch, in a run with `max_steps`    | the end of that epoch again  | the next epoch                |
+| when `max_steps` had cut an epoch, with more of them | its rest as another epoch    | its rest                      |
+| anywhere, with a `ReduceLROnPlateau` by epochs       | no look at the end of this epoch | a look at the metric      |
+
+All that is known here of Lightning's loops beyond its documentation is in this file.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.loops import evaluation_loop, fit_loop
+from lightning.pytorch.utilities import CombinedLoader
+
+
+class Instant(Enum):
+    """When a checkpoint was written, as far as something is left to do that Lightning forgets."""
+
+    BATCH_END = "in a batch's `on_train_batch_end`"
+    EPOCH_END = "in an epoch's `on_train_epoch_end`"
+    OTHER = "at another time"
+
+
+def count_as_done(checkpoint: dict[str, Any]) -> Instant:
+    """Let Lightning take for done the batch or the epoch in whose last hook a checkpoint was written.
+
+    Args:
+        checkpoint: What is going to be restored; its counters are changed.
+
+    Returns:
+        When it was written, for :func:`go_on`.
+    """
+    loop = checkpoint.get("loops", {}).get("fit_loop", {})
+    for name, instant in (("epoch_progress", Instant.EPOCH_END), ("epoch_loop.batch_progress", Instant.BATCH_END)):
+        counts = [loop[name]["total"], loop[name]["current"]] if name in loop else []
+        if counts and all(count["ready"] == count["processed"] == count["completed"] + 1 for count in counts):
+            for count in counts:
+                count["completed"] += 1
+            return instant
+    return Instant.OTHER
+
+
+def go_on(trainer: Trainer, instant: Instant) -> bool:
+    """Make the fit loop, which has restored its counters and not begun yet, go on with what is to be done next.
+
+    Args:
+        trainer: In its `on_train_start`.
+        instant: When the checkpoint was written.
+
+    Returns:
+        Whether that is in the middle of an epoch.
+    """
+    loop = trainer.fit_loop
+    epochs = loop.epoch_progress
+    if (
+        loop.epoch_loop.restarting and not loop.restarted_mid_epoch and not _has_all_batches(trainer)
+    ):  # cut by `max_steps`
+        for count in _counts(epochs):
+            count.processed = count.completed = count.started - 1
+        loop._restart_stage = fit_loop.RestartStage.RESTARTED_MID_EPOCH
+    if loop.restarted_mid_epoch:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # it is set by a connector
+            if isinstance(callback, GradientAccumulationScheduler):  # it looks at the beginning of epochs only
+                callback.on_train_epoch_start(trainer)
+        if instant is Instant.BATCH_END:
+            _go_on_from_batch_end(trainer)
+        loop._restarting = False  # of no use any more, and schedulers that look at a metric would pass this epoch over
+        return True
+    if instant is Instant.EPOCH_END:
+        epochs.current.completed -= 1  # they count from the epoch's number
+        loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
+        epochs.current.completed += 1
+    loop.reset_restart_stage()
+    for each in (loop, loop.epoch_loop, loop.epoch_loop.val_loop):
+        each._restarting = False
+    return False
+
+
+def _go_on_from_batch_end(trainer: Trainer) -> None:
+    """Do next what comes after a batch: a validation, if one is due, and the next batch or the end of the epoch."""
+    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    if loop._should_check_val_fx(fetcher):
+        # As if the validation had been interrupted; it starts from its first batch.
+        loop.val_loop._restart_stage = evaluation_loop.RestartStage.RESTARTED_MID_EVALUATION
+        loop.val_loop._restarting = False
+    elif not loop._should_accumulate():
+        loop._batches_that_stepped += 1  # what loggers count by
+
+
+def train_loaders(trainer: Trainer) -> list[Any]:
+    """The training loaders, in the order in which `CombinedLoader` has them."""
+    loaders = trainer.train_dataloader
+    return [] if loaders is None else CombinedLoader(loaders).flattened
+
+
+def begin_data_anew(trainer: Trainer) -> None:
+    """Let the training loaders be iterated from where their state says, if they have been iterated too early.
+
+    They have where `trainer.estimated_stepping_batches` was asked for, which loads the data before a checkpoint's
+    counters are there.
+    """
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    iter(fetcher)
+    if trainer.fit_loop.restarted_mid_epoch and _has_all_batches(trainer):
+        fetcher.iterator = iter(())  # what is left is the end of the epoch
+
+
+def num_unfinished(trainer: Trainer) -> int:
+    """How many batches have been taken and not trained on: 1 in the middle of a step, otherwise 0."""
+    _, count = _counts(trainer.fit_loop.epoch_loop.batch_progress)
+    return count.ready - count.processed
+
+
+def accumulates(trainer: Trainer) -> bool:
+    """Whether the gradients of the batch that is done are kept for those to come."""
+    return trainer.fit_loop._should_accumulate()
+
+
+def _has_all_batches(trainer: Trainer) -> bool:
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    return progress.is_last_batch or progress.current.ready >= trainer.num_training_batches
+
+
+def _counts(progress: Any) -> tuple[Any, Any]:
+    return progress.total, progress.current
