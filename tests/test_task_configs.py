@@ -85,8 +85,8 @@ def test_domainbed_config_trains_and_tests(tmp_path, capsys, config):
 
     content = yaml.safe_load(config.read_text())
     root = write_environments(tmp_path / "data", content["data"]["dataset"])
-    model = ["--model.backbone", "vit_tiny_patch16_224", "--model.pretrained", "false"]
-    model += ["--model.model_args", "{img_size: 32, depth: 1}"]
+    model = ["--model.backbone", "vit_tiny_patch16_224", "--model.backbone_options.pretrained", "false"]
+    model += ["--model.backbone_options.model_args", "{img_size: 32, depth: 1}"]
     data = ["--data.folder", str(root), "--data.image_size", "32", "--data.val_fraction", "0.25"]
     data += ["--data.loader.batch_size", "4", "--data.loader.num_workers", "0"]
     assert main(["fit", *options(config), *model, *data, *QUICK, *QUIET]) == 0

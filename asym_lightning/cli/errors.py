@@ -150,9 +150,13 @@ def _arguments(class_path: str) -> list[str]:
     """Names of a class's arguments, and of what option objects among them hold, such as `loader.batch_size`."""
     module, _, name = class_path.rpartition(".")
     found = getattr(importlib.import_module(module), name)
+    try:
+        annotations = get_type_hints(found.__init__)
+    except NameError:  # of names that are imported for type checkers alone
+        annotations = {}
     nested = [
         f"{argument}.{field.name}"
-        for argument, annotation in get_type_hints(found.__init__).items()
+        for argument, annotation in annotations.items()
         for kind in (annotation, *get_args(annotation))
         if dataclasses.is_dataclass(kind)
         for field in dataclasses.fields(kind)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from asym_lightning.core.lazy import lazy_imports
 
 if TYPE_CHECKING:
+    from asym_lightning.modules.backbone_options import BackboneOptions
     from asym_lightning.modules.base import AdapterModule, StepOutput
     from asym_lightning.modules.image_classifier import ImageClassifier
     from asym_lightning.modules.instruction_tuner import InstructionTuner
@@ -17,6 +18,7 @@ else:
 
 __all__ = [
     "AdapterModule",
+    "BackboneOptions",
     "ImageClassifier",
     "InstructionTuner",
     "MMLUEvaluator",

@@ -11,6 +11,7 @@ from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
 
 from asym_lightning.core.messages import first_line
+from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.pretrained_config import pretrained_config
 
 
@@ -31,8 +32,7 @@ def create_text_backbone(
     source: str,
     num_outputs: int,
     label_names: Sequence[str] | None = None,
-    pretrained: bool = True,
-    model_args: dict[str, Any] | None = None,
+    options: BackboneOptions = BackboneOptions(),
 ) -> TextBackbone:
     """Build an encoder or decoder with a head of `num_outputs` outputs.
 
@@ -40,17 +40,16 @@ def create_text_backbone(
     cases the head starts from random weights.
 
     Args:
-        source: Name on the hub, or local folder with `config.json` and, if `pretrained`, the weights.
+        source: Name on the hub, or local folder with `config.json` and, if `options.pretrained`, the weights.
         num_outputs: Number of outputs; 1 in regression.
         label_names: Names of the classes, which are written to the model's config.
-        pretrained: Load the pretrained weights; False starts from random ones and needs `config.json` alone.
-        model_args: Fields of the model's config that differ, such as `{"hidden_dropout_prob": 0.0}`.
+        options: How it is made; its `model_args` are fields of the model's config.
 
     Raises:
         ValueError: If there is no such model, it has no sequence-classification head, or the weights are those of
             another architecture.
     """
-    config: Any = pretrained_config(source, model_args)
+    config: Any = pretrained_config(source, options.model_args)
     keeps_head = label_names is not None and set(config.label2id) == set(label_names)
     if not keeps_head:
         config.num_labels = num_outputs  # also renames the classes to LABEL_0 and so on
@@ -58,11 +57,15 @@ def create_text_backbone(
             config.id2label = dict(enumerate(label_names))
             config.label2id = {name: number for number, name in config.id2label.items()}
     try:
-        if not pretrained:
-            return TextBackbone(AutoModelForSequenceClassification.from_config(config), [])
+        if not options.pretrained:
+            return TextBackbone(AutoModelForSequenceClassification.from_config(config, dtype=options.dtype), [])
         with _quiet():  # its report of missing weights: `new_modules` are trained
             model, loading = AutoModelForSequenceClassification.from_pretrained(
-                source, config=config, ignore_mismatched_sizes=not keeps_head, output_loading_info=True
+                source,
+                config=config,
+                dtype=options.dtype,
+                ignore_mismatched_sizes=not keeps_head,
+                output_loading_info=True,
             )
     except (OSError, ValueError) as error:
         raise ValueError(f"the backbone {source!r} cannot be built for classification: {first_line(error)}") from error

@@ -109,7 +109,7 @@ def test_every_kind_of_task_is_estimated(capsys, tmp_path, task):
 def test_precision_counts(capsys, llama):
     options = [
         "--config", "configs/instruction/alpaca_llama2_7b.yaml", "--model.backbone", str(llama), "--devices", "1",
-        "--batch-size", "2", "--sequence-length", "64", "--model.precision", "float32",
+        "--batch-size", "2", "--sequence-length", "64", "--model.backbone_options.precision", "float32",
     ]  # fmt: skip
     whole = numbers(capsys, *options, "--trainer.precision", "32-true")
     half = numbers(capsys, *options, "--trainer.precision", "bf16-true")
@@ -120,7 +120,7 @@ def test_precision_counts(capsys, llama):
 
 def test_quantised_weights_count_as_they_are_kept(capsys):
     pytest.importorskip("bitsandbytes")
-    options = ["--config", QUICKSTART, "--model.quantization", "nf4"]
+    options = ["--config", QUICKSTART, "--model.backbone_options.quantization", "nf4"]
     whole, few_bits = numbers(capsys, *options[:2]), numbers(capsys, *options)
     assert few_bits["weights"] < 0.2 * whole["weights"]
     assert all(few_bits[name] == whole[name] for name in ("parameters", "trained", "activations", "files"))

@@ -167,6 +167,22 @@ BAD_INPUT = {
         ["--config", "loader.yaml"],
         "`data` has no option 'num_workers': it is `data.loader.num_workers`.",
     ),
+    "option of the backbone outside it": (
+        ["--model.pretrained", "false"],
+        "`model` has no option 'pretrained': it is `model.backbone_options.pretrained`.",
+    ),
+    "option of the backbone outside it, in a config": (
+        ["--config", "backbone.yaml"],
+        "`model` has no option 'quantization': it is `model.backbone_options.quantization`.",
+    ),
+    "unknown precision of the backbone": (
+        ["--model.backbone_options.precision", "bf16"],
+        "`model.backbone_options.precision` must be one of float32, bfloat16, float16, not 'bf16'",
+    ),
+    "no gradient checkpointing": (
+        ["--config", "crossvit.yaml"],
+        "`backbone_options.gradient_checkpointing` is not known to CrossVit",
+    ),
     "unknown option of the loader": (
         ["--data.loader.num_wrokers", "4"],
         "`data.loader` has no option 'num_wrokers': did you mean num_workers?",
@@ -213,6 +229,10 @@ def bad_files(tmp_path):
     (tmp_path / "broken.yaml").write_text("model: [\n")
     (tmp_path / "section.yaml").write_text("modle: {adapter: {rank: 3}}")
     (tmp_path / "class.yaml").write_text("model: {class_path: ImageClasifier}")
+    (tmp_path / "crossvit.yaml").write_text(
+        "model: {backbone: crossvit_tiny_240, backbone_options: {pretrained: false, gradient_checkpointing: true}}"
+    )
+    (tmp_path / "backbone.yaml").write_text("model: {quantization: nf4}")
     (tmp_path / "loader.yaml").write_text("data: {num_workers: 2}")
     (tmp_path / "loaders.yaml").write_text("data: {loader: {num_wrokers: 2}}")
     (tmp_path / "text.ckpt").write_text("hello")
@@ -312,8 +332,10 @@ def test_help_all_explains_all_options_of_the_trainer(capsys, command):
     [
         (["--model.help", "ImageClassifier"], "Number of classes, the outputs of the new head."),
         (["--model.adapter.help"], "Rank r of every adapter"),
+        (["--model.help", "ImageClassifier"], "Load pretrained weights; false starts from random ones"),
         (["--data.help", "DigitsDataModule"], "Number of labelled training images"),
         (["--trainer.strategy.help", "lightning.pytorch.strategies.FSDPStrategy"], "auto_wrap_policy"),
+        (["--data.help", "DigitsDataModule"], "Rows in a training batch. (type: int, default: 50)"),
     ],
 )
 def test_help_of_a_class_explains_its_arguments(capsys, class_help, explanation):

@@ -168,9 +168,12 @@ def test_backbones_that_do_not_suit_are_refused(tmp_path) -> None:
     config = tf.GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2)
     config.save_pretrained(tmp_path)
     for arguments, message in (
-        ({"backbone": str(tmp_path), "pretrained": False}, r"is no encoder-decoder \(gpt2\)"),
+        ({"backbone": str(tmp_path), "backbone_options": {"pretrained": False}}, r"is no encoder-decoder \(gpt2\)"),
         ({"backbone": str(tmp_path / "none")}, "there is no backbone"),
-        ({"backbone": str(tmp_path), "model_args": {"n_layers": 2}}, "no field of the config .*: did you mean n_layer"),
+        (
+            {"backbone": str(tmp_path), "backbone_options": {"model_args": {"n_layers": 2}}},
+            "no field of the config .*: did you mean n_layer",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             Summarizer(**arguments).configure_model()

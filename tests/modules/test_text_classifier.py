@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from asym_lightning.adapters import AdapterConfig, adapter_layers
 from asym_lightning.data import GLUEDataModule, LoaderOptions, TextFilesDataModule
-from asym_lightning.modules import TextClassifier
+from asym_lightning.modules import BackboneOptions, TextClassifier
 from asym_lightning.modules.text_backbone import create_text_backbone
 from tests.text_stand_ins import tiny_bert_config, word_pieces, write_glue_task, write_tiny_bert
 
@@ -146,7 +146,9 @@ def test_families_take_a_step_from_a_config_alone(tmp_path, glue, kind):
         "llama": lambda: tf.LlamaConfig(**size, **small, eos_token_id=3, pad_token_id=None),
     }[kind]()
     config.save_pretrained(tmp_path / kind)
-    module = TextClassifier(str(tmp_path / kind), "rte", adapter=AdapterConfig(rank=2), pretrained=False)
+    module = TextClassifier(
+        str(tmp_path / kind), "rte", adapter=AdapterConfig(rank=2), backbone_options=BackboneOptions(pretrained=False)
+    )
     trainer(tmp_path, max_steps=1).fit(module, glue("rte", tokenizer=word_pieces(), max_length=32))
 
 
@@ -188,7 +190,9 @@ def test_class_weights_and_smoothing_change_the_training_loss_alone(bert):
         TextClassifier(
             bert,
             label_names=["a", "b"],
-            model_args={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+            backbone_options=BackboneOptions(
+                model_args={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+            ),
             **options,
         )
         for options in ({}, {"class_weights": [1.0, 3.0], "label_smoothing": 0.1})
@@ -263,8 +267,8 @@ def test_bad_argument_is_refused(bert, options, message):
         ),
         (
             None,
-            {"label_names": ["a", "b"], "model_args": {"hiden_size": 3}},
-            r"`model_args` .hiden_size. is no field of .*: did you mean hidden_size",
+            {"label_names": ["a", "b"], "backbone_options": {"model_args": {"hiden_size": 3}}},
+            "`model_args` 'hiden_size' is no field of the config of .*: did you mean hidden_size?",
         ),
     ],
 )
