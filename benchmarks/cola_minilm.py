@@ -31,8 +31,8 @@ from torch import nn
 
 from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters
 from asym_lightning.callbacks import FreezeA
-from asym_lightning.data import GLUEDataModule
-from asym_lightning.modules import TextClassifier, WarmupSchedule
+from asym_lightning.data import GLUEDataModule, LoaderOptions
+from asym_lightning.modules import BackboneOptions, TextClassifier, WarmupSchedule
 from asym_lightning.modules.text_backbone import create_text_backbone
 from benchmarks.run_file import append_row
 
@@ -105,7 +105,7 @@ def build(encoder: str, arm: Arm, library: str, rate: float, seed: int) -> TextC
     if arm.scheme is not None:
         config = AdapterConfig(arm.scheme, rank=arm.rank, alpha=2 * arm.rank, seed=seed)
     seed_everything(seed, verbose=False)
-    backbone, _ = create_text_backbone(encoder, len(LABELS), LABELS, model_args=NO_DROPOUT)
+    backbone, _ = create_text_backbone(encoder, len(LABELS), LABELS, BackboneOptions(model_args=NO_DROPOUT))
     in_peft = library == "peft" and config is not None
     if in_peft:
         backbone = adapted_by_peft(backbone, config)
@@ -160,7 +160,7 @@ def fitted(
         options.glue,
         tokenizer=str(options.encoder),
         num_train=sentences,
-        batch_size=16,
+        loader=LoaderOptions(batch_size=16, eval_batch_size=64),
         seed=seed,
         cache_dir=options.cache_dir,
     )

@@ -25,7 +25,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.data import AlpacaDataModule
+from asym_lightning.data import AlpacaDataModule, LoaderOptions
 from asym_lightning.modules import InstructionTuner, WarmupSchedule
 from asym_lightning.modules.decoding import Decoding
 from tests.language_models import tiny_llama, word_tokenizer, write_jsonl
@@ -62,7 +62,7 @@ def data(folder: Path, tokenizer, tasks: tuple[str, ...], num_train: int, seed: 
     parts = {"test": unique[:200], "val": unique[200:300], "train": unique[300 : 300 + num_train]}
     files = {name: write_jsonl(folder / f"{name}_{'_'.join(tasks)}_{seed}.jsonl", part) for name, part in parts.items()}
     return AlpacaDataModule(
-        **files, tokenizer=tokenizer, batch_size=32, eval_batch_size=100, cache_dir=folder / "cache", seed=seed
+        **files, tokenizer=tokenizer, loader=LoaderOptions(32, 100), cache_dir=folder / "cache", seed=seed
     )
 
 

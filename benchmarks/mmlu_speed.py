@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer
 
-from asym_lightning.data import MMLUDataModule
+from asym_lightning.data import LoaderOptions, MMLUDataModule
 from asym_lightning.data.mmlu_prompts import HendrycksPrompt, Question
 from asym_lightning.modules import MMLUEvaluator
 from tests.language_models import byte_tokenizer, tiny_llama
@@ -69,7 +69,8 @@ def main() -> None:
     model = tiny_llama(len(tokenizer), options.width, options.layers, initializer_range=0.1)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        data = MMLUDataModule(options.folder, tokenizer=tokenizer, eval_batch_size=options.batch_size, cache_dir=folder)
+        loader = LoaderOptions(eval_batch_size=options.batch_size)
+        data = MMLUDataModule(options.folder, tokenizer=tokenizer, loader=loader, cache_dir=folder)
         module = Keeping(model)
         trainer = Trainer(default_root_dir=folder, logger=False, accelerator="cpu", enable_progress_bar=False)
         trainer.test(module, datamodule=data, verbose=False)

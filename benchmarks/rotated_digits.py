@@ -27,7 +27,7 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.data import DomainBedDataModule
+from asym_lightning.data import DomainBedDataModule, LoaderOptions
 from asym_lightning.modules import ImageClassifier, WarmupSchedule
 from benchmarks.run_file import append_row
 
@@ -73,7 +73,11 @@ def run(arm: Arm, rate: float, seed: int) -> Run:
         scheduler=WarmupSchedule(warmup=0.1, decay="cosine"),
     )
     data = DomainBedDataModule(
-        "RotatedDigits", train_environments=[TRAINED_AT], trial_seed=seed, val_fraction=VAL_FRACTION, num_workers=0
+        "RotatedDigits",
+        train_environments=[TRAINED_AT],
+        trial_seed=seed,
+        val_fraction=VAL_FRACTION,
+        loader=LoaderOptions(),
     )
     with tempfile.TemporaryDirectory() as folder:
         best = ModelCheckpoint(folder, monitor="val/accuracy", mode="max", save_on_train_epoch_end=False)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asym_lightning.analysis.layer_statistics import LayerAdvice, LayerStatistics, advise_layers, layer_statistics
-from asym_lightning.data import DigitsDataModule, GLUEDataModule
+from asym_lightning.data import DigitsDataModule, GLUEDataModule, LoaderOptions
 from asym_lightning.modules import AdapterModule, ImageClassifier, TextClassifier, WarmupSchedule
 
 RESULTS = Path(__file__).parent / "results"
@@ -41,7 +41,7 @@ class Digits:
     rates = (0.1, 1e-3)  # of the head alone and of everything
 
     def data(self) -> LightningDataModule:
-        return DigitsDataModule(angles=[180], num_train=500, batch_size=50)
+        return DigitsDataModule(angles=[180], num_train=500)
 
     def module(self, train_backbone: bool, rate: float) -> AdapterModule:
         return ImageClassifier("vit_digits", 10, train_backbone=train_backbone, **training(rate))
@@ -75,7 +75,7 @@ class CoLA:
         self.encoder = str(Path(spec.submodule_search_locations[0]) / "model")
 
     def data(self) -> LightningDataModule:
-        return GLUEDataModule("cola", self.glue, tokenizer=self.encoder, num_train=2000, batch_size=8)
+        return GLUEDataModule("cola", self.glue, tokenizer=self.encoder, num_train=2000, loader=LoaderOptions(8, 64))
 
     def module(self, train_backbone: bool, rate: float) -> AdapterModule:
         return TextClassifier(self.encoder, "cola", LABELS, train_backbone=train_backbone, **training(rate))

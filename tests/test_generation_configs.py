@@ -53,8 +53,9 @@ def test_instruction_config_trains(packing, tmp_path, capsys) -> None:
         "--model.backbone",
         backbone,
     ]
-    arguments = [*config("instruction/alpaca_llama2_7b.yaml"), *own, *QUICK, *SHORT, "--model.precision", "float32"]
-    assert main(["fit", *arguments, "--model.decoding.max_new_tokens", "2"]) == 0
+    arguments = [*config("instruction/alpaca_llama2_7b.yaml"), *own, *QUICK, *SHORT]
+    model = ["--model.backbone_options.precision", "float32", "--model.decoding.max_new_tokens", "2"]
+    assert main(["fit", *arguments, *model]) == 0
     assert "val/exact_match" in capsys.readouterr().out
 
 

@@ -42,7 +42,7 @@ def test_all_configs_of_the_paper_are_there():
 def test_glue_config_trains_and_tests(tmp_path, capsys, config):
     task = config.stem
     backbone, folder = write_tiny_bert(tmp_path / "bert"), write_glue_task(tmp_path / "glue", task)
-    stand_ins = ["--model.backbone", str(backbone), "--data.folder", str(folder), "--data.batch_size", "4"]
+    stand_ins = ["--model.backbone", str(backbone), "--data.folder", str(folder), "--data.loader.batch_size", "4"]
     assert main(["fit", *options(config), *stand_ins, *QUICK, *QUIET]) == 0
     printed = summary(capsys)
     metric = {"cola": "matthews", "stsb": "pearson", "mnli": "mismatched/accuracy"}.get(task, "accuracy")
@@ -85,10 +85,10 @@ def test_domainbed_config_trains_and_tests(tmp_path, capsys, config):
 
     content = yaml.safe_load(config.read_text())
     root = write_environments(tmp_path / "data", content["data"]["dataset"])
-    model = ["--model.backbone", "vit_tiny_patch16_224", "--model.pretrained", "false"]
-    model += ["--model.model_args", "{img_size: 32, depth: 1}"]
-    data = ["--data.folder", str(root), "--data.image_size", "32", "--data.batch_size", "4", "--data.num_workers", "0"]
-    data += ["--data.val_fraction", "0.25"]
+    model = ["--model.backbone", "vit_tiny_patch16_224", "--model.backbone_options.pretrained", "false"]
+    model += ["--model.backbone_options.model_args", "{img_size: 32, depth: 1}"]
+    data = ["--data.folder", str(root), "--data.image_size", "32", "--data.val_fraction", "0.25"]
+    data += ["--data.loader.batch_size", "4", "--data.loader.num_workers", "0"]
     assert main(["fit", *options(config), *model, *data, *QUICK, *QUIET]) == 0
     printed = summary(capsys)
     for name in ("in_domain_accuracy", "ood_accuracy", "train_accuracy", "train_test_gap"):

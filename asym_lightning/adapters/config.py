@@ -10,6 +10,7 @@ from typing import Any
 
 from asym_lightning.adapters.kernels.linear import PATHS
 from asym_lightning.adapters.scheme import Scheme
+from asym_lightning.core.messages import check_choice
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,7 @@ class AdapterConfig:
             raise ValueError(f"`dropout` must be in [0, 1), got {self.dropout}.")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int):
             raise TypeError(f"`seed` must be an integer, got {self.seed!r}.")
-        if self.path not in PATHS:
-            raise ValueError(f"`path` {self.path!r} is unknown; valid are {', '.join(PATHS)}.")
+        check_choice("path", self.path, PATHS)
 
     @property
     def resolved_scheme(self) -> Scheme:

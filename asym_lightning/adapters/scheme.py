@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
-A_INITS = ("rand", "V", "V_last", "he", "zero")
-B_INITS = ("zero", "U", "U_last", "rand", "he")
-_INITS = {"A": A_INITS, "B": B_INITS}
+from asym_lightning.adapters.init.rule import InitRule, Letter, init_names, init_rule
+from asym_lightning.core.messages import not_one_of
+
+_MARKS: dict[str, tuple[Letter, bool]] = {"A": ("A", False), "hA": ("A", True), "B": ("B", False), "hB": ("B", True)}
+_LETTERS: tuple[Letter, Letter] = ("A", "B")
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,11 @@ class Factor:
 
     init: str
     is_trained: bool
+
+    @property
+    def rule(self) -> InitRule:
+        """The registered rule that :attr:`init` names."""
+        return init_rule(self.init)
 
 
 @dataclass(frozen=True)
@@ -44,34 +50,37 @@ class Scheme:
         """
         if not isinstance(text, str):
             raise TypeError(f"`scheme` must be a string such as 'hB_zero_A_rand', got {type(text).__name__}.")
-        factors: dict[str, Factor] = {}
+        factors: dict[Letter, Factor] = {}
         for letter, is_trained, init in _split(text):
             if letter in factors:
                 raise ValueError(f"`scheme` {text!r} names factor {letter} twice; it needs A once and B once.")
-            if init not in _INITS[letter]:
-                raise ValueError(_unknown_init(text, letter, init))
+            if init not in init_names(letter):
+                what = f"`scheme` {text!r}: the init of {letter}"
+                raise ValueError(
+                    f"{not_one_of(what, init, init_names(letter))} `register_init` makes a rule of your own known."
+                )
             factors[letter] = Factor(init, is_trained)
-        for letter in "AB":
+        for letter in _LETTERS:
             if letter not in factors:
                 raise ValueError(
                     f"`scheme` {text!r} does not say how {letter} starts; add '{letter}_' and one of "
-                    f"{', '.join(_INITS[letter])} ('h{letter}_' if {letter} is trained)."
+                    f"{', '.join(init_names(letter))} ('h{letter}_' if {letter} is trained)."
                 )
-        scheme = cls(**factors)
+        scheme = cls(factors["A"], factors["B"])
         scheme._check_can_move(text)
         return scheme
 
     @property
     def needs_weight(self) -> bool:
-        """Whether a factor starts from singular vectors of the pretrained weight."""
-        return self.A.init[0] == "V" or self.B.init[0] == "U"
+        """Whether a factor is drawn from the pretrained weight."""
+        return self.A.rule.needs_weight or self.B.rule.needs_weight
 
     def _check_can_move(self, text: str) -> None:
         if not (self.A.is_trained or self.B.is_trained):
             raise ValueError(f"`scheme` {text!r} trains nothing; mark the factor to train with 'h', as in 'hB_zero'.")
         # dB is proportional to A x and dA to B^T g: a trained factor moves only if the other one is not zero.
-        B_moves = self.B.is_trained and self.A.init != "zero"
-        A_moves = self.A.is_trained and self.B.init != "zero"
+        B_moves = self.B.is_trained and not self.A.rule.is_zero
+        A_moves = self.A.is_trained and not self.B.rule.is_zero
         if not (A_moves or B_moves):
             raise ValueError(
                 f"`scheme` {text!r} can never move: the gradient of a factor is zero while the other one is zero; "
@@ -83,12 +92,12 @@ class Scheme:
         return "_".join(f"{'h' if factor.is_trained else ''}{letter}_{factor.init}" for letter, factor in parts)
 
 
-def _split(text: str) -> list[tuple[str, bool, str]]:
+def _split(text: str) -> list[tuple[Letter, bool, str]]:
     """Cut ``hB_zero_A_V_last`` into ``[("B", True, "zero"), ("A", False, "V_last")]``."""
-    found: list[tuple[str, bool, list[str]]] = []
+    found: list[tuple[Letter, bool, list[str]]] = []
     for token in text.split("_"):
-        if token in ("A", "B", "hA", "hB"):
-            found.append((token[-1], token.startswith("h"), []))
+        if token in _MARKS:
+            found.append((*_MARKS[token], []))
         elif found:
             found[-1][2].append(token)
         else:
@@ -97,10 +106,3 @@ def _split(text: str) -> list[tuple[str, bool, str]]:
                 "as in 'hB_zero_A_rand'."
             )
     return [(letter, is_trained, "_".join(words)) for letter, is_trained, words in found]
-
-
-def _unknown_init(text: str, letter: str, init: str) -> str:
-    valid = _INITS[letter]
-    near = difflib.get_close_matches(init, valid, n=1, cutoff=0.4)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"`scheme` {text!r} has unknown init {init!r} for {letter}{hint}; valid are {', '.join(valid)}."

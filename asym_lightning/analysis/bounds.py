@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from asym_lightning.core.messages import check_choice
+
 Trained = Literal["A", "B", "both"]
 
 
@@ -77,8 +79,7 @@ def generalization_bound(
     layers = list(layers)
     if not layers:
         raise ValueError("there are no adapters to bound.")
-    if trained not in get_args(Trained):
-        raise ValueError(f"`trained` must be one of {', '.join(get_args(Trained))}, not {trained!r}.")
+    check_choice("trained", trained, get_args(Trained))
     for name, value in (("num_samples", num_samples), ("bits", bits), ("sigma", sigma)):
         if not value > 0:
             raise ValueError(f"`{name}` must be positive, not {value}.")

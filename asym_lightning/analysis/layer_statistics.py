@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from asym_lightning.analysis.least_squares import LeastSquaresGap, effective_dimension, mean_least_squares_gap
+from asym_lightning.analysis.observed_layers import observed_layers
 
 Loss = Callable[[Any], Tensor]
 
@@ -67,7 +67,14 @@ def layer_statistics(
         if not isinstance(module, nn.Linear):
             raise ValueError(f"`{name}` is a {type(module).__name__}; statistics are taken of nn.Linear layers.")
     statistics = {name: _empty(module) for name, module in modules.items() if isinstance(module, nn.Linear)}
-    with _recorded(modules, statistics):
+
+    def add(name: str, inputs: Tensor, gradients: Tensor) -> None:
+        x, g, found = inputs.cpu().double(), gradients.cpu().double(), statistics[name]
+        found.input_covariance += x.T @ x
+        found.output_metric += g.T @ g
+        found.num_tokens += len(x)
+
+    with observed_layers(modules, add):
         for batch in batches:
             with torch.enable_grad():
                 value = loss(batch)
@@ -127,31 +134,3 @@ def advise_layers(
 def _empty(layer: nn.Linear) -> LayerStatistics:
     d_out, d_in = layer.weight.shape
     return LayerStatistics(torch.zeros(d_in, d_in, dtype=torch.float64), torch.zeros(d_out, d_out, dtype=torch.float64))
-
-
-@contextmanager
-def _recorded(modules: Mapping[str, nn.Module], statistics: Mapping[str, LayerStatistics]) -> Iterator[None]:
-    handles = []
-    for name, module in modules.items():
-        found = statistics[name]
-
-        def on_forward(
-            _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, found: LayerStatistics = found
-        ) -> None:
-            x = inputs[0].detach().flatten(0, -2).cpu().double()
-            found.input_covariance += x.T @ x
-            found.num_tokens += len(x)
-            if output.requires_grad:
-                output.register_hook(lambda gradient: _add_gradient(gradient, found))
-
-        handles.append(module.register_forward_hook(on_forward))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _add_gradient(gradient: Tensor, found: LayerStatistics) -> None:
-    g = gradient.detach().flatten(0, -2).cpu().double()
-    found.output_metric += g.T @ g

@@ -28,8 +28,9 @@ class AdapterCheckpoint(ModelCheckpoint):
     rank only. It goes when the checkpoint goes. The `.ckpt` files hold what was trained, as they do with a plain
     `ModelCheckpoint`: that is the doing of AdapterInjection and of AdapterModule.
 
-    Files and directories appear whole or not at all: they are written under a name that starts with a dot and then
-    renamed, the directory first, so that next to a whole checkpoint there is a whole directory.
+    Files and directories appear whole or not at all: they are written under a name that starts with a dot and ends with
+    `.saving`, flushed to the disk and renamed, the directory first, so that next to a whole checkpoint there is a whole
+    directory. What a killed run left unfinished is removed when the next one starts.
 
     Args:
         dirpath: Folder for the checkpoints, a local one; None means the run's own.

@@ -24,10 +24,9 @@ from asym_lightning.analysis.spectrum import (
 )
 from asym_lightning.core.dtensor import any_sharded, piece, sharded_like, whole
 from asym_lightning.core.loggers import LoggerFanout
-from asym_lightning.core.norms_file import STATISTICS, NormsFile
+from asym_lightning.core.norms_file import STATISTICS, TOTAL, NormsFile
+from asym_lightning.core.run_files import NORMS
 from asym_lightning.lifecycle.backbone import adapted_backbone
-
-TOTAL = "total"
 
 
 class BNormMonitor(Callback):
@@ -145,7 +144,7 @@ class BNormMonitor(Callback):
         if self.file is not None:
             return Path(self.file) if str(self.file) else None
         directory = trainer.log_dir
-        return Path(directory) / "b_norms.csv" if directory else None
+        return Path(directory, NORMS) if directory else None
 
     def write(self, trainer: Trainer) -> dict[str, dict[str, float]]:
         """Measure every adapter and write it everywhere; return the statistics by adapter and `total`."""

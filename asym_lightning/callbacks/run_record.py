@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,9 +14,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from asym_lightning.adapters import adapters_by_name, num_weights
+from asym_lightning.adapters.kernels.cpu.library import cpu_kernels_in_use
 from asym_lightning.adapters.surgery.quantize import quantized_layers
-
-RECORD = "record.json"
+from asym_lightning.core.files import write_json
+from asym_lightning.core.run_files import RECORD
 
 
 class RunRecord(Callback):
@@ -37,6 +36,7 @@ class RunRecord(Callback):
     | `ranks`                    | rank of each adapter at the end                                               |
     | `seconds`, `steps`         | time and optimizer steps of fit                                               |
     | `cpu_seconds`              | what of a core this process used in fit, which others on a machine leave alone |
+    | `cpu_kernels`              | by what adapters were computed on a CPU: `C (gcc 12.2.0)` or `torch`; else null    |
     | `saved_bytes`              | what the first step kept for its backward pass, without parameters; null if sharded |
     | `peak_bytes`               | peak of a GPU's allocator; null on a CPU                                      |
 
@@ -104,6 +104,7 @@ class RunRecord(Callback):
             "cpu_seconds": time.process_time() - self._cpu_started,
             "steps": trainer.global_step,
             "peak_bytes": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+            "cpu_kernels": cpu_kernels_in_use(),
             "device": str(trainer.strategy.root_device),
         }
         self._write(trainer.log_dir)
@@ -118,11 +119,7 @@ class RunRecord(Callback):
     def _write(self, directory: str | None) -> None:  # of the Trainer, which all processes must ask for it
         if directory is None:
             return
-        path = Path(directory) / RECORD
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".partial")
-        unfinished.write_text(json.dumps(self.record, indent=1) + "\n")
-        os.replace(unfinished, path)
+        write_json(Path(directory, RECORD), self.record)
 
 
 class _SavedBytes:

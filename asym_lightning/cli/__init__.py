@@ -6,8 +6,9 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from asym_lightning.cli.commands import COMMANDS, run_command
+from asym_lightning.cli.commands import TOOLS, run_tool
 from asym_lightning.cli.processes import process_number, report_error
+from asym_lightning.cli.usage import UsageError
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -28,12 +29,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if args is None else args)
     try:
-        if arguments and arguments[0] in COMMANDS:
-            return run_command(arguments[0], arguments[1:])
-        # Only now: torch and Lightning take seconds to import, during which Ctrl-C must be as quiet as later.
-        from asym_lightning.cli.training import TrainingCLI
-
-        TrainingCLI(arguments)
+        return _run(arguments)
     except KeyboardInterrupt as interrupt:
         if process_number() == 0:
             print(str(interrupt) or "interrupted", file=sys.stderr)
@@ -44,5 +40,19 @@ def main(args: Sequence[str] | None = None) -> int:
         from asym_lightning.cli.errors import one_sentence
 
         report_error(one_sentence(error))
-        return EXIT_USAGE if isinstance(error, argparse.ArgumentError) else EXIT_FAILURE
+        return EXIT_USAGE if isinstance(error, (argparse.ArgumentError, UsageError)) else EXIT_FAILURE
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments and arguments[0] in TOOLS:
+        return run_tool(arguments[0], arguments[1:])
+    # Here and below, not above: each takes longer to import than the line before it takes to run.
+    from asym_lightning.cli.first_answer import first_answer
+
+    if answer := first_answer(arguments):
+        print(answer)
+        return 0
+    from asym_lightning.cli.training import TrainingCLI
+
+    TrainingCLI(arguments)
     return 0

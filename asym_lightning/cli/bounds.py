@@ -25,7 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     from asym_lightning.report.bounds import bounds_text, shapes_of_factors, shapes_of_model
 
     if options.adapter is not None:
-        from asym_lightning.adapters.files.directory import read_factors
+        from asym_lightning.adapters.files.factors import read_factors
 
         shapes = shapes_of_factors(read_factors(options.adapter))
     else:

@@ -1,21 +1,27 @@
-"""The commands beside Lightning's own: each is a module with a `main`, imported when it is called."""
+"""What the program can do: Lightning's own commands, and tools, each a module with a `main`, imported when called."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
 
-COMMANDS = {
-    "merge": "asym_lightning.cli.merge",
-    "export": "asym_lightning.cli.export",
-    "sweep": "asym_lightning.cli.sweep",
-    "report": "asym_lightning.cli.report",
-    "similarity": "asym_lightning.cli.similarity",
-    "bounds": "asym_lightning.cli.bounds",
-    "estimate": "asym_lightning.cli.estimate",
+TRAINING = {
+    "fit": "train, and save the adapter of the best checkpoint",
+    "validate": "evaluate a checkpoint on the validation data",
+    "test": "evaluate a checkpoint on the test data",
+    "predict": "predict with a checkpoint",
+}
+TOOLS = {
+    "sweep": "fit arms x learning rates x seeds, and report them",
+    "report": "make a table and a page of finished runs",
+    "export": "write a run's adapter as a folder for PEFT",
+    "merge": "write a run's model with the adapter folded in",
+    "similarity": "compare the factors of several adapters",
+    "bounds": "bound the gap between training and test loss",
+    "estimate": "estimate memory and traffic of a config's step",
 }
 
 
-def run_command(name: str, arguments: Sequence[str]) -> int:
-    """Run one of `COMMANDS` and return its exit code."""
-    return importlib.import_module(COMMANDS[name]).main(arguments)
+def run_tool(name: str, arguments: Sequence[str]) -> int:
+    """Run one of `TOOLS` and return its exit code."""
+    return importlib.import_module(f"asym_lightning.cli.{name}").main(arguments)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import StrategyRegistry
 
-from asym_lightning.cli.errors import did_you_mean
+from asym_lightning.core.messages import did_you_mean
 
 # They give weights back to the starting process' model, which has no backbone and no adapters; Lightning drops those.
 _FORGETFUL = ("ddp_spawn", "ddp_fork", "ddp_notebook")
@@ -28,7 +28,7 @@ def check_devices(trainer: Mapping[str, Any]) -> None:
     Example:
         >>> check_devices({"strategy": "dpp"})
         Traceback (most recent call last):
-        ValueError: `trainer.strategy` 'dpp' is not known: did you mean ddp or fsdp?
+        ValueError: `trainer.strategy` 'dpp' is not known: did you mean ddp?
     """
     strategy = trainer.get("strategy")
     if isinstance(strategy, str) and strategy not in ("auto", *StrategyRegistry.available_strategies()):

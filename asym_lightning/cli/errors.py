@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import difflib
+import dataclasses
 import importlib
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args, get_type_hints
 from zipfile import is_zipfile
+
+from asym_lightning.cli.class_names import class_names
+from asym_lightning.cli.option_names import top_level_options, unknown_option
+from asym_lightning.core.messages import did_you_mean
+from asym_lightning.core.run_files import RUNS, find_checkpoints
 
 KEY = re.compile(r'Parser key "(?P<key>[^"]+)":\s*(?P<rest>.*)')
 CLASS = re.compile(r"Problem with given class_path '(?P<class>[^']+)':\s*(?P<rest>.*)")
@@ -33,7 +39,7 @@ def one_sentence(error: BaseException) -> str:
     >>> one_sentence(ValueError("`rank` must be at least 1, got 0."))
     '`rank` must be at least 1, got 0.'
     >>> one_sentence(argparse.ArgumentError(None, "unrecognized arguments: --trainer.max_epocs 3"))
-    "the command has no option 'trainer.max_epocs': did you mean trainer.max_epochs or trainer.max_steps?"
+    "the command has no option 'trainer.max_epocs': did you mean trainer.max_epochs?"
     """
     text = str(error).strip()
     if not text:
@@ -57,8 +63,8 @@ def check_checkpoint(path: str | None, strategy: str = "") -> None:
         return
     file = Path(path)
     if not file.exists():
-        known = [str(found) for found in Path("runs").glob("**/*.ckpt")]
-        raise FileNotFoundError(f"there is no checkpoint {path!r}{did_you_mean(path, known)}")
+        known = [str(found) for found in find_checkpoints(RUNS)]
+        raise FileNotFoundError(f"there is no checkpoint {path!r}{did_you_mean(path, known, limit=3)}")
     if file.is_dir() and "FSDP2Strategy" not in strategy:
         raise ValueError(
             f"{path!r} is a folder, as FSDP2 writes it with `save_distributed_checkpoint: true`: resume it with "
@@ -66,18 +72,6 @@ def check_checkpoint(path: str | None, strategy: str = "") -> None:
         )
     if file.is_file() and not is_zipfile(file):
         raise ValueError(f"{path!r} is not a checkpoint, or it is truncated.")
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence that suggests the nearest known names.
-
-    >>> did_you_mean("rnak", ["rank", "alpha"])
-    ': did you mean rank?'
-    >>> did_you_mean("zzz", ["rank", "alpha"])
-    '.'
-    """
-    nearest = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
-    return f": did you mean {' or '.join(nearest)}?" if nearest else "."
 
 
 @dataclass(frozen=True)
@@ -113,7 +107,7 @@ def _explain(report: str) -> str:
     names = dict.fromkeys(_type_name(sibling["type"]) for sibling in siblings if sibling)
     types = " or ".join(sorted(names, key=lambda name: name == "null"))  # null last: it is seldom what was meant
     given = match["value"] or (found["value"] if (found := GIVEN.search(report)) else "what was given")
-    return f"{deepest.place} must be {types}, not {given!r}."
+    return f"{deepest.place} must be {types}, not {'null' if given == 'None' else repr(given)}."
 
 
 def _findings(report: str) -> Iterator[_Finding]:
@@ -134,19 +128,14 @@ def _findings(report: str) -> Iterator[_Finding]:
 
 def _sentence(finding: _Finding) -> str:
     if match := UNKNOWN_CLASS.search(finding.text):
-        known = _classes(finding.keys)
-        hint = did_you_mean(match["name"], known)
-        if hint == "." and len(known) < 10:
-            hint = f"; those of this package are {', '.join(known)}."
+        known = class_names(".".join(finding.keys))
+        hint = did_you_mean(match["name"], known) if known else "."  # of a key whose classes are not known here
         return f"{finding.place} names no class {match['name']!r}{hint}"
     if match := UNKNOWN_OPTION.search(finding.text):
         in_value = CLASS_IN_VALUE.search(finding.text)
         class_path = in_value["class"] if in_value else finding.class_path
-        known = _arguments(class_path) if class_path else _top_level_options()
-        hint = did_you_mean(match["name"], known)
-        if hint == ".":  # of an unknown section, its first word tells
-            hint = did_you_mean(match["name"].split(".")[0], known)
-        return f"{finding.place} has no option {match['name']!r}{hint}"
+        known = _arguments(class_path) if class_path else top_level_options()
+        return str(unknown_option(finding.keys, match["name"], known))
     return f"{finding.place}: {finding.text}" if finding.keys else finding.text
 
 
@@ -158,45 +147,18 @@ def _type_name(annotation: str) -> str:
 
 
 def _arguments(class_path: str) -> list[str]:
+    """Names of a class's arguments, and of what option objects among them hold, such as `loader.batch_size`."""
     module, _, name = class_path.rpartition(".")
-    return list(inspect.signature(getattr(importlib.import_module(module), name)).parameters)
-
-
-def _top_level_options() -> list[str]:
-    from lightning.pytorch import Trainer
-
-    trainer = [f"trainer.{name}" for name in inspect.signature(Trainer).parameters]
-    return [
-        "config",
-        "seed_everything",
-        "trainer",
-        "model",
-        "data",
-        "ckpt_path",
-        "test_after_fit",
-        "num_threads",
-        "debug",
-        *trainer,
+    found = getattr(importlib.import_module(module), name)
+    try:
+        annotations = get_type_hints(found.__init__)
+    except NameError:  # of names that are imported for type checkers alone
+        annotations = {}
+    nested = [
+        f"{argument}.{field.name}"
+        for argument, annotation in annotations.items()
+        for kind in (annotation, *get_args(annotation))
+        if dataclasses.is_dataclass(kind)
+        for field in dataclasses.fields(kind)
     ]
-
-
-def _is_task(thing: object) -> bool:
-    from lightning.pytorch import LightningModule
-
-    return inspect.isclass(thing) and issubclass(thing, LightningModule) and not inspect.isabstract(thing)
-
-
-def _classes(keys: tuple[str, ...]) -> list[str]:
-    """Names of the classes that suit a key, those that go by their bare name."""
-    import torch
-
-    import asym_lightning.data
-    import asym_lightning.modules
-
-    modules = [name for name in asym_lightning.modules.__all__ if _is_task(getattr(asym_lightning.modules, name))]
-    return {
-        "model": modules,
-        "data": asym_lightning.data.__all__,
-        "optimizer": [name for name in dir(torch.optim) if name[0].isupper()],
-        "scheduler": [name for name in dir(torch.optim.lr_scheduler) if name[0].isupper()],
-    }.get(keys[-1] if keys else "", [])
+    return [*inspect.signature(found).parameters, *nested]

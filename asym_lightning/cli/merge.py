@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,8 @@ def save_plain(backbone: Any, folder: Path) -> None:
     Raises:
         ValueError: If it comes from neither transformers nor timm.
     """
-    from transformers import PreTrainedModel
-
-    if isinstance(backbone, PreTrainedModel):
+    transformers: Any = sys.modules.get("transformers")  # which a model of it has imported
+    if transformers is not None and isinstance(backbone, transformers.PreTrainedModel):
         backbone.save_pretrained(folder)
     elif hasattr(backbone, "pretrained_cfg"):
         import timm

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from asym_lightning.core.files import write_text
+
 DESCRIPTION = """Make a table and a page of finished runs: arms by tasks, each arm at the learning rate that validation
 data chose, mean and standard error over seeds on test data. Writes report.html, table.md, table.csv and table.tex."""
 
@@ -32,7 +34,6 @@ def main(arguments: Sequence[str]) -> int:
     found = read_runs(options.runs, options.metrics)
     table = results_table(found.runs, found.notes)
     out = Path(options.out or options.runs[0])
-    out.mkdir(parents=True, exist_ok=True)
     title = options.title or Path(options.runs[0]).resolve().name
     contents = {
         "report.html": html_page(table, title),
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         "table.tex": latex_table(table),
     }
     for name, content in contents.items():
-        (out / name).write_text(content)
+        write_text(out / name, content)
     print(contents["table.md"])
     if options.compare:
         first, second = options.compare

@@ -15,6 +15,8 @@ from typing import Any
 from jsonargparse import get_loader, set_loader
 from yaml import YAMLError
 
+from asym_lightning.cli.class_names import import_named
+
 SHORT_CONFIG = "short-config"
 _LONG_KEYS = {"class_path", "init_args", "dict_kwargs"}
 
@@ -39,6 +41,7 @@ def _long_form(value: Any) -> Any:
 
 
 def _load(text: str) -> Any:
+    import_named(text)
     return with_init_args(get_loader("yaml")(text))
 
 

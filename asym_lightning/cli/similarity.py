@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from asym_lightning.core.files import write_text
+
 DESCRIPTION = """Compare the As and the Bs of adapters, layer by layer: 1 means one column space, "chance" what
 unrelated factors would have. Pairs are kept apart by whether task and draw of the factors are the same. Takes run
 directories, those of a whole sweep, and adapter directories of ours or of peft; name the task of a bare adapter as
@@ -21,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
 
-    from asym_lightning.analysis.adapter_similarity import compare_adapters
+    from asym_lightning.report.adapter_similarity import compare_adapters
     from asym_lightning.report.similarity import similarity_csv, similarity_html, similarity_markdown
     from asym_lightning.report.trained_adapters import find_adapters
 
@@ -32,9 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     print(markdown)
     if options.out:
         out = Path(options.out)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "similarity.md").write_text(markdown)
-        (out / "similarity.csv").write_text(similarity_csv(rows))
-        (out / "similarity.html").write_text(similarity_html(rows, notes))
+        write_text(out / "similarity.md", markdown)
+        write_text(out / "similarity.csv", similarity_csv(rows))
+        write_text(out / "similarity.html", similarity_html(rows, notes))
         print(f"page  {out / 'similarity.html'}")
     return 0

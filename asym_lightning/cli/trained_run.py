@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 
-import asym_lightning.data
-import asym_lightning.modules  # noqa: F401  (so that classes are known by their bare names)
 from asym_lightning.adapters import load_adapters
+from asym_lightning.cli.class_names import import_named
 from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.short_config import with_init_args
+from asym_lightning.core.run_files import ADAPTER, find_checkpoints, read_config
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,12 @@ def load_trained_run(directory: str | Path, checkpoint: str | Path | None = None
         ValueError: If there are several checkpoints to choose from, or one does not fit.
     """
     directory = Path(directory)
-    config_file = directory / "config.yaml"
-    if not config_file.is_file():
-        raise FileNotFoundError(f"{str(directory)!r} is no run directory: it has no config.yaml.")
-    config = with_init_args(yaml.safe_load(config_file.read_text()))
+    config = with_init_args(read_config(directory))
+    import_named(str(config))
     if checkpoint is not None:
         check_checkpoint(str(checkpoint))
     found = Path(checkpoint) if checkpoint is not None else _best_checkpoint(directory)
-    adapter = directory / "adapter"
+    adapter = directory / ADAPTER
     if found is None and not adapter.is_dir():
         raise FileNotFoundError(f"the run {str(directory)!r} has neither a checkpoint nor an adapter.")
     saved = None if found is None else torch.load(found, map_location="cpu", weights_only=True)
@@ -70,7 +67,7 @@ def load_trained_run(directory: str | Path, checkpoint: str | Path | None = None
 
 
 def _best_checkpoint(directory: Path) -> Path | None:
-    checkpoints = sorted(directory.glob("**/*.ckpt"))
+    checkpoints = find_checkpoints(directory)
     best = [path for path in checkpoints if path.stem.startswith("best")] or checkpoints
     if len(best) > 1:
         raise ValueError(

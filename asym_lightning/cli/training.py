@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import signal
 import time
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -20,21 +18,17 @@ from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities import rank_zero_only
 
-import asym_lightning
-import asym_lightning.data
-import asym_lightning.modules
-from asym_lightning.adapters import AdapterConfig, adapter_layers, num_weights, save_adapters, trainable_parameters
+from asym_lightning.adapters import adapter_layers, num_weights, save_adapters, trainable_parameters
 from asym_lightning.callbacks import RunRecord
-from asym_lightning.cli.commands import COMMANDS
+from asym_lightning.cli.class_names import import_all
 from asym_lightning.cli.devices import check_devices
 from asym_lightning.cli.errors import check_checkpoint
+from asym_lightning.cli.help import VERSION
 from asym_lightning.cli.null_options import check_nulls
 from asym_lightning.cli.short_config import SHORT_CONFIG
 from asym_lightning.core.dtensor import any_sharded
-
-DESCRIPTION = f"""Fine-tune timm and Hugging Face backbones with low-rank adapters whose A is random and frozen.
-Example: lightning fit --config configs/quickstart.yaml --config configs/adapters/lora_r8.yaml
-Commands beside these subcommands, each with --help: {", ".join(COMMANDS)}."""
+from asym_lightning.core.files import atomic_file
+from asym_lightning.core.run_files import ADAPTER, PREDICTIONS, RUNS
 
 
 class TrainingCLI(LightningCLI):
@@ -44,7 +38,14 @@ class TrainingCLI(LightningCLI):
         args: A subcommand and its options.
     """
 
+    _command = ""
+
     def __init__(self, args: Sequence[str]) -> None:
+        if any(argument.partition("=")[0].endswith("help") for argument in args):
+            import_all()  # a help text lists the classes that there are, and knows them by name
+        if "--help" in args:  # `--help all`
+            args = [args[0], "--help"]
+        self._command = args[0] if args else ""
         super().__init__(
             args=list(args),
             seed_everything_default=0,
@@ -52,15 +53,20 @@ class TrainingCLI(LightningCLI):
             trainer_defaults={
                 "logger": {
                     "class_path": "lightning.pytorch.loggers.CSVLogger",
-                    "init_args": {"save_dir": "runs", "name": "default"},
+                    "init_args": {"save_dir": RUNS, "name": "default"},
                 }
             },
         )
 
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning asks the object
+        """Return the command that is asked for: of four parsers, each of which takes time to make, one is needed."""
+        known = super().subcommands()
+        return {self._command: known[self._command]} if self._command in known else known
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make a parser that raises what is wrong instead of exiting, and reads the short form of a config."""
-        kwargs = {"description": DESCRIPTION, **kwargs, "exit_on_error": False, "parser_mode": SHORT_CONFIG}
-        kwargs["dump_header"] = [f"asym-lightning {asym_lightning.__version__}"]
+        kwargs = {**kwargs, "exit_on_error": False, "parser_mode": SHORT_CONFIG}
+        kwargs["dump_header"] = [VERSION]
         return super().init_parser(**kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -79,7 +85,6 @@ class TrainingCLI(LightningCLI):
             "wait for each other, and on a busy machine for long.",
         )
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
-        parser.add_argument("--model.adapter.help", action=AdapterHelp, help="Show the adapter's options and exit.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the arguments that were handed over, whatever `sys.argv` holds."""
@@ -107,7 +112,7 @@ class TrainingCLI(LightningCLI):
         `--model.decoding.num_beams 8`, and put the class that was trained in place of the one that evaluates it.
         """
         self.config = self._given_config
-        if num_threads := self._get(self.config, "num_threads"):
+        if num_threads := self._option("num_threads"):
             torch.set_num_threads(num_threads)
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
@@ -122,7 +127,7 @@ class TrainingCLI(LightningCLI):
             checkpoint = torch.load(best, map_location="cpu", weights_only=True)
             model.on_load_checkpoint(checkpoint)
             model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading)
-        if self._get(self.config_init, "test_after_fit"):
+        if self._option("test_after_fit"):
             self.trainer.test(model, datamodule=kwargs.get("datamodule"), verbose=False)
             metrics = dict(self.trainer.callback_metrics)
         print_summary(model, metrics, seconds, best, saved_adapter(self.trainer, model))
@@ -140,29 +145,19 @@ class TrainingCLI(LightningCLI):
         predictions = self._run(self.trainer.predict, **kwargs)
         folder = self.trainer.log_dir  # of all processes: the Trainer sends it to them
         if folder and self.trainer.is_global_zero:
-            path = Path(folder) / "predictions.pt"
-            torch.save(predictions, path)
+            path = Path(folder, PREDICTIONS)
+            with atomic_file(path) as staging:
+                torch.save(predictions, staging)
             print(f"predictions  {path}")
+
+    def _option(self, name: str) -> Any:
+        return self.config.get(str(self.subcommand), self.config).get(name)
 
     def _run(self, command: Callable[..., Any], **kwargs: Any) -> Any:
         if kwargs.get("weights_only") is None:
             kwargs["weights_only"] = True  # a checkpoint is data and must not run code
         with started_runs_only(self.trainer):
             return command(**kwargs)
-
-
-class AdapterHelp(argparse.Action):
-    """Print the options of `model.adapter`, which jsonargparse shows for no class inside another."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=kwargs["help"])
-
-    def __call__(self, parser: argparse.ArgumentParser, *args: Any) -> None:
-        """Print and exit."""
-        options = ArgumentParser(prog=parser.prog, description="Options of a model's adapter.")
-        options.add_class_arguments(AdapterConfig, "model.adapter")
-        options.print_help()
-        parser.exit()
 
 
 @contextmanager
@@ -205,7 +200,7 @@ def saved_adapter(trainer: Trainer, model: LightningModule) -> Path | None:
         return None
     if not folder or not adapter_layers(backbone) or not (trainer.is_global_zero or any_sharded(backbone)):
         return None
-    directory = Path(folder) / "adapter"
+    directory = Path(folder, ADAPTER)
     save_adapters(backbone, directory)
     return directory
 

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-LEFT_OUT = "_ddp_params_and_buffers_to_ignore"  # where DDP keeps the names, on the module
+from asym_lightning.core.private_names import leave_out_of_ddp
 
 
 def leave_frozen_out_of_ddp(module: nn.Module, backbone: nn.Module) -> None:
@@ -28,8 +27,7 @@ def leave_frozen_out_of_ddp(module: nn.Module, backbone: nn.Module) -> None:
     frozen = [name for name, parameter in module.named_parameters() if not parameter.requires_grad]
     constant = {id(buffer) for buffer in _frozen_buffers(backbone)}
     buffers = [name for name, buffer in module.named_buffers() if id(buffer) in constant]
-    # The name has an underscore, but torch, torchrec and Hugging Face rely on it, and there is no other.
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, [*frozen, *buffers])
+    leave_out_of_ddp(module, [*frozen, *buffers])
 
 
 def from_all_processes(here: Any, group: dist.ProcessGroup | None = None) -> list[Any]:

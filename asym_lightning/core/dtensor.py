@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from asym_lightning.core.private_names import FSDP1_PREFIX
+
 
 class Piece(NamedTuple):
     """What a process holds of a matrix, seen along one dimension.
@@ -55,7 +57,7 @@ def plain_name(name: str) -> str:
     >>> plain_name("backbone._fsdp_wrapped_module.blocks.0._fsdp_wrapped_module.attn")
     'backbone.blocks.0.attn'
     """
-    return name.replace("_fsdp_wrapped_module.", "")
+    return name.replace(FSDP1_PREFIX, "")
 
 
 def whole(tensor: Tensor) -> Tensor:

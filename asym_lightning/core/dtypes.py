@@ -62,9 +62,9 @@ def train_in_float32(module: nn.Module, backbone: nn.Module) -> None:
             if any(p.dtype.itemsize < torch.float32.itemsize for p in own):
                 child.float()
             child._apply = partial(_apply_never_narrower, child)  # type: ignore[method-assign]
-        _let_cast_inputs(child)
+        let_cast_inputs(child)
     if backbone is not module:
-        _let_cast_inputs(backbone)
+        let_cast_inputs(backbone)
 
 
 @contextmanager
@@ -102,7 +102,8 @@ def _apply_never_narrower(self: nn.Module, fn: Callable[[Tensor], Tensor], recur
     return type(self)._apply(self, _never_narrower(fn), recurse)
 
 
-def _let_cast_inputs(module: nn.Module) -> None:
+def let_cast_inputs(module: nn.Module) -> None:
+    """Let a module cast its inputs to the dtype of its own parameters, unless there is autocast to do it."""
     if not getattr(module, "casts_inputs", False):
         module.register_forward_pre_hook(_cast_inputs, with_kwargs=True)
         module.casts_inputs = True  # type: ignore[assignment]

@@ -43,7 +43,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         return
     path = Path(path).resolve()  # a link stays, and leads to the new file
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging = _staging(path)
+    staging = staging_path(path)
     try:
         yield staging
         _flush(staging)
@@ -64,7 +64,7 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging, replaced = _staging(path), _staging(path)
+    staging, replaced = staging_path(path), staging_path(path)
     staging.mkdir()
     try:
         yield staging
@@ -132,7 +132,8 @@ def remove_unfinished(folder: str | Path, *, older_than: float = 0) -> None:
             continue
 
 
-def _staging(path: Path) -> Path:
+def staging_path(path: Path) -> Path:
+    """What a file or directory is called while it is being written; another one each time."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{SUFFIX}")
 
 

@@ -1,14 +1,81 @@
-"""Lists of names in messages."""
+"""What messages about names share: how they are listed, and which one may have been meant."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Iterable, Sequence
 
 
-def listed(names: Sequence[str], limit: int) -> str:
+def listed(names: Sequence[str], limit: int, *, separator: str = ", ") -> str:
     """The first few names in full, and how many more there are.
 
     >>> listed(["a", "b", "c"], limit=2)
     'a, b and 1 more'
     """
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+    return separator.join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The known name that may have been meant, whatever its case, hyphens and underscores; None if none is near.
+
+    >>> nearest("STS-B", ["rte", "stsb"]), nearest("gamma", ["rte", "stsb"])
+    ('stsb', None)
+    """
+    by_letters = {_letters(word): word for word in known}
+    near = difflib.get_close_matches(_letters(str(name)), by_letters, n=1, cutoff=0.5)
+    return by_letters[near[0]] if near else None
+
+
+def suggestion(name: object, known: Iterable[str]) -> str:
+    """The end of a sentence on an unknown name: the nearest known one, or a full stop.
+
+    >>> suggestion("rnak", ["rank", "alpha"]), suggestion("gamma", ["rank"])
+    (': did you mean rank?', '.')
+    """
+    near = nearest(name, known)
+    return f": did you mean {near}?" if near else "."
+
+
+def did_you_mean(name: object, known: Collection[str], *, limit: int = 8) -> str:
+    """The end of a sentence on an unknown name: the nearest known one, or some of those that there are.
+
+    >>> did_you_mean("rnak", ["rank", "alpha"])
+    ': did you mean rank?'
+    >>> did_you_mean("gamma", ["rank", "heads"]), did_you_mean("gamma", [])
+    ('; there are rank, heads.', '; there are none.')
+    """
+    if nearest(name, known):
+        return suggestion(name, known)
+    return f"; there are {listed(list(known), limit) or 'none'}."
+
+
+def not_one_of(what: str, value: object, choices: Collection[str], *, limit: int = 20) -> str:
+    """A sentence on a value that is none of a few; it names them, and the nearest.
+
+    >>> not_one_of("`decay`", "cosin", ["cosine", "linear"])
+    "`decay` must be one of cosine, linear, not 'cosin': did you mean cosine?"
+    """
+    return f"{what} must be one of {listed(list(choices), limit)}, not {value!r}{suggestion(value, choices)}"
+
+
+def check_choice(option: str, value: object, choices: Collection[str]) -> None:
+    """Check that an option has one of a few values.
+
+    Raises:
+        ValueError: It has another; the message is that of :func:`not_one_of`.
+    """
+    if value not in choices:
+        raise ValueError(not_one_of(f"`{option}`", value, choices))
+
+
+def first_line(error: BaseException) -> str:
+    r"""What an error says first, for a sentence that it is quoted in.
+
+    >>> first_line(OSError("no such model\nIf this is a private repository ...")), first_line(KeyError())
+    ('no such model', 'KeyError')
+    """
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _letters(name: str) -> str:
+    return name.lower().translate(str.maketrans("", "", "-_ "))

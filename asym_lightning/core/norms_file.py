@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import os
+import itertools
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from asym_lightning.core.files import atomic_file
 
 STATISTICS = (
     "B_frobenius",
@@ -21,6 +23,8 @@ STATISTICS = (
     "B_gradient",
     "change",
 )
+TOTAL = "total"  # in place of an adapter's name, over all of them
+NormsRow = dict[str, Any]
 _HEADER = ["step", "epoch", "adapter", *STATISTICS, "singular_values"]
 
 
@@ -72,12 +76,10 @@ class NormsFile:
     def _rewrite_until(self, step: int) -> None:
         with open(self.path, newline="") as file:
             rows = list(csv.reader(file))
-        kept = rows[:1] + [row for row in rows[1:] if len(row) == len(_HEADER) and int(row[0]) <= step]
+        kept = rows[:1] + [row for row in rows[1:] if _is_whole(row) and int(row[0]) <= step]
         if len(kept) < len(rows):
-            staging = self.path.with_name(f".{self.path.name}.saving")
-            with open(staging, "w", newline="") as file:
+            with atomic_file(self.path) as staging, staging.open("w", newline="") as file:
                 csv.writer(file).writerows(kept)
-            os.replace(staging, self.path)
 
     def _try(self, write: Any, argument: Any) -> None:
         if self._has_failed:
@@ -89,14 +91,19 @@ class NormsFile:
             warnings.warn(f"{self.path} can't be written ({error}); training goes on without it.", stacklevel=3)
 
 
-def read_norms(path: str | Path) -> Iterator[dict[str, Any]]:
+def read_norms(path: str | Path) -> Iterator[NormsRow]:
     """The rows of such a file: `step`, `epoch`, `adapter`, the statistics, and `singular_values` as a list.
 
+    A row that a full disk cut short is left out.
+
     Args:
-        path: The CSV file.
+        path: The CSV file; without one there are no rows.
     """
+    if not Path(path).is_file():
+        return
     with open(path, newline="") as file:
-        for row in csv.DictReader(file):
+        for values in itertools.islice(filter(_is_whole, csv.reader(file)), 1, None):
+            row = dict(zip(_HEADER, values, strict=True))
             yield {
                 "step": int(row["step"]),
                 "epoch": int(row["epoch"]),
@@ -104,3 +111,7 @@ def read_norms(path: str | Path) -> Iterator[dict[str, Any]]:
                 **{name: float(row[name]) for name in STATISTICS},
                 "singular_values": [float(value) for value in row["singular_values"].split()],
             }
+
+
+def _is_whole(row: list[str]) -> bool:
+    return len(row) == len(_HEADER)

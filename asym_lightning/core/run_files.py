@@ -6,8 +6,6 @@ import csv
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from asym_lightning.core.files import read_json
 
 CONFIG = "config.yaml"  # every option, resolved
@@ -30,6 +28,8 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     path = Path(directory, CONFIG)
     if not path.is_file():
         raise FileNotFoundError(f"{str(directory)!r} is no run directory: it has no {CONFIG}.")
+    import yaml  # which adapters, that read files of runs as well, can do without
+
     return yaml.safe_load(path.read_text())
 
 

@@ -1,13 +1,21 @@
 """Lightning data modules, one file a data set family."""
 
-from asym_lightning.data.alpaca import AlpacaDataModule
-from asym_lightning.data.digits import DigitsDataModule
-from asym_lightning.data.domainbed import DomainBedDataModule
-from asym_lightning.data.glue import GLUEDataModule
-from asym_lightning.data.image_folder import ImageFolderDataModule
-from asym_lightning.data.mmlu import MMLUDataModule
-from asym_lightning.data.summarization import SummarizationDataModule
-from asym_lightning.data.text_files import TextFilesDataModule
+from typing import TYPE_CHECKING
+
+from asym_lightning.core.lazy import lazy_imports
+
+if TYPE_CHECKING:
+    from asym_lightning.data.alpaca import AlpacaDataModule
+    from asym_lightning.data.digits import DigitsDataModule
+    from asym_lightning.data.domainbed import DomainBedDataModule
+    from asym_lightning.data.glue import GLUEDataModule
+    from asym_lightning.data.image_folder import ImageFolderDataModule
+    from asym_lightning.data.loader_options import LoaderOptions
+    from asym_lightning.data.mmlu import MMLUDataModule
+    from asym_lightning.data.summarization import SummarizationDataModule
+    from asym_lightning.data.text_files import TextFilesDataModule
+else:
+    __getattr__, __dir__ = lazy_imports(__name__)
 
 __all__ = [
     "AlpacaDataModule",
@@ -15,6 +23,7 @@ __all__ = [
     "DomainBedDataModule",
     "GLUEDataModule",
     "ImageFolderDataModule",
+    "LoaderOptions",
     "MMLUDataModule",
     "SummarizationDataModule",
     "TextFilesDataModule",

@@ -12,7 +12,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from asym_lightning.core.messages import check_choice
+from asym_lightning.core.tokens import IGNORED
 from asym_lightning.data.length_bucketing import LengthBucketSampler
+from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.packing import PackedRows
 from asym_lightning.data.prompts import Part, Template, alpaca_parts, chat_parts
 from asym_lightning.data.record_file import RandomPart, RecordFile
@@ -21,7 +24,6 @@ from asym_lightning.data.text_table import TextTable
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
 from asym_lightning.data.tokenized_text import TokenizedTextDataModule
 
-IGNORED = -100
 HUB_REPOSITORY = "tatsu-lab/alpaca"
 
 
@@ -46,14 +48,12 @@ class AlpacaDataModule(TokenizedTextDataModule):
         num_val: Number of training records set apart where there is no `val`; 0 trains without validation.
         template: `alpaca`, the two prompts of Stanford Alpaca, or `chat`, the tokenizer's chat template.
         packing: Put several short examples in one training row; each still sees nothing but itself. A row is then
-            up to `max_length` tokens, and `batch_size` counts rows.
+            up to `max_length` tokens, and `loader.batch_size` counts rows.
         tokenizer: Name on the hub or local folder of the tokenizer; None takes that of the module's backbone.
         max_length: Longest sequence, in tokens; None means what the tokenizer's model allows.
-        batch_size: Rows in a training batch.
-        eval_batch_size: Rows in a batch of validation, test and prediction.
-        num_workers: Processes that prepare batches; 0 is right for most.
         cache_dir: Folder of the tokenised rows; None means `asym-lightning` in the user's cache folder.
         seed: Seed of the order of training rows and of the choice of validation rows.
+        loader: Sizes of batches, and the processes that prepare them.
 
     Raises:
         ValueError: If the template is unknown, or a number is out of range.
@@ -70,15 +70,12 @@ class AlpacaDataModule(TokenizedTextDataModule):
         packing: bool = False,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
         max_length: int | None = 512,
-        batch_size: int = 8,
-        eval_batch_size: int = 16,
-        num_workers: int = 0,
         cache_dir: str | Path | None = None,
         seed: int = 0,
+        loader: LoaderOptions = LoaderOptions(batch_size=8),
     ) -> None:
-        super().__init__(tokenizer, max_length, batch_size, eval_batch_size, num_workers, cache_dir, seed)
-        if template not in get_args(Template):
-            raise ValueError(f"`template` must be one of {', '.join(get_args(Template))}, not {template!r}.")
+        super().__init__(tokenizer=tokenizer, max_length=max_length, cache_dir=cache_dir, seed=seed, loader=loader)
+        check_choice("template", template, get_args(Template))
         if num_val < 0:
             raise ValueError(f"`num_val` must not be negative: {num_val}.")
         self.files = {"train": train, "val": val, "test": test, "predict": predict}
@@ -186,7 +183,7 @@ class AlpacaDataModule(TokenizedTextDataModule):
             return super().train_dataloader()  # which says what is missing
         packed = PackedRows(self.rows["train"], self.longest)
         sampler = LengthBucketSampler(packed.lengths(), self.batch_size, self.seed)
-        return DataLoader(packed, self.batch_size, sampler=sampler, **self._loading())
+        return self.padded_loader(packed, is_training=True, sampler=sampler)
 
     def pad_values(self) -> dict[str, int]:
         """Pad labels with what the loss leaves out."""

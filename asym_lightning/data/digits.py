@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
+
+from asym_lightning.core.extras import check_installed
+from asym_lightning.data.base import BatchDataModule
+from asym_lightning.data.loader_options import LoaderOptions
 
 NUM_VAL = 200
 NUM_TEST = 400
@@ -22,7 +28,7 @@ class DigitsSplit(NamedTuple):
     labels: Tensor
 
 
-class DigitsDataModule(LightningDataModule):
+class DigitsDataModule(BatchDataModule):
     """Scikit-learn's 1,797 handwritten digits (8 x 8 grey levels), each rotated by named angles.
 
     Upright digits are the source domain, on which the bundled `vit_digits` backbone was pretrained; every
@@ -41,16 +47,16 @@ class DigitsDataModule(LightningDataModule):
             each image appears once at each. See `rotate` for how.
         test_angles: Angles of the test and prediction images; None means `angles`.
         num_train: Number of labelled training images, drawn evenly from the classes; None means all.
-        batch_size: Images in a batch.
         seed: Seed of the split and of the choice of training images. It is apart from the seed of
             the run so that runs with other seeds see the same images.
+        loader: Sizes of batches, and the processes that prepare them.
 
     Raises:
-        ValueError: If there are no angles, or `num_train` or `batch_size` is out of range.
+        ValueError: If there are no angles, or `num_train` is out of range.
         ModuleNotFoundError: On `setup`, if scikit-learn is missing.
 
     Example:
-        >>> data = DigitsDataModule(angles=[180], num_train=500, batch_size=50)
+        >>> data = DigitsDataModule(angles=[180], num_train=500)
         >>> data.setup("fit")
         >>> images, labels = next(iter(data.train_dataloader()))
         >>> images.shape, len(data.train_dataloader())
@@ -64,20 +70,17 @@ class DigitsDataModule(LightningDataModule):
         angles: Sequence[float] = (180,),
         test_angles: Sequence[float] | None = None,
         num_train: int | None = 500,
-        batch_size: int = 50,
         seed: int = 0,
+        loader: LoaderOptions = LoaderOptions(batch_size=50, eval_batch_size=NUM_TEST),
     ) -> None:
-        super().__init__()
+        super().__init__(loader)
         if not angles or (test_angles is not None and not test_angles):
             raise ValueError("`angles` and `test_angles` must each name at least one angle, such as [180].")
-        if batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, not {batch_size}.")
         if num_train is not None and num_train < 1:
             raise ValueError(f"`num_train` must be at least 1, or null for all images, not {num_train}.")
         self.angles = tuple(angles)
         self.test_angles = self.angles if test_angles is None else tuple(test_angles)
         self.num_train = num_train
-        self.batch_size = batch_size
         self.seed = seed
 
     def setup(self, stage: str) -> None:
@@ -92,19 +95,33 @@ class DigitsDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Training batches, shuffled."""
-        return DataLoader(self.train_set, self.batch_size, shuffle=True)
+        return self.data_loader(self.train_set, is_training=True, shuffle=True)
 
     def val_dataloader(self) -> DataLoader:
         """Validation batches, at the training angles."""
-        return DataLoader(self.val_set, batch_size=NUM_VAL)
+        return self.data_loader(self.val_set)
 
     def test_dataloader(self) -> DataLoader:
         """Test batches, at `test_angles`."""
-        return DataLoader(self.test_set, batch_size=NUM_TEST)
+        return self.data_loader(self.test_set)
 
     def predict_dataloader(self) -> DataLoader:
         """The test batches."""
         return self.test_dataloader()
+
+
+def read_digits() -> tuple[Tensor, Tensor]:
+    """Return grey levels (1797, 8, 8) and labels (1797,), as `sklearn.datasets.load_digits` does.
+
+    Its file is read here, for to import scikit-learn takes longer than to train on the digits for some epochs.
+
+    Raises:
+        ModuleNotFoundError: If scikit-learn is missing.
+    """
+    check_installed("sklearn", needed_by="DigitsDataModule")
+    package = Path(str(find_spec("sklearn").origin)).parent  # type: ignore[union-attr]  # it is installed
+    rows = torch.from_numpy(np.loadtxt(package / "datasets" / "data" / "digits.csv.gz", delimiter=","))
+    return rows[:, :-1].reshape(-1, 8, 8).float(), rows[:, -1].long()
 
 
 def load_digits_splits(seed: int = 0) -> dict[str, DigitsSplit]:
@@ -120,16 +137,8 @@ def load_digits_splits(seed: int = 0) -> dict[str, DigitsSplit]:
         >>> {name: len(split.labels) for name, split in load_digits_splits().items()}
         {'train': 1197, 'val': 200, 'test': 400}
     """
-    try:
-        from sklearn.datasets import load_digits
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "The digits come with scikit-learn, which is not installed: pip install 'asym-lightning[demo]'"
-        ) from error
-
-    digits = load_digits()
-    images = torch.as_tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16  # 17 grey levels
-    labels = torch.as_tensor(digits.target)
+    pixels, labels = read_digits()
+    images = pixels.unsqueeze(1) / 16  # 17 grey levels
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     parts = order.split([len(order) - NUM_VAL - NUM_TEST, NUM_VAL, NUM_TEST])
     return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import statistics
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 
+from asym_lightning.core.messages import check_choice, not_one_of
 from asym_lightning.data.environments import (
     DIGIT_ANGLES,
     Environment,
@@ -21,6 +21,7 @@ from asym_lightning.data.environments import (
 )
 from asym_lightning.data.image_folder import ImageDataModule
 from asym_lightning.data.image_transforms import IMAGENET_MEAN, IMAGENET_STD, eval_transform, train_transform
+from asym_lightning.data.loader_options import LoaderOptions
 
 OodSplit = Literal["all", "in", "out"]
 DOWNLOAD = "`python -m domainbed.scripts.download` of https://github.com/facebookresearch/DomainBed downloads it"
@@ -86,16 +87,15 @@ class DomainBedDataModule(ImageDataModule):
         allow_missing_classes: Accept an environment that lacks a class.
         augmentation: What training images go through: `none`, `crop_flip` or `domainbed`.
         image_size: Height and width of the model's images; None means the model's own.
-        batch_size: Images in a training batch of each training environment.
-        eval_batch_size: Images in a batch of validation and test.
-        num_workers: Processes that read and transform images.
+        loader: Sizes of batches, and the processes that prepare them; `batch_size` images are those of each training
+            environment.
 
     Raises:
         ValueError: If the data set or an environment is unknown, or a number is out of range.
         FileNotFoundError: When starting, if the data set is not there; the message says where to get it.
 
     Example:
-        >>> data = DomainBedDataModule("RotatedDigits", train_environments=["30"], num_workers=0)
+        >>> data = DomainBedDataModule("RotatedDigits", train_environments=["30"])
         >>> data.setup("fit")
         >>> data.evaluation_sets["test"]
         ['30_train', '30_test', '0', '15', '45', '60', '75']
@@ -115,16 +115,12 @@ class DomainBedDataModule(ImageDataModule):
         allow_missing_classes: bool = False,
         augmentation: Literal["none", "crop_flip", "domainbed"] = "domainbed",
         image_size: int | None = None,
-        batch_size: int = 32,
-        eval_batch_size: int = 64,
-        num_workers: int = 2,
+        loader: LoaderOptions = LoaderOptions(num_workers=2),
     ) -> None:
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if domainbed_norm else (None, None)
-        super().__init__(augmentation, image_size, mean, std, batch_size, eval_batch_size, num_workers)
-        if dataset not in DATASETS:
-            raise ValueError(f"`dataset` {dataset!r} is none of {', '.join(DATASETS)}{_hint(dataset, DATASETS)}")
-        if ood_split not in get_args(OodSplit):
-            raise ValueError(f"`ood_split` must be one of {', '.join(get_args(OodSplit))}, not {ood_split!r}.")
+        super().__init__(augmentation=augmentation, image_size=image_size, mean=mean, std=std, loader=loader)
+        check_choice("dataset", dataset, DATASETS)
+        check_choice("ood_split", ood_split, get_args(OodSplit))
         if not 0 <= val_fraction < 1:
             raise ValueError(f"`val_fraction` must be in [0, 1), not {val_fraction}.")
         self.description = DATASETS[dataset]
@@ -161,10 +157,7 @@ class DomainBedDataModule(ImageDataModule):
         for option in ("train_environments", "test_environments"):
             for name in getattr(self, option) or ():
                 if name not in known:
-                    raise ValueError(
-                        f"`{option}` {name!r} is no environment of {self.dataset_name}, "
-                        f"which has {', '.join(known)}{_hint(name, known)}"
-                    )
+                    raise ValueError(not_one_of(f"`{option}` of {self.dataset_name}", name, known))
         both = set(self.train_environments) & set(self.test_environments or ())
         if both:
             raise ValueError(
@@ -213,8 +206,8 @@ class DomainBedDataModule(ImageDataModule):
 
     @property
     def evaluation_sets(self) -> dict[str, list[str]]:
-        """Names of the sets of validation and test, in the order of the data loaders."""
-        return {"val": list(self._val_parts()), "test": list(self._test_parts())}
+        """Names of the sets of validation, test and prediction, in the order of the data loaders."""
+        return {"val": list(self._val_parts()), "test": list(self._test_parts()), "predict": list(self._ood_parts())}
 
     def _val_parts(self) -> dict[str, tuple[str, str]]:
         """Environment and part of each validation set."""
@@ -225,7 +218,10 @@ class DomainBedDataModule(ImageDataModule):
         for name in self.train_environments:
             parts[f"{_metric_name(name)}_train"] = (name, "train")
             parts[f"{_metric_name(name)}_test"] = (name, "out")
-        return parts | {_metric_name(name): (name, self.ood_split) for name in self.ood_environments}
+        return parts | self._ood_parts()
+
+    def _ood_parts(self) -> dict[str, tuple[str, str]]:
+        return {_metric_name(name): (name, self.ood_split) for name in self.ood_environments}
 
     def summarize(self, stage: str, values: Mapping[str, float]) -> dict[str, float]:
         """Return the means over environments, given the values of each set by name."""
@@ -253,13 +249,12 @@ class DomainBedDataModule(ImageDataModule):
         """Training batches: augmented images, as many of each training environment."""
         transform = train_transform(self.image_input(), self.augmentation)
         datasets = [self._dataset(name, "train", transform) for name in self.train_environments]
-        return DataLoader(
+        return self.data_loader(
             ConcatDataset(datasets),
-            self.batch_size * len(datasets),
+            is_training=True,
+            batch_size=self.batch_size * len(datasets),
             sampler=BalancedSampler([len(dataset) for dataset in datasets]),  # type: ignore[arg-type]
             drop_last=True,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
         )
 
     def val_dataloader(self) -> list[DataLoader]:
@@ -270,9 +265,13 @@ class DomainBedDataModule(ImageDataModule):
         """Test batches of each set, not augmented."""
         return self._evaluation(self._test_parts())
 
+    def predict_dataloader(self) -> list[DataLoader]:
+        """Batches of each environment out of domain, not augmented."""
+        return self._evaluation(self._ood_parts())
+
     def _evaluation(self, parts: Mapping[str, tuple[str, str]]) -> list[DataLoader]:
         transform = eval_transform(self.image_input(), crop=False)
-        return [self.loader(self._dataset(name, part, transform)) for name, part in parts.values()]
+        return [self.data_loader(self._dataset(name, part, transform)) for name, part in parts.values()]
 
     def _dataset(self, name: str, part: str, transform) -> Dataset:  # type: ignore[no-untyped-def]
         environment = next(e for e in self.environments if e.name == name)
@@ -315,9 +314,3 @@ class BalancedSampler(Sampler[int], Sized):
 
 def _metric_name(environment: str) -> str:
     return environment.replace(" ", "_")
-
-
-def _hint(name: str, known: Sequence[str] | Mapping[str, object]) -> str:
-    lowered = {word.lower(): word for word in known}
-    nearest = difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.5)
-    return f": did you mean {lowered[nearest[0]]!r}?" if nearest else "."

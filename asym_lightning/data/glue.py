@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from asym_lightning.core.messages import check_choice
 from asym_lightning.data.labelled_text import LabelledColumns, LabelledTextDataModule
+from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.text_source import HubSplit, LocalFile, TextSource, local_file
 
 GLUETaskName = Literal["cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli"]
@@ -73,12 +74,10 @@ class GLUEDataModule(LabelledTextDataModule):
         tokenizer: Name on the hub or local folder of the tokenizer; None takes that of the module's backbone.
         max_length: Longest sequence, in tokens; longer ones are truncated, with one warning that counts them. None
             means what the tokenizer's model allows.
-        batch_size: Rows in a training batch.
-        eval_batch_size: Rows in a batch of validation, test and prediction.
-        num_workers: Processes that prepare batches; 0 is right for most.
         cache_dir: Folder of the tokenised rows; None means `asym-lightning` in the user's cache folder.
         seed: Seed of the order of training rows.
         num_train: Number of training rows to use, drawn at random but the same whatever the seeds; None means all.
+        loader: Sizes of batches, and the processes that prepare them.
 
     Raises:
         ValueError: If the task is unknown or a number is out of range.
@@ -92,14 +91,19 @@ class GLUEDataModule(LabelledTextDataModule):
         skip_bad_rows: bool = False,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
         max_length: int | None = 128,
-        batch_size: int = 32,
-        eval_batch_size: int = 64,
-        num_workers: int = 0,
         cache_dir: str | Path | None = None,
         seed: int = 0,
         num_train: int | None = None,
+        loader: LoaderOptions = LoaderOptions(),
     ) -> None:
-        super().__init__(tokenizer, max_length, batch_size, eval_batch_size, num_workers, cache_dir, seed, num_train)
+        super().__init__(
+            tokenizer=tokenizer,
+            max_length=max_length,
+            cache_dir=cache_dir,
+            seed=seed,
+            num_train=num_train,
+            loader=loader,
+        )
         self.task = glue_task(task)
         self.task_name = task
         self.folder = None if folder is None else Path(folder).expanduser()
@@ -164,8 +168,5 @@ def glue_task(name: str) -> GLUETask:
         >>> glue_task("rte").label_names
         ('entailment', 'not_entailment')
     """
-    if name not in GLUE_TASKS:
-        nearest = difflib.get_close_matches(name.lower().replace("-", ""), get_args(GLUETaskName), n=1, cutoff=0.5)
-        hint = f": did you mean {nearest[0]}?" if nearest else "."
-        raise ValueError(f"`task` {name!r} is none of {', '.join(GLUE_TASKS)}{hint}")
+    check_choice("task", name, GLUE_TASKS)
     return GLUE_TASKS[name]

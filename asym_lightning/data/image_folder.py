@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from asym_lightning.data.base import BatchDataModule
 from asym_lightning.data.image_files import ImageFiles, Sample, class_names, find_samples, readable_samples
 from asym_lightning.data.image_transforms import Augmentation, ImageInput, Transform, eval_transform, train_transform
+from asym_lightning.data.loader_options import LoaderOptions
 
 
-class ImageDataModule(LightningDataModule):
+class ImageDataModule(BatchDataModule):
     """What data modules of images have in common: they ask the model for size and normalisation.
 
     Args:
@@ -20,9 +21,7 @@ class ImageDataModule(LightningDataModule):
         image_size: Height and width of the model's images; None means the model's own.
         mean: Mean of each channel; None means the model's own.
         std: Standard deviation of each channel; None means the model's own.
-        batch_size: Images in a training batch.
-        eval_batch_size: Images in a batch of validation, test and prediction.
-        num_workers: Processes that read and transform images.
+        loader: Sizes of batches, and the processes that prepare them.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -34,20 +33,12 @@ class ImageDataModule(LightningDataModule):
         image_size: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        batch_size: int = 32,
-        eval_batch_size: int = 64,
-        num_workers: int = 2,
+        loader: LoaderOptions = LoaderOptions(num_workers=2),
     ) -> None:
-        super().__init__()
-        for name, size in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
-            if size < 1:
-                raise ValueError(f"`{name}` must be at least 1, not {size}.")
+        super().__init__(loader)
         train_transform(ImageInput(), augmentation)  # only to check the name
         self.augmentation = augmentation
         self.image_size, self.mean, self.std = image_size, mean, std
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.num_workers = num_workers
 
     def image_input(self) -> ImageInput:
         """What the model takes: by its own data config, changed by this module's arguments.
@@ -58,16 +49,6 @@ class ImageDataModule(LightningDataModule):
         config = getattr(module, "data_config", None)
         model_input = ImageInput() if config is None else ImageInput.from_timm(config)
         return model_input.changed(self.image_size, self.mean, self.std)
-
-    def loader(self, dataset: Dataset, training: bool = False) -> DataLoader:
-        """Return the batches of a data set, shuffled in training."""
-        return DataLoader(
-            dataset,
-            self.batch_size if training else self.eval_batch_size,
-            shuffle=training,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-        )
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -91,9 +72,7 @@ class ImageFolderDataModule(ImageDataModule):
         image_size: Height and width of the model's images; None means the model's own.
         mean: Mean of each channel; None means the model's own.
         std: Standard deviation of each channel; None means the model's own.
-        batch_size: Images in a training batch.
-        eval_batch_size: Images in a batch of validation, test and prediction.
-        num_workers: Processes that read and transform images.
+        loader: Sizes of batches, and the processes that prepare them.
 
     Raises:
         FileNotFoundError: If a folder is missing.
@@ -112,11 +91,9 @@ class ImageFolderDataModule(ImageDataModule):
         image_size: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        batch_size: int = 32,
-        eval_batch_size: int = 64,
-        num_workers: int = 2,
+        loader: LoaderOptions = LoaderOptions(num_workers=2),
     ) -> None:
-        super().__init__(augmentation, image_size, mean, std, batch_size, eval_batch_size, num_workers)
+        super().__init__(augmentation=augmentation, image_size=image_size, mean=mean, std=std, loader=loader)
         self.folder = Path(folder).expanduser()
         self.split_folders = {"train": train, "val": val, "test": test}
         self.skip_corrupt = skip_corrupt
@@ -146,7 +123,8 @@ class ImageFolderDataModule(ImageDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Training batches, shuffled and augmented."""
-        return self.loader(self._files("train", train_transform(self.image_input(), self.augmentation)), training=True)
+        files = self._files("train", train_transform(self.image_input(), self.augmentation))
+        return self.data_loader(files, is_training=True, shuffle=True)
 
     def val_dataloader(self) -> DataLoader | list[DataLoader]:
         """Validation batches, not augmented."""
@@ -161,7 +139,7 @@ class ImageFolderDataModule(ImageDataModule):
         return self._evaluation("test")
 
     def _evaluation(self, split: str) -> DataLoader:
-        return self.loader(self._files(split, eval_transform(self.image_input())))
+        return self.data_loader(self._files(split, eval_transform(self.image_input())))
 
     def _files(self, split: str, transform: Transform) -> ImageFiles:
         return ImageFiles(self.samples[split], transform)

@@ -11,6 +11,8 @@ from torch import Tensor
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
+from asym_lightning.core.messages import check_choice
+
 Augmentation = Literal["none", "crop_flip", "domainbed"]
 Transform = Callable[[Image.Image], Tensor]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -95,8 +97,7 @@ def train_transform(image_input: ImageInput, augmentation: Augmentation) -> Tran
     Raises:
         ValueError: If there is no such augmentation.
     """
-    if augmentation not in get_args(Augmentation):
-        raise ValueError(f"`augmentation` must be one of {', '.join(get_args(Augmentation))}, not {augmentation!r}.")
+    check_choice("augmentation", augmentation, get_args(Augmentation))
     if augmentation == "none":
         return eval_transform(image_input)
     smallest = 0.7 if augmentation == "domainbed" else 0.5

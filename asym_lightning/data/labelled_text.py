@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from asym_lightning.core.messages import not_one_of
 from asym_lightning.data.text_table import TextTable
 from asym_lightning.data.tokenized_rows import TokenizedRows
 from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_texts
@@ -113,10 +113,8 @@ class LabelledTextDataModule(TokenizedTextDataModule):
         def read(value: Any) -> int:
             number = numbers.get(str(value))
             if number is None:
-                nearest = difflib.get_close_matches(str(value), names, n=1)
-                hint = f": did you mean {nearest[0]!r}?" if nearest else "."
                 known = names if len(numbers) == len(names) else [*names, f"0 to {len(names) - 1}"]
-                raise ValueError(f"the label {value!r} is none of {', '.join(known)}{hint}")
+                raise ValueError(not_one_of("the label", value, known))
             return number
 
         return read

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
+from asym_lightning.core.messages import check_choice, did_you_mean
+from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.mmlu_prompts import LETTERS, PROMPTS, PromptFormat, Question
 from asym_lightning.data.text_source import HubSplit, LocalFile, TextSource
 from asym_lightning.data.text_table import TextTable
@@ -49,10 +50,9 @@ class MMLUDataModule(TokenizedTextDataModule):
             that of the paper's released code, which takes the most likely token of all for the answer.
         tokenizer: Name on the hub or local folder of the tokenizer; None takes that of the module's backbone.
         max_length: Longest prompt, in tokens; longer ones lose shots.
-        eval_batch_size: Questions in a batch.
         share_prefix: Give what prompts have in common once; False gives every prompt in full.
-        num_workers: Processes that prepare batches; 0 is right for most.
         cache_dir: Folder of the tokenised rows; None means `asym-lightning` in the user's cache folder.
+        loader: Sizes of batches, and the processes that prepare them; `eval_batch_size` counts questions.
 
     Raises:
         ValueError: If a number is out of range or the format is unknown.
@@ -66,16 +66,14 @@ class MMLUDataModule(TokenizedTextDataModule):
         prompt_format: PromptFormat = "hendrycks",
         tokenizer: str | PreTrainedTokenizerBase | None = None,
         max_length: int | None = 2048,
-        eval_batch_size: int = 16,
         share_prefix: bool = True,
-        num_workers: int = 0,
         cache_dir: str | Path | None = None,
+        loader: LoaderOptions = LoaderOptions(eval_batch_size=16),
     ) -> None:
-        super().__init__(tokenizer, max_length, 1, eval_batch_size, num_workers, cache_dir)
+        super().__init__(tokenizer=tokenizer, max_length=max_length, cache_dir=cache_dir, loader=loader)
         if not 0 <= num_shots <= 5:
             raise ValueError(f"`num_shots` must be between 0 and 5, the questions of a `dev` file, not {num_shots}.")
-        if prompt_format not in get_args(PromptFormat):
-            raise ValueError(f"`prompt_format` must be one of {', '.join(PROMPTS)}, not {prompt_format!r}.")
+        check_choice("prompt_format", prompt_format, get_args(PromptFormat))
         self.folder = None if folder is None else Path(folder).expanduser()
         self.subjects = None if subjects is None else tuple(subjects)
         self.num_shots = num_shots
@@ -192,7 +190,7 @@ class MMLUDataModule(TokenizedTextDataModule):
     def test_dataloader(self) -> list[DataLoader]:
         """Batches of questions of one subject; the distributed sampler shares out whole batches."""
         batches = SharedPrefixBatches(self._rows("test"), self.eval_batch_size, self.pad_token_id, self.share_prefix)
-        return [DataLoader(batches, batch_size=None, num_workers=self.num_workers)]
+        return [self.data_loader(batches, batch_size=None)]
 
 
 class SharedPrefixBatches(Dataset):
@@ -279,9 +277,7 @@ class QuestionFiles:
             raise FileNotFoundError(f"there are no files test/<subject>_test.csv in the folder {str(self.folder)!r}.")
         for subject in known if self.subjects is None else self.subjects:
             if subject not in known:
-                nearest = difflib.get_close_matches(subject, known, n=1)
-                hint = f": did you mean {nearest[0]}?" if nearest else f", only {', '.join(known)}."
-                raise ValueError(f"{str(self.folder)!r} has no subject {subject!r}{hint}")
+                raise ValueError(f"{str(self.folder)!r} has no subject {subject!r}{did_you_mean(subject, known)}")
             for split in ("dev", "test"):
                 file = self.folder / split / f"{subject}_{split}.csv"
                 if file.is_file() or split == "test":

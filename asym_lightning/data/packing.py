@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
+from asym_lightning.core.tokens import IGNORED
 from asym_lightning.data.tokenized_rows import TokenizedRows
 
 
@@ -66,7 +67,7 @@ class PackedRows(Dataset):
         examples = [self.rows[row] for row in self.packs[number]]
         lengths = [len(example["input_ids"]) for example in examples]
         labels = np.concatenate([example["labels"] for example in examples])
-        labels[np.cumsum([0, *lengths[:-1]])] = -100
+        labels[np.cumsum([0, *lengths[:-1]])] = IGNORED
         return {
             "input_ids": np.concatenate([example["input_ids"] for example in examples]),
             "labels": labels,

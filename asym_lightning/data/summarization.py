@@ -11,13 +11,15 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
+from asym_lightning.core.messages import check_choice
+from asym_lightning.core.tokens import IGNORED
+from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.record_file import RecordFile
 from asym_lightning.data.text_source import HubSplit, TextSource
 from asym_lightning.data.text_table import TextTable
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
 from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_texts
 
-IGNORED = -100
 HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
 
@@ -57,11 +59,9 @@ class SummarizationDataModule(TokenizedTextDataModule):
         max_source_length: Longest document, in tokens; None means what the tokenizer's model allows.
         max_target_length: Longest summary to learn, in tokens.
         tokenizer: Name on the hub or local folder of the tokenizer; None takes that of the module's backbone.
-        batch_size: Rows in a training batch.
-        eval_batch_size: Rows in a batch of validation, test and prediction.
-        num_workers: Processes that prepare batches; 0 is right for most.
         cache_dir: Folder of the tokenised rows; None means `asym-lightning` in the user's cache folder.
         seed: Seed of the order of training rows.
+        loader: Sizes of batches, and the processes that prepare them.
 
     Raises:
         ValueError: If the data set is unknown, there is neither it nor a file, or a number is out of range.
@@ -80,21 +80,21 @@ class SummarizationDataModule(TokenizedTextDataModule):
         max_source_length: int | None = 1024,
         max_target_length: int = 128,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
-        batch_size: int = 8,
-        eval_batch_size: int = 16,
-        num_workers: int = 0,
         cache_dir: str | Path | None = None,
         seed: int = 0,
+        loader: LoaderOptions = LoaderOptions(batch_size=8),
     ) -> None:
-        super().__init__(tokenizer, max_source_length, batch_size, eval_batch_size, num_workers, cache_dir, seed)
+        super().__init__(
+            tokenizer=tokenizer, max_length=max_source_length, cache_dir=cache_dir, seed=seed, loader=loader
+        )
         if max_target_length < 1:
             raise ValueError(f"`max_target_length` must be at least 1, not {max_target_length}.")
         files = {"train": train, "val": val, "test": test, "predict": predict}
         self.files = {split: Path(file).expanduser() for split, file in files.items() if file is not None}
         if dataset is None and not self.files:
             raise ValueError("neither `dataset` nor one of the files `train`, `val`, `test` and `predict` is given.")
-        if dataset is not None and dataset not in SUMMARIZATION_SETS:
-            raise ValueError(f"`dataset` must be one of {', '.join(SUMMARIZATION_SETS)}, not {dataset!r}.")
+        if dataset is not None:
+            check_choice("dataset", dataset, SUMMARIZATION_SETS)
         self.hub_set = None if dataset is None else SUMMARIZATION_SETS[dataset]
         self.document_column = document_column
         self.summary_column = summary_column

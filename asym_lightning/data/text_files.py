@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from asym_lightning.data.labelled_text import LabelledColumns, LabelledTextDataModule
+from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.text_source import LocalFile, TextSource
 
 
@@ -31,12 +32,10 @@ class TextFilesDataModule(LabelledTextDataModule):
         tokenizer: Name on the hub or local folder of the tokenizer; None takes that of the module's backbone.
         max_length: Longest sequence, in tokens; longer ones are truncated, with one warning that counts them. None
             means what the tokenizer's model allows.
-        batch_size: Rows in a training batch.
-        eval_batch_size: Rows in a batch of validation, test and prediction.
-        num_workers: Processes that prepare batches; 0 is right for most.
         cache_dir: Folder of the tokenised rows; None means `asym-lightning` in the user's cache folder.
         seed: Seed of the order of training rows.
         num_train: Number of training rows to use, drawn at random but the same whatever the seeds; None means all.
+        loader: Sizes of batches, and the processes that prepare them.
 
     Raises:
         ValueError: If no file is given, there are not one or two text columns, or a number is out of range.
@@ -56,14 +55,19 @@ class TextFilesDataModule(LabelledTextDataModule):
         skip_bad_rows: bool = False,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
         max_length: int | None = None,
-        batch_size: int = 32,
-        eval_batch_size: int = 64,
-        num_workers: int = 0,
         cache_dir: str | Path | None = None,
         seed: int = 0,
         num_train: int | None = None,
+        loader: LoaderOptions = LoaderOptions(),
     ) -> None:
-        super().__init__(tokenizer, max_length, batch_size, eval_batch_size, num_workers, cache_dir, seed, num_train)
+        super().__init__(
+            tokenizer=tokenizer,
+            max_length=max_length,
+            cache_dir=cache_dir,
+            seed=seed,
+            num_train=num_train,
+            loader=loader,
+        )
         files = {"train": train, "val": val, "test": test, "predict": predict if predict is not None else test}
         self.files = {split: Path(file).expanduser() for split, file in files.items() if file is not None}
         if not self.files:

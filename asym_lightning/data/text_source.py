@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from asym_lightning.core.extras import extra_named
+from asym_lightning.core.private_names import fingerprint
 from asym_lightning.data.text_table import TextTable, read_text_table
 
 
@@ -64,7 +66,7 @@ class HubSplit:
 
     def fingerprint(self) -> str:
         """Return the fingerprint that `datasets` keeps."""
-        return self._load()._fingerprint
+        return fingerprint(self._load())
 
     def read(self) -> TextTable:
         """Download the split, or take it from the cache of `datasets`."""
@@ -72,8 +74,8 @@ class HubSplit:
         return TextTable(f"{self.repository} ({self.name or 'default'}, {self.split})", data.to_dict())
 
     def _load(self):  # type: ignore[no-untyped-def]  # `datasets` takes a second to import
-        import datasets
-
+        with extra_named(self.repository):
+            import datasets
         return datasets.load_dataset(self.repository, self.name, split=self.split)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
+
+from asym_lightning.core.extras import extra_named
+from asym_lightning.core.messages import did_you_mean
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -41,14 +43,10 @@ class TextTable:
         """Return a column.
 
         Raises:
-            ValueError: If there is none of this name; the message names those that there are.
+            ValueError: If there is none of this name; the message names the nearest, or those that there are.
         """
         if name not in self.columns:
-            nearest = difflib.get_close_matches(name, self.columns, n=1)
-            raise ValueError(
-                f"{self.source} has no column {name!r}; its columns are {', '.join(self.columns) or 'none'}"
-                f"{f': did you mean {nearest[0]!r}?' if nearest else '.'}"
-            )
+            raise ValueError(f"{self.source} has no column {name!r}{did_you_mean(name, self.columns)}")
         return self.columns[name]
 
     def where(self, row: int) -> str:
@@ -183,8 +181,9 @@ def _byte(error: UnicodeDecodeError) -> str:
 
 
 def _read_parquet(path: Path) -> TextTable:
-    import pyarrow
-    import pyarrow.parquet
+    with extra_named(str(path)):
+        import pyarrow
+        import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.read_table(path)

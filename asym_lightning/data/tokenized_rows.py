@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
+from asym_lightning.core.files import atomic_file, remove_unfinished
+
 Array = npt.NDArray[Any]
+DAY = 24 * 60 * 60.0  # in seconds: longer than another process takes to write its rows
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,9 @@ class TokenizedRows(Dataset):
             arrays |= {f"sequences/{name}/values": ragged.values, f"sequences/{name}/ends": ragged.ends}
         arrays |= {f"numbers/{name}": numbers for name, numbers in self.numbers.items()}
         arrays |= {f"texts/{name}": texts for name, texts in self.texts.items()}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        remove_unfinished(path.parent, older_than=DAY)
+        with atomic_file(path) as staging, staging.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
-        os.replace(file.name, path)
 
     @classmethod
     def load(cls, path: Path) -> TokenizedRows | None:

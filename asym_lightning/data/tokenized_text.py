@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_warn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
+from asym_lightning.core.cache import user_cache_dir
+from asym_lightning.core.messages import first_line
+from asym_lightning.core.tokens import longest_sequence, pad_token_id
+from asym_lightning.data.base import BatchDataModule
 from asym_lightning.data.length_bucketing import LengthBucketSampler, LongestFirstSampler
+from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.padding import PadBatch
 from asym_lightning.data.text_source import TextSource
 from asym_lightning.data.text_table import TextTable
@@ -25,11 +28,9 @@ from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
 CACHE_FORMAT = 1
 LONGEST = 512
 """The limit where none of the config, the tokenizer and the model names one."""
-POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "ibert")
-"""Types of models that count positions from the padding token's number on, and so allow that many fewer."""
 
 
-class TokenizedTextDataModule(LightningDataModule, ABC):
+class TokenizedTextDataModule(BatchDataModule, ABC):
     """Texts, tokenised when they are first met and read from a cache from then on.
 
     A task is a subclass with two methods: `sources`, where each split comes from, and `encode`, which
@@ -45,13 +46,10 @@ class TokenizedTextDataModule(LightningDataModule, ABC):
         tokenizer: Name on the hub or local folder of the tokenizer; None takes that of the module's backbone.
         max_length: Longest sequence, in tokens; longer ones are truncated, with one warning that counts them. None
             means what the tokenizer's model allows, and never more than that is used.
-        batch_size: Rows in a training batch.
-        eval_batch_size: Rows in a batch of validation, test and prediction.
-        num_workers: Processes that prepare batches. 0 is right for most: a batch of tokens takes well under
-            a millisecond.
         cache_dir: Folder of the tokenised rows; None means `asym-lightning` in the user's cache folder.
         seed: Seed of the order of training rows; apart from the run's, so that other runs can see the same order.
         num_train: Number of training rows to use, drawn at random but the same whatever the seeds; None means all.
+        loader: Sizes of batches, and the processes that prepare them.
 
     Raises:
         ValueError: If a number is out of range.
@@ -61,26 +59,18 @@ class TokenizedTextDataModule(LightningDataModule, ABC):
         self,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
         max_length: int | None = None,
-        batch_size: int = 32,
-        eval_batch_size: int = 64,
-        num_workers: int = 0,
         cache_dir: str | Path | None = None,
         seed: int = 0,
         num_train: int | None = None,
+        loader: LoaderOptions = LoaderOptions(),
     ) -> None:
-        super().__init__()
-        for name, size in {"batch_size": batch_size, "eval_batch_size": eval_batch_size}.items():
-            if size < 1:
-                raise ValueError(f"`{name}` must be at least 1, not {size}.")
+        super().__init__(loader)
         if num_train is not None and num_train < 1:
             raise ValueError(f"`num_train` must be at least 1, or null for all rows, not {num_train}.")
         if max_length is not None and max_length < 1:
             raise ValueError(f"`max_length` must be at least 1, or null for what the model allows, not {max_length}.")
         self.max_length = max_length
-        self.batch_size = batch_size
-        self.eval_batch_size = eval_batch_size
-        self.num_workers = num_workers
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else default_cache_dir()
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else user_cache_dir()
         self.seed = seed
         self.num_train = num_train
         self.rows: dict[str, TokenizedRows] = {}
@@ -124,16 +114,13 @@ class TokenizedTextDataModule(LightningDataModule, ABC):
         try:
             return AutoTokenizer.from_pretrained(source)
         except (OSError, ValueError, KeyError) as error:
-            first_line = str(error).strip().splitlines()[0]
-            raise ValueError(
-                f"there is no tokenizer in {source!r}, on the hub or as a local folder: {first_line}"
-            ) from error
+            message = f"there is no tokenizer in {source!r}, on the hub or as a local folder: {first_line(error)}"
+            raise ValueError(message) from error
 
     @property
     def pad_token_id(self) -> int:
-        """What batches are padded with: decoders often have no padding token, and then it is the end of the text."""
-        ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        return next(int(i) for i in ids if i is not None)
+        """What batches are padded with."""
+        return pad_token_id(self.tokenizer)
 
     @property
     def longest(self) -> int:
@@ -252,7 +239,7 @@ class TokenizedTextDataModule(LightningDataModule, ABC):
         rows = self._rows("train")
         chosen = self._chosen_rows(len(rows))
         sampler = LengthBucketSampler(rows.lengths()[chosen], self.batch_size, self.seed)
-        return DataLoader(Subset(rows, chosen), batch_size=self.batch_size, sampler=sampler, **self._loading())
+        return self.padded_loader(Subset(rows, chosen), is_training=True, sampler=sampler)
 
     def _chosen_rows(self, count: int) -> list[int]:
         if self.num_train is None:
@@ -278,10 +265,7 @@ class TokenizedTextDataModule(LightningDataModule, ABC):
         if not splits and stage != "val":  # training without validation is a choice, testing on nothing is not
             raise ValueError(f"there is no {stage} data: the data module has {', '.join(self.sources()) or 'none'}.")
         return [
-            DataLoader(
-                rows, batch_size=self.eval_batch_size, sampler=LongestFirstSampler(rows.lengths()), **self._loading()
-            )
-            for rows in map(self._rows, splits)
+            self.padded_loader(rows, sampler=LongestFirstSampler(rows.lengths())) for rows in map(self._rows, splits)
         ]
 
     def _rows(self, split: str) -> TokenizedRows:
@@ -289,10 +273,10 @@ class TokenizedTextDataModule(LightningDataModule, ABC):
             raise ValueError(f"there is no {split} data: the data module has {', '.join(self.rows) or 'none'}.")
         return self.rows[split]
 
-    def _loading(self) -> dict[str, Any]:
+    def padded_loader(self, rows: Dataset, *, is_training: bool = False, sampler: Sampler) -> DataLoader:
+        """Return padded batches of rows, in the order of a sampler."""
         collate = PadBatch({"input_ids": self.pad_token_id, **self.pad_values()}, longest=self.longest)
-        workers = self.num_workers
-        return {"collate_fn": collate, "num_workers": workers, "persistent_workers": workers > 0}
+        return self.data_loader(rows, is_training=is_training, sampler=sampler, collate_fn=collate)
 
     def pad_values(self) -> dict[str, int]:
         """What fields other than `input_ids` are padded with; those that are not named are padded with 0."""
@@ -307,20 +291,9 @@ def longest_of_model(source: str) -> int | None:
         source: Name on the hub or local folder.
     """
     try:
-        config = AutoConfig.from_pretrained(source).get_text_config()
+        return longest_sequence(AutoConfig.from_pretrained(source))
     except (OSError, ValueError, KeyError):
         return None
-    positions = getattr(config, "max_position_embeddings", None)
-    if not isinstance(positions, int) or positions < 1:  # T5 and others whose positions are relative
-        return None
-    if config.model_type in POSITIONS_AFTER_PADDING:
-        return positions - (config.pad_token_id or 0) - 1
-    return positions
-
-
-def default_cache_dir() -> Path:
-    """Folder of tokenised rows: `asym-lightning` in the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "asym-lightning"
 
 
 def as_texts(values: Iterable[Any], table: TextTable) -> list[str]:

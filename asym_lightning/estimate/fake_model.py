@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-# No public name: torch.compile's own way to run a model without data. Backward passes over fake tensors of a GPU need a
-# GPU (pytorch issue 92627), so these say that they are on the CPU, and `GpuOperators` lets them compute as on a GPU.
+from asym_lightning.core.private_names import FakeTensorMode
+
+# Backward passes over fake tensors of a GPU need a GPU (pytorch issue 92627), so these say that they are on the CPU,
+# and `GpuOperators` lets them compute as on a GPU.
 DEVICE = "cpu"
 
 

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from asym_lightning.adapters import adapter_layers, trained_state_dict
-from asym_lightning.adapters.files.save import AdapterContents, adapter_contents
+from asym_lightning.adapters.files.directory import AdapterContents
+from asym_lightning.adapters.files.save import adapter_contents
+from asym_lightning.core.files import json_text
 from asym_lightning.estimate.unknown_values import UnknownValues
 
 # Measured: zip records, alignment to 64 bytes and pickled names of one tensor; the random state and loops of a run.
@@ -55,4 +57,4 @@ def _directory_bytes(contents: AdapterContents) -> int:
         entries[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, stop]}
         start = stop
     header = len(json.dumps(entries, separators=(",", ":")).encode())
-    return start + 8 + -(-header // 8) * 8 + len(json.dumps(contents.config, indent=2)) + 1
+    return start + 8 + -(-header // 8) * 8 + len(json_text(contents.config).encode())

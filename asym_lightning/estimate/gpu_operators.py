@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from asym_lightning.core.private_names import efficient_attention, flash_attention
+
 aten = torch.ops.aten
 # From autocast's list of operators that compute in float32 on a GPU (torch/amp, "CUDA Ops that can autocast to
 # float32"), those that networks and losses are made of; a CPU computes them in the dtype that they get.
@@ -71,7 +73,7 @@ def _attention(
         missing = -width % _ALIGNED
         if missing:
             query, key, value = (F.pad(t, (0, missing)) for t in (query, key, value))
-        out = aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
+        out = flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
         return out[..., :width]
     if enable_gqa and key.shape[1] != query.shape[1]:
         repeats = query.shape[1] // key.shape[1]
@@ -81,7 +83,5 @@ def _attention(
         bias = attn_mask.to(query.dtype)  # of truth values too: torch makes numbers to add of them, in each layer
         bias = bias.expand(*query.shape[:-1], key.shape[-2])
     keeps = torch.is_grad_enabled()
-    out = aten._scaled_dot_product_efficient_attention(
-        query, key, value, bias, keeps, dropout_p, is_causal, scale=scale
-    )
+    out = efficient_attention(query, key, value, bias, keeps, dropout_p, is_causal, scale=scale)
     return out[0]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from asym_lightning.adapters.surgery.quantize import quantization_scales
+from asym_lightning.core.messages import check_choice
 from asym_lightning.sharding.units import AdapterWrapPolicy, fsdp2_units, sharded_by_columns
 
 Strategy = Literal["single", "ddp", "fsdp", "fsdp2"]
@@ -134,8 +135,7 @@ def check_strategy(strategy: str, devices: int) -> None:
     Raises:
         ValueError: It is not known, or the number is below 1, or above 1 for `single`.
     """
-    if strategy not in STRATEGIES:
-        raise ValueError(f"`strategy` must be one of {', '.join(STRATEGIES)}, not {strategy!r}.")
+    check_choice("strategy", strategy, STRATEGIES)
     if devices < 1:
         raise ValueError(f"`devices` must be at least 1, not {devices}.")
     if strategy == "single" and devices > 1:

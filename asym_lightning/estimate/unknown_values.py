@@ -7,11 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import DataDependentOutputException
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from asym_lightning.core.private_names import (
+    DataDependentOutputException,
+    TorchDispatchMode,
+    index_put_impl_,
+    local_scalar_dense,
+)
 
 aten = torch.ops.aten
-_INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
+_INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, index_put_impl_)
 _COMPARISONS = (aten.equal.default, aten.allclose.default)
 
 
@@ -31,7 +36,7 @@ class UnknownValues(TorchDispatchMode):
             return True
         elif func is aten.nonzero.default:
             return args[0].new_empty((args[0].numel(), args[0].dim()), dtype=torch.int64)
-        elif func is aten._local_scalar_dense.default:
+        elif func is local_scalar_dense:
             try:
                 return func(*args, **kwargs)
             except DataDependentOutputException:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 
 from asym_lightning.adapters import adapter_layers
+from asym_lightning.core.messages import did_you_mean
+from asym_lightning.core.private_names import uncompiled
 from asym_lightning.lifecycle.callback_methods import adapted_backbone_names
 
 
@@ -21,11 +21,9 @@ def named_backbone(module: nn.Module, name: str | None) -> nn.Module:
     try:
         backbone = module if name is None else module.get_submodule(name)
     except AttributeError as error:
-        children = [child for child, _ in module.named_children()]
-        near = difflib.get_close_matches(name or "", children, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(map(repr, children)) or 'none'}."
-        raise ValueError(f"`backbone` {name!r} is no submodule of {type(module).__name__}; {hint}") from error
-    return getattr(backbone, "_orig_mod", backbone)
+        hint = did_you_mean(name, [child for child, _ in module.named_children()])
+        raise ValueError(f"`backbone` {name!r} is no submodule of {type(module).__name__}{hint}") from error
+    return uncompiled(backbone)
 
 
 def refuse_fsdp1(trainer: Trainer) -> None:

@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import Strategy
 from typing_extensions import override
 
 from asym_lightning.core.files import atomic_file, remove_unfinished
+from asym_lightning.core.private_names import set_inner_checkpoint_io
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -36,7 +37,7 @@ def write_atomically(strategy: Strategy) -> None:
     if type(outer) is TorchCheckpointIO:
         strategy.checkpoint_io = AtomicCheckpointIO()
     elif type(getattr(outer, "checkpoint_io", None)) is TorchCheckpointIO:  # AsyncCheckpointIO, say
-        outer._checkpoint_io = AtomicCheckpointIO()
+        set_inner_checkpoint_io(outer, AtomicCheckpointIO())
 
 
 def remove_unfinished_checkpoints(trainer: Trainer) -> None:

@@ -23,6 +23,7 @@ from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY
 from asym_lightning.core.ddp import leave_frozen_out_of_ddp
 from asym_lightning.core.dtypes import train_in_float32
 from asym_lightning.core.messages import listed
+from asym_lightning.core.private_names import trainer_of
 from asym_lightning.lifecycle.backbone import named_backbone
 from asym_lightning.lifecycle.batch_norms import keep_in_evaluation
 from asym_lightning.lifecycle.checkpoint_io import remove_unfinished_checkpoints, write_atomically
@@ -172,5 +173,5 @@ class LifeCycle(Callback):
 
 def _fitting(module: LightningModule) -> Trainer | None:
     """The Trainer that fits the module; None if there is none."""
-    trainer = module._trainer  # the property without the underscore raises where there is none
+    trainer = trainer_of(module)
     return trainer if trainer is not None and trainer.state.fn == TrainerFn.FITTING else None

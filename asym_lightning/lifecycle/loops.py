@@ -11,7 +11,7 @@ written, it leaves out or does twice in some cases:
 | when `max_steps` had cut an epoch, with more of them | its rest as another epoch    | its rest                      |
 | anywhere, with a `ReduceLROnPlateau` by epochs       | no look at the end of this epoch | a look at the metric      |
 
-All that is known here of Lightning's loops beyond its documentation is in this file.
+All that is known here of Lightning's loops beyond its documentation is in this file, but for their private names.
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.loops import evaluation_loop, fit_loop
 from lightning.pytorch.utilities import CombinedLoader
+
+from asym_lightning.core.private_names import (
+    accumulates,
+    count_step_for_loggers,
+    data_fetcher,
+    set_restart_stage,
+    take_for_begun,
+    validation_is_due,
+)
 
 
 class Instant(Enum):
@@ -69,35 +78,33 @@ def go_on(trainer: Trainer, instant: Instant) -> bool:
     ):  # cut by `max_steps`
         for count in _counts(epochs):
             count.processed = count.completed = count.started - 1
-        loop._restart_stage = fit_loop.RestartStage.RESTARTED_MID_EPOCH
+        set_restart_stage(loop, fit_loop.RestartStage.RESTARTED_MID_EPOCH)
     if loop.restarted_mid_epoch:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # it is set by a connector
             if isinstance(callback, GradientAccumulationScheduler):  # it looks at the beginning of epochs only
                 callback.on_train_epoch_start(trainer)
         if instant is Instant.BATCH_END:
             _go_on_from_batch_end(trainer)
-        loop._restarting = False  # of no use any more, and schedulers that look at a metric would pass this epoch over
+        take_for_begun(loop)  # or schedulers that look at a metric would pass this epoch over
         return True
     if instant is Instant.EPOCH_END:
         epochs.current.completed -= 1  # they count from the epoch's number
         loop.epoch_loop.update_lr_schedulers("epoch", update_plateau_schedulers=True)
         epochs.current.completed += 1
     loop.reset_restart_stage()
-    for each in (loop, loop.epoch_loop, loop.epoch_loop.val_loop):
-        each._restarting = False
+    take_for_begun(loop, loop.epoch_loop, loop.epoch_loop.val_loop)
     return False
 
 
 def _go_on_from_batch_end(trainer: Trainer) -> None:
     """Do next what comes after a batch: a validation, if one is due, and the next batch or the end of the epoch."""
-    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
-    assert fetcher is not None
-    if loop._should_check_val_fx(fetcher):
+    if validation_is_due(trainer):
         # As if the validation had been interrupted; it starts from its first batch.
-        loop.val_loop._restart_stage = evaluation_loop.RestartStage.RESTARTED_MID_EVALUATION
-        loop.val_loop._restarting = False
-    elif not loop._should_accumulate():
-        loop._batches_that_stepped += 1  # what loggers count by
+        val_loop = trainer.fit_loop.epoch_loop.val_loop
+        set_restart_stage(val_loop, evaluation_loop.RestartStage.RESTARTED_MID_EVALUATION)
+        take_for_begun(val_loop)
+    elif not accumulates(trainer):
+        count_step_for_loggers(trainer)
 
 
 def train_loaders(trainer: Trainer) -> list[Any]:
@@ -112,8 +119,7 @@ def begin_data_anew(trainer: Trainer) -> None:
     They have where `trainer.estimated_stepping_batches` was asked for, which loads the data before a checkpoint's
     counters are there.
     """
-    fetcher = trainer.fit_loop._data_fetcher
-    assert fetcher is not None
+    fetcher = data_fetcher(trainer)
     iter(fetcher)
     if trainer.fit_loop.restarted_mid_epoch and _has_all_batches(trainer):
         fetcher.iterator = iter(())  # what is left is the end of the epoch
@@ -123,11 +129,6 @@ def num_unfinished(trainer: Trainer) -> int:
     """How many batches have been taken and not trained on: 1 in the middle of a step, otherwise 0."""
     _, count = _counts(trainer.fit_loop.epoch_loop.batch_progress)
     return count.ready - count.processed
-
-
-def accumulates(trainer: Trainer) -> bool:
-    """Whether the gradients of the batch that is done are kept for those to come."""
-    return trainer.fit_loop._should_accumulate()
 
 
 def _has_all_batches(trainer: Trainer) -> bool:

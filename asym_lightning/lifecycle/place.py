@@ -11,9 +11,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from asym_lightning.adapters.files.checkpoint import random_state_of, restore_random_state
 from asym_lightning.core.ddp import from_all_processes
 from asym_lightning.core.dtensor import is_sharded
-from asym_lightning.core.random_state import random_state, set_random_state
+from asym_lightning.core.private_names import accumulates
 from asym_lightning.lifecycle import loops
 from asym_lightning.lifecycle.resumable_loader import (
     ResumableLoader,
@@ -47,7 +48,7 @@ class Place:
         """The place at this instant."""
         metrics = {name: torch.as_tensor(value).detach().cpu() for name, value in trainer.callback_metrics.items()}
         # A module that steps by itself may keep them from batch to batch in its own way.
-        keeps_gradients = not module.automatic_optimization or loops.accumulates(trainer)
+        keeps_gradients = not module.automatic_optimization or accumulates(trainer)
         gradients = {
             name: parameter.grad.detach().cpu()
             for name, parameter in module.named_parameters()
@@ -55,7 +56,7 @@ class Place:
         }
         num_unfinished = loops.num_unfinished(trainer)
         loaders = [_place_of(loader, num_unfinished) for loader in loops.train_loaders(trainer)]
-        return cls(random_state(), loaders, gradients, metrics)
+        return cls(random_state_of(module), loaders, gradients, metrics)
 
     def go_on(self, trainer: Trainer, module: LightningModule, instant: loops.Instant) -> None:
         """Go on from here, in `on_train_start` of a run that has restored everything else.
@@ -79,9 +80,9 @@ class Place:
         if is_mid_epoch:
             self._enter_epoch(loaders)
             loops.begin_data_anew(trainer)
-            set_random_state(self.random_state)  # what was drawn for the epoch's beginning is behind it
+            restore_random_state(module, self.random_state)  # what was drawn for the epoch's beginning is behind it
         else:
-            set_random_state(self.random_state)
+            restore_random_state(module, self.random_state)
             loops.begin_data_anew(trainer)
 
     def _enter_epoch(self, loaders: list[Any]) -> None:

@@ -6,8 +6,9 @@ import torch.distributed as dist
 from torch import nn
 
 from asym_lightning.adapters.layers.lookup import adapters_by_name
-from asym_lightning.core.ddp import LEFT_OUT, first_difference, sum_of_bits
+from asym_lightning.core.ddp import first_difference, sum_of_bits
 from asym_lightning.core.messages import listed
+from asym_lightning.core.private_names import left_out_of_ddp
 
 
 def check_replicas(module: nn.Module) -> None:
@@ -22,13 +23,13 @@ def check_replicas(module: nn.Module) -> None:
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return
     adapters = {
-        id(factor): f"factor {letter} of `{name}`"
+        id(parameter): f"{factor.replace('_', ' ')} of `{name}`"
         for name, adapter in adapters_by_name(module).items()
-        for letter, factor in (("A", adapter.factor_A), ("B", adapter.factor_B))
+        for factor, parameter in adapter.named_parameters()
     }
     # Weights that are a class of their own, quantised say, may have no bits to read.
     frozen = [(n, p) for n, p in module.named_parameters() if not p.requires_grad and type(p) is nn.Parameter]
-    left_out = set(getattr(module, LEFT_OUT, ()))
+    left_out = left_out_of_ddp(module)
     buffers = [(name, buffer) for name, buffer in module.named_buffers() if name in left_out]
     here = {
         adapters.get(id(tensor), f"`{name}`"): (id(tensor) in adapters, sum_of_bits(tensor))

@@ -21,6 +21,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
+from asym_lightning.core.private_names import WAYS_TO_ITERATE, keeps_workers, shared_sampler
 from asym_lightning.core.random_state import random_state, set_random_state
 
 
@@ -70,7 +71,7 @@ class ResumableLoader(DataLoader):
     def _batches(self, num_to_skip: int) -> Iterator[Any]:
         epoch = self._epoch
         epoch.start_from_its_random_state(num_to_skip)
-        if self._iterator is not None:  # persistent workers; new ones would be given a seed
+        if keeps_workers(self):  # new ones would be given a seed
             epoch.draw_seed()
         for batch in super().__iter__():
             epoch.num_given += 1
@@ -196,9 +197,8 @@ def why_not_resumable(loader: object) -> str | None:
         return "is no `DataLoader`"
     if isinstance(loader.dataset, IterableDataset):
         return "reads an iterable data set, which can't be entered in the middle"
-    ways = ("__iter__", "_get_iterator", "_index_sampler")
     if not isinstance(loader, ResumableLoader) and any(
-        getattr(type(loader), way) is not getattr(DataLoader, way) for way in ways
+        getattr(type(loader), way) is not getattr(DataLoader, way) for way in WAYS_TO_ITERATE
     ):
         return "iterates in a way of its own"
     if not getattr(loader, "in_order", True):
@@ -254,7 +254,7 @@ def generators_of(loader: object) -> list[torch.Generator]:
                 found[id(value)] = value
             elif isinstance(value, Sampler):
                 look_into(value)
-            elif isinstance(wrapped := getattr(value, "_sampler", None), Sampler):  # as Lightning shares one out
+            elif isinstance(wrapped := shared_sampler(value), Sampler):
                 look_into(wrapped)
 
     look_into(loader)

@@ -1,15 +1,24 @@
 """Lightning modules, one file a task, on one base."""
 
-from asym_lightning.modules.base import AdapterModule, StepOutput
-from asym_lightning.modules.image_classifier import ImageClassifier
-from asym_lightning.modules.instruction_tuner import InstructionTuner
-from asym_lightning.modules.mmlu_evaluator import MMLUEvaluator
-from asym_lightning.modules.schedule import WarmupSchedule
-from asym_lightning.modules.summarizer import Summarizer
-from asym_lightning.modules.text_classifier import TextClassifier
+from typing import TYPE_CHECKING
+
+from asym_lightning.core.lazy import lazy_imports
+
+if TYPE_CHECKING:
+    from asym_lightning.modules.backbone_options import BackboneOptions
+    from asym_lightning.modules.base import AdapterModule, StepOutput
+    from asym_lightning.modules.image_classifier import ImageClassifier
+    from asym_lightning.modules.instruction_tuner import InstructionTuner
+    from asym_lightning.modules.mmlu_evaluator import MMLUEvaluator
+    from asym_lightning.modules.schedule import WarmupSchedule
+    from asym_lightning.modules.summarizer import Summarizer
+    from asym_lightning.modules.text_classifier import TextClassifier
+else:
+    __getattr__, __dir__ = lazy_imports(__name__)
 
 __all__ = [
     "AdapterModule",
+    "BackboneOptions",
     "ImageClassifier",
     "InstructionTuner",
     "MMLUEvaluator",

@@ -21,17 +21,19 @@ from asym_lightning.adapters import (
     AdapterConfig,
     InjectionReport,
     adapter_layers,
-    check_quantization,
     freeze_backbone,
     inject_adapters,
     quantize_backbone,
     trainable_parameters,
 )
-from asym_lightning.adapters.surgery.quantize import DEVICES, Quantization
+from asym_lightning.adapters.surgery.quantize import DEVICES
 from asym_lightning.adapters.targets.heads import find_heads
-from asym_lightning.core.dtypes import at_least_float32
+from asym_lightning.core.dtypes import at_least_float32, let_cast_inputs
+from asym_lightning.core.options import from_plain, to_plain
+from asym_lightning.core.private_names import trainer_of, weight_initializer
 from asym_lightning.lifecycle.callback_methods import asked_config
 from asym_lightning.lifecycle.life_cycle import LifeCycle
+from asym_lightning.modules.backbone_options import BackboneOptions, enable_gradient_checkpointing
 from asym_lightning.modules.schedule import WarmupSchedule
 from asym_lightning.sharding import (
     PretrainedWeights,
@@ -88,11 +90,11 @@ class AdapterModule(LightningModule, ABC):
             normalisation layers, which are the parameters with one dimension.
         scheduler: Learning-rate schedule: a `WarmupSchedule`, which moves each step and knows how many there
             are, or a scheduler of `torch.optim.lr_scheduler`, which moves each epoch; None keeps the rate constant.
-        quantization: Keep the linear layers of the frozen backbone in 4 bits (`nf4`) or 8 (`int8`); None leaves them.
+        backbone_options: How the backbone is made.
 
     Raises:
-        ValueError: If there is an `adapter` and `train_backbone` as well, or `train_backbone` and `quantization`.
-        ModuleNotFoundError: If there is a `quantization` and bitsandbytes is not installed.
+        ValueError: If there is an `adapter` and `train_backbone` as well, or `train_backbone` and a quantised backbone,
+            or something is asked of a backbone that is handed over and made already.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class AdapterModule(LightningModule, ABC):
         train_backbone: bool = False,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
-        quantization: Quantization | None = None,
+        backbone_options: BackboneOptions = BackboneOptions(),
     ) -> None:
         super().__init__()
         if adapter is not None and train_backbone:
@@ -110,22 +112,21 @@ class AdapterModule(LightningModule, ABC):
                 "`train_backbone: true` trains the whole backbone and cannot be combined with an `adapter`: "
                 "set `adapter: null` for full fine-tuning, or `train_backbone: false` for the adapter."
             )
-        if quantization is not None:
-            if train_backbone:
-                raise ValueError(
-                    "`train_backbone: true` trains what `quantization` would freeze: set `quantization: null`."
-                )
-            check_quantization(quantization)
-        if isinstance(adapter, Mapping):  # as they come back from a checkpoint
-            adapter = AdapterConfig(**adapter)
-        if isinstance(scheduler, Mapping):
-            scheduler = WarmupSchedule(**scheduler)
-        self.save_hyperparameters(ignore=["backbone"] if isinstance(backbone, nn.Module) else None)
-        self.adapter = adapter
+        # From a checkpoint they come back in plain form.
+        self.adapter: AdapterConfig | None = from_plain(AdapterConfig, adapter)
+        self.scheduler: WarmupSchedule | LRSchedulerCallable | None = from_plain(WarmupSchedule, scheduler)
+        self.backbone_options: BackboneOptions = from_plain(BackboneOptions, backbone_options)
+        if train_backbone and self.backbone_options.quantization is not None:
+            raise ValueError(
+                "`train_backbone: true` trains what `backbone_options.quantization` would freeze: set "
+                "`quantization: null`."
+            )
+        is_made = isinstance(backbone, nn.Module)
+        if is_made:
+            self.backbone_options.check_suits_module()
+        self.save_hyperparameters(ignore=["backbone"] if is_made else None)
         self.train_backbone = train_backbone
         self.optimizer = optimizer
-        self.scheduler = scheduler
-        self.quantization = quantization
         self.injection_report: InjectionReport | None = None
         # In a tuple, or a module would be registered here as well as under `backbone`.
         self._backbone_source = (backbone,)
@@ -138,6 +139,9 @@ class AdapterModule(LightningModule, ABC):
     def build_backbone(self, source: Backbone) -> nn.Module:
         """Return the model for the constructor's `backbone`, with a new head where the task needs one.
 
+        A model that is made from its name is made as `build_options` says: `pretrained`, `model_args`, `precision`. The
+        other options are seen to afterwards.
+
         Raises:
             ValueError: If there is no such model.
         """
@@ -149,8 +153,8 @@ class AdapterModule(LightningModule, ABC):
     def pretrained_weights(self, source: Backbone) -> PretrainedWeights | None:
         """Return where the backbone's weights can be read shard by shard; None builds it whole in every process.
 
-        Asked for in sharded training only. While there is an answer in `self._weights`, `build_backbone` has to build
-        the model as it would for random weights.
+        Asked for in sharded training only. Where there is an answer, `build_options` asks `build_backbone` for random
+        weights.
         """
         return None
 
@@ -164,6 +168,13 @@ class AdapterModule(LightningModule, ABC):
 
     # Building
 
+    @property
+    def build_options(self) -> BackboneOptions:
+        """The `backbone_options` that `build_backbone` goes by: without weights where they are read shard by shard."""
+        if self._weights is None:
+            return self.backbone_options
+        return dataclasses.replace(self.backbone_options, pretrained=False)
+
     @at_least_float32()
     def configure_model(self) -> None:
         """Build the backbone and inject the adapter; a second call does nothing.
@@ -176,11 +187,14 @@ class AdapterModule(LightningModule, ABC):
         if self.device_mesh is not None:
             self._weights = self.pretrained_weights(source)
         backbone = self.build_backbone(source) if self._weights is None else self._build_empty(source)
+        options = self.backbone_options
+        if options.gradient_checkpointing:
+            enable_gradient_checkpointing(backbone)
         heads = self.adapter.heads if self.adapter is not None else None
         if heads is None:
             heads = self.heads(backbone)
-        if self.quantization is not None and not adapter_layers(backbone):
-            quantize_backbone(backbone, self.quantization, find_heads(backbone, heads))
+        if options.quantization is not None and not adapter_layers(backbone):
+            quantize_backbone(backbone, options.quantization, find_heads(backbone, heads))
         if self.adapter is not None:
             self._let_callbacks_change_adapter()
             self.injection_report = inject_adapters(backbone, dataclasses.replace(self.adapter, heads=heads))
@@ -194,6 +208,8 @@ class AdapterModule(LightningModule, ABC):
         self.train(self.training)  # Lightning keeps the mode it finds, and Hugging Face models start in eval mode
         if not self.train_backbone:
             self._life_cycle.adapted(self)
+        elif options.precision != "float32":
+            let_cast_inputs(backbone)
         if self.device_mesh is not None:
             shard_lightning_module(self)
         if self._weights is not None:
@@ -211,13 +227,14 @@ class AdapterModule(LightningModule, ABC):
     def _read_weights(self, weights: PretrainedWeights, heads: Sequence[str]) -> None:
         """Read the shards of the weights that were left out."""
         options: ShardingOptions = self.trainer.strategy.sharding  # type: ignore[attr-defined]
-        initialize = getattr(self.backbone, "_init_weights", None)
+        initialize = weight_initializer(self.backbone)
         materialize(self.backbone, weights, heads, initialize, device="cpu" if options.cpu_offload else None)
         self._weights = None
 
     def _let_callbacks_change_adapter(self) -> None:
-        if self._trainer is not None:
-            self.adapter = asked_config(self._trainer, cast(AdapterConfig, self.adapter))
+        trainer = trainer_of(self)
+        if trainer is not None:
+            self.adapter = asked_config(trainer, cast(AdapterConfig, self.adapter))
             # A module rebuilt from its checkpoint has to allocate as much.
             if "adapter" in self.hparams:
                 self.hparams["adapter"] = self.adapter
@@ -240,18 +257,19 @@ class AdapterModule(LightningModule, ABC):
                 f"`configure_callbacks` of {type(self).__name__} leaves out what AdapterModule needs: let it return "
                 "`[*super().configure_callbacks(), ...]`."
             )
-        if self.quantization is None:
+        quantization = self.backbone_options.quantization
+        if quantization is None:
             return
         strategy = self.trainer.strategy
         if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
             raise ValueError(
-                f"`quantization: {self.quantization}` gives weights that {type(strategy).__name__} can't shard: use "
+                f"`quantization: {quantization}` gives weights that {type(strategy).__name__} can't shard: use "
                 "one device, or the strategy ddp."
             )
         device = strategy.root_device.type
         if device not in DEVICES:
             raise ValueError(
-                f"`quantization: {self.quantization}` does not run on a {device} device; bitsandbytes knows "
+                f"`quantization: {quantization}` does not run on a {device} device; bitsandbytes knows "
                 f"{', '.join(DEVICES)}."
             )
 
@@ -345,6 +363,8 @@ class AdapterModule(LightningModule, ABC):
             ValueError: If a key is missing, unexpected or of another shape, but for the frozen backbone's, or if the
                 checkpoint was written with another adapter configuration or backbone.
         """
+        if trainer_of(self) is None:  # in `load_from_checkpoint`, where they have made this module
+            self.backbone_options.check_hyperparameters(checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}))
         self._life_cycle.restore(self, checkpoint)
 
 
@@ -356,8 +376,7 @@ def _plain(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
     """
     plain: dict[str, Any] = {}
     for name, value in hyperparameters.items():
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            value = dataclasses.asdict(value)
+        value = to_plain(value)
         if _is_plain(value):
             plain[name] = value
     return plain

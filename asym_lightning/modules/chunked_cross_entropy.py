@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORED = -100
+from asym_lightning.core.tokens import IGNORED
+
 """Label of a position that takes no part in the loss."""
 
 

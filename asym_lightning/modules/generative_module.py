@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,13 +16,15 @@ from torchmetrics import Metric, MetricCollection
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.adapters.surgery.quantize import Quantization
+from asym_lightning.core.options import from_plain
+from asym_lightning.core.private_names import trainer_of
+from asym_lightning.core.tokens import longest_sequence, pad_token_id
+from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import AdapterModule
 from asym_lightning.modules.decoding import Decoding
-from asym_lightning.modules.language_model import Architecture, Precision, create_language_model, num_embeddings
+from asym_lightning.modules.language_model import Architecture, create_language_model, num_embeddings
 from asym_lightning.modules.samples_file import Sample, log_samples, write_jsonl
 from asym_lightning.modules.schedule import WarmupSchedule
-from asym_lightning.modules.text_backbone import longest_sequence
 from asym_lightning.modules.token_accuracy import TokenAccuracy
 from asym_lightning.sharding import PretrainedWeights
 
@@ -41,20 +43,16 @@ class GenerativeModule(AdapterModule):
     A task is a subclass with `step`, `prompts`, `build_text_metric` and the three class attributes.
 
     Args:
-        backbone: Name on the hub, local folder with `config.json` (and weights, if `pretrained`), or a model of
-            transformers.
+        backbone: Name on the hub, local folder with `config.json` and, unless random ones will do, weights, or a model
+            of transformers.
         adapter: The adapter to inject; None trains everything, which needs `train_backbone`.
         train_backbone: Train every parameter of the backbone (full fine-tuning); needs `adapter` to be None.
-        pretrained: Load pretrained weights; False starts the backbone from random ones.
-        precision: Precision of the backbone's weights in memory; adapters are in float32.
-        model_args: Fields of the model's config that differ.
-        gradient_checkpointing: Compute activations again in the backward pass in place of keeping them.
         decoding: How texts are generated; None means greedily, at most 64 tokens.
         num_val_samples: Number of rows that texts are generated for in validation; None means all, 0 none.
         num_test_samples: The same in testing.
         optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
         scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; None keeps the rate constant.
-        quantization: Keep the linear layers of the frozen backbone in 4 bits (`nf4`) or 8 (`int8`); None leaves them.
+        backbone_options: How the backbone is made.
 
     Raises:
         ValueError: If there is an `adapter` and `train_backbone` as well, or a number is negative.
@@ -70,26 +68,25 @@ class GenerativeModule(AdapterModule):
         backbone: str | nn.Module,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
-        pretrained: bool = True,
-        precision: Precision = "float32",
-        model_args: dict[str, Any] | None = None,
-        gradient_checkpointing: bool = False,
         decoding: Decoding | None = None,
         num_val_samples: int | None = 64,
         num_test_samples: int | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
-        quantization: Quantization | None = None,
+        backbone_options: BackboneOptions = BackboneOptions(),
     ) -> None:
-        super().__init__(backbone, adapter, train_backbone, optimizer, scheduler, quantization)
+        super().__init__(
+            backbone=backbone,
+            adapter=adapter,
+            train_backbone=train_backbone,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            backbone_options=backbone_options,
+        )
         for name, number in {"num_val_samples": num_val_samples, "num_test_samples": num_test_samples}.items():
             if number is not None and number < 0:
                 raise ValueError(f"`{name}` must not be negative, or null for all: {number}.")
-        self.pretrained = pretrained
-        self.precision = precision
-        self.model_args = model_args
-        self.gradient_checkpointing = gradient_checkpointing
-        self.decoding = Decoding(**decoding) if isinstance(decoding, Mapping) else decoding or Decoding()
+        self.decoding: Decoding = from_plain(Decoding, decoding) or Decoding()
         self.num_samples = {"val": num_val_samples, "test": num_test_samples}
         self._samples: list[Sample] = []
         self._predictions: list[tuple[int, Sample]] = []
@@ -121,23 +118,16 @@ class GenerativeModule(AdapterModule):
             ValueError: If there is no such model, or the tokenizer has more tokens than it.
         """
         model = (
-            create_language_model(
-                source, self.architecture, self.pretrained and self._weights is None, self.precision, self.model_args
-            )
-            if isinstance(source, str)
-            else source
+            create_language_model(source, self.architecture, self.build_options) if isinstance(source, str) else source
         )
-        if self.gradient_checkpointing:
-            # The other kind needs inputs that require a gradient, and those of a frozen embedding do not.
-            model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-        self._longest = longest_sequence(model)
-        if self._trainer is not None:
+        self._longest = longest_sequence(getattr(model, "config", None))
+        if trainer_of(self) is not None:
             self._check_vocabulary(model)
         return model
 
     def pretrained_weights(self, source: str | nn.Module) -> PretrainedWeights | None:
         """Return the safetensors files of a folder or a hub repository."""
-        return PretrainedWeights.of(source) if isinstance(source, str) and self.pretrained else None
+        return PretrainedWeights.of(source) if isinstance(source, str) and self.backbone_options.pretrained else None
 
     def _check_vocabulary(self, model: nn.Module) -> None:
         tokenizer, known = self.tokenizer, num_embeddings(model)
@@ -166,7 +156,7 @@ class GenerativeModule(AdapterModule):
         Raises:
             ValueError: If there is neither.
         """
-        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        data = getattr(trainer_of(self), "datamodule", None)
         if (tokenizer := getattr(data, "tokenizer", None)) is not None:
             return tokenizer
         (source,) = self._backbone_source
@@ -178,9 +168,8 @@ class GenerativeModule(AdapterModule):
 
     @property
     def pad_token_id(self) -> int:
-        """What is padded with: many decoders have no padding token, and then it is the end of the text."""
-        ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
-        return next(int(i) for i in ids if i is not None)
+        """What is padded with."""
+        return pad_token_id(self.tokenizer)
 
     def check_length(self, length: int) -> None:
         """Check that the model has positions for sequences of a length.

@@ -14,9 +14,10 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.adapters.surgery.quantize import Quantization
 from asym_lightning.adapters.targets.patterns import matches
+from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
+from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 from asym_lightning.modules.mixup import mixed
 from asym_lightning.modules.schedule import WarmupSchedule
@@ -35,8 +36,6 @@ class ImageClassifier(EvaluationSetsModule):
         num_classes: Number of classes, the outputs of the new head.
         adapter: The adapter to inject; null trains the head alone, or everything if `train_backbone`.
         train_backbone: Train every parameter of the backbone (full fine-tuning); needs `adapter: null`.
-        pretrained: Load pretrained weights; false starts the backbone from random ones.
-        model_args: Arguments of the timm architecture that differ, such as `img_size`.
         label_smoothing: Share of the target probability spread over all classes, in [0, 1]; in training alone.
         mixup: Train on mixtures of two images, whose share is drawn from Beta(mixup, mixup); 0 mixes none. The training
             accuracy then counts the label of the larger share.
@@ -44,7 +43,7 @@ class ImageClassifier(EvaluationSetsModule):
             `patch_embed` and `blocks.0`; [] freezes none.
         optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
         scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; null keeps the rate constant.
-        quantization: Keep the linear layers of the frozen backbone in 4 bits (`nf4`) or 8 (`int8`); null leaves them.
+        backbone_options: How the backbone is made.
 
     Raises:
         ValueError: If there is an `adapter` and `train_backbone` as well, or an argument is out of range.
@@ -63,16 +62,21 @@ class ImageClassifier(EvaluationSetsModule):
         num_classes: int,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
-        pretrained: bool = True,
-        model_args: dict[str, Any] | None = None,
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
         frozen_layers: Sequence[str] = (),
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
-        quantization: Quantization | None = None,
+        backbone_options: BackboneOptions = BackboneOptions(),
     ) -> None:
-        super().__init__(backbone, adapter, train_backbone, optimizer, scheduler, quantization)
+        super().__init__(
+            backbone=backbone,
+            adapter=adapter,
+            train_backbone=train_backbone,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            backbone_options=backbone_options,
+        )
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"`label_smoothing` must be in [0, 1], not {label_smoothing}.")
         if mixup < 0:
@@ -80,8 +84,6 @@ class ImageClassifier(EvaluationSetsModule):
         if frozen_layers and not train_backbone:
             raise ValueError("`frozen_layers` are for full fine-tuning: without `train_backbone: true` all are frozen.")
         self.num_classes = num_classes
-        self.pretrained = pretrained
-        self.model_args = model_args
         self.label_smoothing = label_smoothing
         self.mixup = mixup
         self.frozen_layers = (frozen_layers,) if isinstance(frozen_layers, str) else tuple(frozen_layers)
@@ -89,8 +91,7 @@ class ImageClassifier(EvaluationSetsModule):
     def build_backbone(self, source: Backbone) -> nn.Module:
         """Build the timm model with a new head; a module that is given keeps its weights but for the head."""
         if isinstance(source, str):
-            pretrained = self.pretrained and self._weights is None
-            model = create_timm_backbone(source, self.num_classes, pretrained, self.model_args)
+            model = create_timm_backbone(source, self.num_classes, self.build_options)
         else:
             model = source
             reset_classifier = getattr(model, "reset_classifier", None)  # timm's, and what follows it
@@ -101,7 +102,7 @@ class ImageClassifier(EvaluationSetsModule):
 
     def pretrained_weights(self, source: Backbone) -> PretrainedWeights | None:
         """Return the safetensors file of a folder or a hub repository."""
-        folder = timm_folder(source) if isinstance(source, str) and self.pretrained else None
+        folder = timm_folder(source) if isinstance(source, str) and self.backbone_options.pretrained else None
         return None if folder is None else PretrainedWeights.of(folder, keeps_heads=False)
 
     def _freeze_layers(self, model: nn.Module) -> None:
@@ -137,6 +138,14 @@ class ImageClassifier(EvaluationSetsModule):
         logits = self(images)
         loss = share * self._training_loss(logits, labels) + (1 - share) * self._training_loss(logits, labels[partner])
         return StepOutput(loss, logits, labels)
+
+    def example_batch(self, shape: BatchShape) -> tuple[Tensor, Tensor]:
+        """Return images of the size that the backbone was made for, or of another that is given, and labels."""
+        channels, height, width = (self.data_config or {}).get("input_size", (3, None, None))
+        if shape.image_size is not None or height is None:
+            height = width = shape.known("image_size")
+        size = shape.known("size")
+        return torch.zeros(size, channels, height, width), torch.zeros(size, dtype=torch.int64)
 
     def _training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)

@@ -11,13 +11,15 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.adapters.surgery.quantize import Quantization
+from asym_lightning.core.tokens import IGNORED
+from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import StepOutput
-from asym_lightning.modules.chunked_cross_entropy import IGNORED, chunked_cross_entropy
+from asym_lightning.modules.batch_shape import BatchShape
+from asym_lightning.modules.chunked_cross_entropy import chunked_cross_entropy
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.exact_match import ExactMatch
 from asym_lightning.modules.generative_module import GenerativeModule
-from asym_lightning.modules.language_model import Precision, check_output_layer, last_hidden_states, output_layer
+from asym_lightning.modules.language_model import check_output_layer, last_hidden_states, output_layer
 from asym_lightning.modules.packed_attention import packed_inputs
 from asym_lightning.modules.schedule import WarmupSchedule
 
@@ -32,20 +34,16 @@ class InstructionTuner(GenerativeModule):
     responses that equal the reference. `predict` writes `responses.jsonl` with `prompt`, `reference` and `response`.
 
     Args:
-        backbone: Name on the hub, local folder with `config.json` (and weights, if `pretrained`), or a model.
+        backbone: Name on the hub, local folder with `config.json` and, unless random ones will do, weights, or a model.
         adapter: The adapter to inject; null trains everything, which needs `train_backbone`.
         train_backbone: Train every parameter of the backbone (full fine-tuning); needs `adapter: null`.
-        pretrained: Load pretrained weights; false starts the backbone from random ones.
-        precision: Precision of the backbone's weights in memory; adapters are in float32.
-        model_args: Fields of the model's config that differ.
-        gradient_checkpointing: Compute activations again in the backward pass in place of keeping them.
         chunk_size: Number of positions whose logits exist at one time; null forms those of all labelled positions.
         decoding: How responses are generated; null means greedily, at most 64 tokens.
         num_val_samples: Number of prompts that are answered in validation; null means all, 0 none.
         num_test_samples: The same in testing.
         optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
         scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; null keeps the rate constant.
-        quantization: Keep the linear layers of the frozen backbone in 4 bits (`nf4`) or 8 (`int8`); null leaves them.
+        backbone_options: How the backbone is made.
 
     Raises:
         ValueError: If there is an `adapter` and `train_backbone` as well, or a number is out of range.
@@ -72,32 +70,24 @@ class InstructionTuner(GenerativeModule):
         backbone: str | nn.Module,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
-        pretrained: bool = True,
-        precision: Precision = "float32",
-        model_args: dict[str, Any] | None = None,
-        gradient_checkpointing: bool = False,
         chunk_size: int | None = 1024,
         decoding: Decoding | None = None,
         num_val_samples: int | None = 8,
         num_test_samples: int | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
-        quantization: Quantization | None = None,
+        backbone_options: BackboneOptions = BackboneOptions(),
     ) -> None:
         super().__init__(
-            backbone,
-            adapter,
-            train_backbone,
-            pretrained,
-            precision,
-            model_args,
-            gradient_checkpointing,
-            decoding,
-            num_val_samples,
-            num_test_samples,
-            optimizer,
-            scheduler,
-            quantization,
+            backbone=backbone,
+            adapter=adapter,
+            train_backbone=train_backbone,
+            decoding=decoding,
+            num_val_samples=num_val_samples,
+            num_test_samples=num_test_samples,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            backbone_options=backbone_options,
         )
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"`chunk_size` must be at least 1, or null for all positions, not {chunk_size}.")
@@ -112,6 +102,15 @@ class InstructionTuner(GenerativeModule):
         """Return the mean cross-entropy of the responses' tokens."""
         summed, likely, targets = self.summed_loss(batch)
         return StepOutput(summed / max(len(targets), 1), likely, targets)
+
+    def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
+        """Return rows of tokens, all of which count; packed ones as one example each."""
+        batch = shape.text(self._longest)
+        batch["labels"] = torch.zeros_like(batch["input_ids"])
+        if shape.is_packed:
+            batch["segment_ids"] = torch.ones_like(batch["input_ids"])
+            batch["position_ids"] = torch.zeros_like(batch["input_ids"])
+        return batch
 
     def summed_loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the summed cross-entropy of the responses' tokens, the most likely tokens, and the tokens."""

@@ -2,59 +2,47 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+from asym_lightning.core.messages import first_line
+from asym_lightning.modules.backbone_options import BackboneOptions
+from asym_lightning.modules.pretrained_config import pretrained_config
 
 Architecture = Literal["causal", "encoder-decoder"]
-Precision = Literal["float32", "bfloat16", "float16"]
 _AUTO_CLASSES = {"causal": AutoModelForCausalLM, "encoder-decoder": AutoModelForSeq2SeqLM}
 
 
 def create_language_model(
     source: str,
     architecture: Architecture,
-    pretrained: bool = True,
-    precision: Precision = "float32",
-    model_args: dict[str, Any] | None = None,
+    options: BackboneOptions = BackboneOptions(),
 ) -> nn.Module:
     """Build a language model with its own output layer.
 
     Args:
-        source: Name on the hub, or local folder with `config.json` and, if `pretrained`, the weights.
+        source: Name on the hub, or local folder with `config.json` and, if `options.pretrained`, the weights.
         architecture: `causal` for a decoder, `encoder-decoder` for the likes of BART and T5.
-        pretrained: Load the pretrained weights; False starts from random ones and needs `config.json` alone.
-        precision: Precision of the weights in memory, whatever it is in the file.
-        model_args: Fields of the model's config that differ, such as `{"attention_dropout": 0.0}`.
+        options: How it is made; its `model_args` are fields of the model's config.
 
     Raises:
         ValueError: If there is no such model, it is of another architecture, or its config lacks a field.
     """
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"there is no backbone {source!r}, on the hub or as a local folder: {_line(error)}") from error
-    for name, value in (model_args or {}).items():
-        if not hasattr(config, name):
-            nearest = difflib.get_close_matches(name, list(config.to_dict()), n=1)
-            hint = f": did you mean {nearest[0]}?" if nearest else "."
-            raise ValueError(f"`model_args` {name!r} is no field of the config of {source!r}{hint}")
-        setattr(config, name, value)
+    config = pretrained_config(source, options.model_args)
     if bool(config.is_encoder_decoder) != (architecture == "encoder-decoder"):
         kind = "an encoder-decoder" if config.is_encoder_decoder else "no encoder-decoder"
         raise ValueError(f"the backbone {source!r} is {kind} ({config.model_type}); this task needs a {architecture}.")
     auto_class = _AUTO_CLASSES[architecture]
-    dtype = getattr(torch, precision)
     try:
-        if not pretrained:
-            return auto_class.from_config(config, dtype=dtype)
-        return auto_class.from_pretrained(source, config=config, dtype=dtype)
+        if not options.pretrained:
+            return auto_class.from_config(config, dtype=options.dtype)
+        return auto_class.from_pretrained(source, config=config, dtype=options.dtype)
     except (OSError, ValueError) as error:
-        raise ValueError(f"the backbone {source!r} cannot be built ({architecture}): {_line(error)}") from error
+        raise ValueError(f"the backbone {source!r} cannot be built ({architecture}): {first_line(error)}") from error
 
 
 def last_hidden_states(model: nn.Module, **inputs: Any) -> Any:
@@ -116,7 +104,3 @@ def check_output_layer(model: nn.Module, input_ids: Tensor) -> None:
 def num_embeddings(model: nn.Module) -> int:
     """Number of tokens that a model has embeddings for."""
     return int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

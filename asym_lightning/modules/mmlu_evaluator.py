@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +13,18 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from asym_lightning.adapters import AdapterConfig, load_adapters, quantize_backbone
-from asym_lightning.adapters.surgery.quantize import Quantization
 from asym_lightning.adapters.targets.heads import find_heads
+from asym_lightning.core.files import write_json
+from asym_lightning.core.tokens import longest_sequence
+from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import AdapterModule, StepOutput
 from asym_lightning.modules.language_model import (
-    Precision,
     check_output_layer,
     create_language_model,
     last_hidden_states,
     output_layer,
 )
 from asym_lightning.modules.mmlu_report import MMLUReport
-from asym_lightning.modules.text_backbone import longest_sequence
 
 
 class MMLUEvaluator(AdapterModule):
@@ -41,13 +40,11 @@ class MMLUEvaluator(AdapterModule):
     and writes it to `mmlu.json` in the run's directory.
 
     Args:
-        backbone: Name on the hub, local folder with `config.json` (and weights, if `pretrained`), or a decoder.
+        backbone: Name on the hub, local folder with `config.json` and, unless random ones will do, weights, or a
+            decoder.
         adapter: The adapter that a checkpoint was trained with; null for a backbone as it is.
         adapter_directory: Folder of a saved adapter, of this package or of `peft`; needs `adapter: null`.
-        pretrained: Load pretrained weights; false starts the backbone from random ones.
-        precision: Precision of the backbone's weights in memory.
-        model_args: Fields of the model's config that differ.
-        quantization: Keep the linear layers of the frozen backbone in 4 bits (`nf4`) or 8 (`int8`); null leaves them.
+        backbone_options: How the backbone is made.
 
     Raises:
         ValueError: If there is an `adapter` and an `adapter_directory` as well.
@@ -58,33 +55,23 @@ class MMLUEvaluator(AdapterModule):
         backbone: str | nn.Module,
         adapter: AdapterConfig | None = None,
         adapter_directory: str | Path | None = None,
-        pretrained: bool = True,
-        precision: Precision = "float32",
-        model_args: dict[str, Any] | None = None,
-        quantization: Quantization | None = None,
+        backbone_options: BackboneOptions = BackboneOptions(),
     ) -> None:
-        super().__init__(backbone, adapter, quantization=quantization)
+        super().__init__(backbone=backbone, adapter=adapter, backbone_options=backbone_options)
         if adapter is not None and adapter_directory is not None:
             raise ValueError("`adapter` and `adapter_directory` are two ways to say the same: give one of them.")
         self.adapter_directory = adapter_directory
-        self.pretrained = pretrained
-        self.precision = precision
-        self.model_args = model_args
         self.answers = Answers()
         self._prefix: tuple[int, Any] | None = None
 
     def build_backbone(self, source: str | nn.Module) -> nn.Module:
         """Build the decoder, with the adapter of `adapter_directory` if there is one."""
-        model = (
-            create_language_model(source, "causal", self.pretrained, self.precision, self.model_args)
-            if isinstance(source, str)
-            else source
-        )
+        model = create_language_model(source, "causal", self.build_options) if isinstance(source, str) else source
         if self.adapter_directory is not None:
-            if self.quantization is not None:
-                quantize_backbone(model, self.quantization, find_heads(model, self.heads(model)))
+            if (quantization := self.backbone_options.quantization) is not None:
+                quantize_backbone(model, quantization, find_heads(model, self.heads(model)))
             load_adapters(model, self.adapter_directory)
-        self._longest = longest_sequence(model)
+        self._longest = longest_sequence(getattr(model, "config", None))
         base: Any = model.base_model
         self._takes_positions = "position_ids" in inspect.signature(base.forward).parameters
         return model
@@ -174,8 +161,7 @@ class MMLUEvaluator(AdapterModule):
 
     @rank_zero_only
     def _publish(self, report: MMLUReport, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report.to_dict(), indent=2) + "\n")
+        write_json(path, report.to_dict())
         print(f"{report}\nresults    {path}")
 
 

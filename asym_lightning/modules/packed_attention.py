@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asym_lightning.core.private_names import attention_implementation
+
 
 def packed_attention_mask(segment_ids: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Return a mask (batch, 1, length, length): a token attends to itself and to earlier ones of its own segment.
@@ -37,7 +39,7 @@ def packed_inputs(model: nn.Module, segment_ids: Tensor, position_ids: Tensor) -
             attention is of a kind that takes no mask.
     """
     config: Any = model.config
-    attention = config._attn_implementation
+    attention = attention_implementation(config)
     base: Any = model.base_model
     if "position_ids" not in inspect.signature(base.forward).parameters:
         raise ValueError(f"packing needs a model that takes `position_ids`, and {config.model_type!r} does not.")

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from asym_lightning.core.files import atomic_file
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -33,8 +35,7 @@ def write_predictions(path: Path, predictions: Iterable[Prediction], label_names
         predictions: The predictions in any order.
         label_names: Names of the classes.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with atomic_file(path) as staging, staging.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(["id", "label", *(f"probability_{name}" for name in label_names)])
         for prediction in sorted(predictions, key=lambda prediction: prediction.row):

@@ -9,14 +9,14 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
+from asym_lightning.core.files import write_text
+
 Sample = Mapping[str, Any]
 
 
 def write_jsonl(path: Path, samples: Iterable[Sample]) -> None:
     """Write one JSON object a line; the folder is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(dict(sample), ensure_ascii=False) + "\n" for sample in samples)
+    write_text(path, "".join(json.dumps(dict(sample), ensure_ascii=False) + "\n" for sample in samples))
 
 
 def log_samples(loggers: Iterable[Logger], name: str, samples: Sequence[Sample], step: int) -> None:

@@ -9,6 +9,8 @@ from typing import Literal, get_args
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from asym_lightning.core.messages import check_choice
+
 Decay = Literal["cosine", "linear", "constant"]
 
 
@@ -42,8 +44,7 @@ class WarmupSchedule:
             raise ValueError(f"`warmup` is a share of the run and must be in [0, 1), not {self.warmup}.")
         if not 0 <= self.final <= 1:
             raise ValueError(f"`final` is a share of the learning rate and must be in [0, 1], not {self.final}.")
-        if self.decay not in get_args(Decay):
-            raise ValueError(f"`decay` must be one of {', '.join(get_args(Decay))}, not {self.decay!r}.")
+        check_choice("decay", self.decay, get_args(Decay))
 
     def factor(self, step: int, num_steps: int) -> float:
         """Share of the learning rate that the step numbered `step`, from 0, uses."""

@@ -11,12 +11,13 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.adapters.surgery.quantize import Quantization
+from asym_lightning.core.extras import check_installed
+from asym_lightning.core.tokens import IGNORED
+from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import StepOutput
-from asym_lightning.modules.chunked_cross_entropy import IGNORED
+from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.generative_module import GenerativeModule
-from asym_lightning.modules.language_model import Precision
 from asym_lightning.modules.rouge import Rouge
 from asym_lightning.modules.schedule import WarmupSchedule
 
@@ -37,13 +38,9 @@ class Summarizer(GenerativeModule):
     such as `["encoder.layers.*.self_attn.q_proj"]`.
 
     Args:
-        backbone: Name on the hub, local folder with `config.json` (and weights, if `pretrained`), or a model.
+        backbone: Name on the hub, local folder with `config.json` and, unless random ones will do, weights, or a model.
         adapter: The adapter to inject; null trains everything, which needs `train_backbone`.
         train_backbone: Train every parameter of the backbone (full fine-tuning); needs `adapter: null`.
-        pretrained: Load pretrained weights; false starts the backbone from random ones.
-        precision: Precision of the backbone's weights in memory; adapters are in float32.
-        model_args: Fields of the model's config that differ, such as `dropout`.
-        gradient_checkpointing: Compute activations again in the backward pass in place of keeping them.
         label_smoothing: Share of the target probability spread over all tokens, in [0, 1]; in training alone.
         decoding: How summaries are generated; null means greedily, at most 64 tokens. Name it in full for scores.
         num_val_samples: Number of documents that are summarised in validation; null means all, 0 none.
@@ -51,10 +48,11 @@ class Summarizer(GenerativeModule):
         use_stemmer: Compare stems in ROUGE, as papers do.
         optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
         scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; null keeps the rate constant.
-        quantization: Keep the linear layers of the frozen backbone in 4 bits (`nf4`) or 8 (`int8`); null leaves them.
+        backbone_options: How the backbone is made.
 
     Raises:
         ValueError: If there is an `adapter` and `train_backbone` as well, or a number is out of range.
+        ModuleNotFoundError: If `rouge-score` is not installed.
 
     Example:
         >>> from transformers import BartConfig, BartForConditionalGeneration
@@ -77,10 +75,6 @@ class Summarizer(GenerativeModule):
         backbone: str | nn.Module,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
-        pretrained: bool = True,
-        precision: Precision = "float32",
-        model_args: dict[str, Any] | None = None,
-        gradient_checkpointing: bool = False,
         label_smoothing: float = 0.0,
         decoding: Decoding | None = None,
         num_val_samples: int | None = 64,
@@ -88,23 +82,20 @@ class Summarizer(GenerativeModule):
         use_stemmer: bool = True,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
-        quantization: Quantization | None = None,
+        backbone_options: BackboneOptions = BackboneOptions(),
     ) -> None:
         super().__init__(
-            backbone,
-            adapter,
-            train_backbone,
-            pretrained,
-            precision,
-            model_args,
-            gradient_checkpointing,
-            decoding,
-            num_val_samples,
-            num_test_samples,
-            optimizer,
-            scheduler,
-            quantization,
+            backbone=backbone,
+            adapter=adapter,
+            train_backbone=train_backbone,
+            decoding=decoding,
+            num_val_samples=num_val_samples,
+            num_test_samples=num_test_samples,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            backbone_options=backbone_options,
         )
+        check_installed("rouge_score", "Summarizer")
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"`label_smoothing` must be in [0, 1], not {label_smoothing}.")
         self.label_smoothing = label_smoothing
@@ -130,3 +121,9 @@ class Summarizer(GenerativeModule):
         logits, targets = self(**inputs).logits[is_token].float(), labels[is_token]
         smoothing = self.label_smoothing if self.training else 0.0
         return StepOutput(F.cross_entropy(logits, targets, label_smoothing=smoothing), logits.argmax(dim=-1), targets)
+
+    def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
+        """Return source texts and summaries."""
+        batch = shape.text(self._longest)
+        batch["labels"] = torch.zeros(shape.known("size"), shape.known("target_length"), dtype=torch.int64)
+        return batch

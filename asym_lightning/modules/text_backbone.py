@@ -7,8 +7,12 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification
 from transformers.utils import logging as transformers_logging
+
+from asym_lightning.core.messages import first_line
+from asym_lightning.modules.backbone_options import BackboneOptions
+from asym_lightning.modules.pretrained_config import pretrained_config
 
 
 class TextBackbone(NamedTuple):
@@ -28,8 +32,7 @@ def create_text_backbone(
     source: str,
     num_outputs: int,
     label_names: Sequence[str] | None = None,
-    pretrained: bool = True,
-    model_args: dict[str, Any] | None = None,
+    options: BackboneOptions = BackboneOptions(),
 ) -> TextBackbone:
     """Build an encoder or decoder with a head of `num_outputs` outputs.
 
@@ -37,42 +40,35 @@ def create_text_backbone(
     cases the head starts from random weights.
 
     Args:
-        source: Name on the hub, or local folder with `config.json` and, if `pretrained`, the weights.
+        source: Name on the hub, or local folder with `config.json` and, if `options.pretrained`, the weights.
         num_outputs: Number of outputs; 1 in regression.
         label_names: Names of the classes, which are written to the model's config.
-        pretrained: Load the pretrained weights; False starts from random ones and needs `config.json` alone.
-        model_args: Fields of the model's config that differ, such as `{"hidden_dropout_prob": 0.0}`.
+        options: How it is made; its `model_args` are fields of the model's config.
 
     Raises:
         ValueError: If there is no such model, it has no sequence-classification head, or the weights are those of
             another architecture.
     """
-    try:
-        config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ValueError(f"there is no backbone {source!r}, on the hub or as a local folder: {first_line}") from error
-    unknown = [name for name in model_args or {} if not hasattr(config, name)]
-    if unknown:
-        raise ValueError(f"`model_args` {', '.join(unknown)} are no fields of the config of {source!r}.")
+    config: Any = pretrained_config(source, options.model_args)
     keeps_head = label_names is not None and set(config.label2id) == set(label_names)
     if not keeps_head:
         config.num_labels = num_outputs  # also renames the classes to LABEL_0 and so on
         if label_names is not None:
             config.id2label = dict(enumerate(label_names))
             config.label2id = {name: number for number, name in config.id2label.items()}
-    for name, value in (model_args or {}).items():
-        setattr(config, name, value)
     try:
-        if not pretrained:
-            return TextBackbone(AutoModelForSequenceClassification.from_config(config), [])
+        if not options.pretrained:
+            return TextBackbone(AutoModelForSequenceClassification.from_config(config, dtype=options.dtype), [])
         with _quiet():  # its report of missing weights: `new_modules` are trained
             model, loading = AutoModelForSequenceClassification.from_pretrained(
-                source, config=config, ignore_mismatched_sizes=not keeps_head, output_loading_info=True
+                source,
+                config=config,
+                dtype=options.dtype,
+                ignore_mismatched_sizes=not keeps_head,
+                output_loading_info=True,
             )
     except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ValueError(f"the backbone {source!r} cannot be built for classification: {first_line}") from error
+        raise ValueError(f"the backbone {source!r} cannot be built for classification: {first_line(error)}") from error
     missing = loading["missing_keys"]
     _check_weights_fit(source, model, missing)
     return TextBackbone(model, sorted({key.rpartition(".")[0] for key in missing if "." in key}))
@@ -100,17 +96,6 @@ def _quiet() -> Iterator[None]:
         transformers_logging.set_verbosity(verbosity)
         if has_bar:
             transformers_logging.enable_progress_bar()
-
-
-def longest_sequence(model: nn.Module) -> int | None:
-    """Longest sequence that a model has positions for; None if it has no limit."""
-    config = getattr(model, "config", None)
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            # RoBERTa and its like count from the padding token's number on.
-            return module.num_embeddings - module.padding_idx - 1
-    positions = getattr(config, "max_position_embeddings", None)
-    return positions if isinstance(positions, int) and positions > 0 else None
 
 
 def class_order(model: nn.Module, label_names: Sequence[str] | None) -> list[int] | None:

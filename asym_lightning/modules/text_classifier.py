@@ -14,13 +14,16 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.adapters.surgery.quantize import Quantization
 from asym_lightning.adapters.targets.heads import find_heads
+from asym_lightning.core.private_names import trainer_of
+from asym_lightning.core.tokens import longest_sequence, pad_token_id
+from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
+from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 from asym_lightning.modules.predictions_file import Prediction, write_predictions
 from asym_lightning.modules.schedule import WarmupSchedule
-from asym_lightning.modules.text_backbone import class_order, create_text_backbone, longest_sequence
+from asym_lightning.modules.text_backbone import class_order, create_text_backbone
 from asym_lightning.modules.text_metrics import REGRESSION_TASKS, check_text_task, text_metrics
 from asym_lightning.sharding import PretrainedWeights
 
@@ -41,19 +44,17 @@ class TextClassifier(EvaluationSetsModule):
     probability of each class of every row.
 
     Args:
-        backbone: Name on the hub, local folder with `config.json` (and weights, if `pretrained`), or a module
+        backbone: Name on the hub, local folder with `config.json` and, unless random ones will do, weights, or a module
             with a sequence-classification head.
         task: `classification`, `regression`, or a task of GLUE; decides the loss and the metrics.
         label_names: Names of the classes by number, which are written to the model's config. None asks the data module.
         adapter: The adapter to inject; null trains the head alone, or everything if `train_backbone`.
         train_backbone: Train every parameter of the backbone (full fine-tuning); needs `adapter: null`.
-        pretrained: Load pretrained weights; false starts the backbone from random ones.
-        model_args: Fields of the model's config that differ, such as `hidden_dropout_prob`.
         class_weights: Weight of each class in the training loss; null weighs all rows alike.
         label_smoothing: Share of the target probability spread over all classes, in [0, 1]; in training alone.
         optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
         scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; null keeps the rate constant.
-        quantization: Keep the linear layers of the frozen backbone in 4 bits (`nf4`) or 8 (`int8`); null leaves them.
+        backbone_options: How the backbone is made.
 
     Raises:
         ValueError: If the task is unknown, an argument is out of range, or there is an `adapter` and
@@ -76,15 +77,20 @@ class TextClassifier(EvaluationSetsModule):
         label_names: Sequence[str] | None = None,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
-        pretrained: bool = True,
-        model_args: dict[str, Any] | None = None,
         class_weights: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
-        quantization: Quantization | None = None,
+        backbone_options: BackboneOptions = BackboneOptions(),
     ) -> None:
-        super().__init__(backbone, adapter, train_backbone, optimizer, scheduler, quantization)
+        super().__init__(
+            backbone=backbone,
+            adapter=adapter,
+            train_backbone=train_backbone,
+            optimizer=optimizer,
+            scheduler=scheduler,
+            backbone_options=backbone_options,
+        )
         check_text_task(task)
         self.task = task
         self.is_regression = task in REGRESSION_TASKS
@@ -97,8 +103,6 @@ class TextClassifier(EvaluationSetsModule):
         if class_weights is not None and min(class_weights) < 0:
             raise ValueError(f"`class_weights` must not be negative: {list(class_weights)}.")
         self.label_names = None if label_names is None else list(label_names)
-        self.pretrained = pretrained
-        self.model_args = model_args
         self.label_smoothing = label_smoothing
         self.class_weights = None if class_weights is None else list(class_weights)
         self._new_modules: list[str] = []
@@ -118,9 +122,7 @@ class TextClassifier(EvaluationSetsModule):
             if self.label_names is None and not self.is_regression:
                 raise ValueError("`label_names` are neither given nor known to the data module.")
             num_outputs = 1 if self.is_regression else len(self.label_names or ())
-            model, self._new_modules = create_text_backbone(
-                source, num_outputs, self.label_names, self.pretrained and self._weights is None, self.model_args
-            )
+            model, self._new_modules = create_text_backbone(source, num_outputs, self.label_names, self.build_options)
             if self._weights is not None:
                 self._new_modules = self._weights.lacking(model)
         else:
@@ -130,9 +132,8 @@ class TextClassifier(EvaluationSetsModule):
         self._check_outputs()
         if config is not None and getattr(config, "pad_token_id", None) is None:
             # Decoders classify by the last token that is not padding; the data modules pad with the same token.
-            eos = getattr(config, "eos_token_id", None)
-            config.pad_token_id = (eos[0] if isinstance(eos, list) else eos) or 0
-        self._longest = longest_sequence(model)
+            config.pad_token_id = pad_token_id(config)
+        self._longest = longest_sequence(config)
         self._order = class_order(model, self.label_names)
         self._inputs = [name for name in INPUTS if name in inspect.signature(model.forward).parameters]
         if "token_type_ids" not in self._inputs and getattr(config, "type_vocab_size", 0) > 1:
@@ -141,7 +142,7 @@ class TextClassifier(EvaluationSetsModule):
 
     def pretrained_weights(self, source: Backbone) -> PretrainedWeights | None:
         """Return the safetensors files of a folder or a hub repository."""
-        return PretrainedWeights.of(source) if isinstance(source, str) and self.pretrained else None
+        return PretrainedWeights.of(source) if isinstance(source, str) and self.backbone_options.pretrained else None
 
     def heads(self, backbone: nn.Module) -> list[str] | None:
         """Return the head and whatever else the checkpoint has no weights for, such as BERT's pooler."""
@@ -153,7 +154,7 @@ class TextClassifier(EvaluationSetsModule):
         return [*own, *others]
 
     def _label_names_of_data(self) -> list[str] | None:
-        data = getattr(self._trainer, "datamodule", None) if self._trainer is not None else None
+        data = getattr(trainer_of(self), "datamodule", None)
         names = getattr(data, "label_names", None)
         if names is None:
             return None
@@ -206,6 +207,14 @@ class TextClassifier(EvaluationSetsModule):
         else:
             loss = F.cross_entropy(logits, labels)
         return StepOutput(loss, logits.argmax(dim=-1), labels)
+
+    def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
+        """Return rows of tokens, and labels or scores."""
+        batch = shape.text(self._longest)
+        batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
+        dtype = torch.float32 if self.is_regression else torch.int64
+        batch["labels"] = torch.zeros(shape.known("size"), dtype=dtype)
+        return batch
 
     # Prediction
 

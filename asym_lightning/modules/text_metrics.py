@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import warnings
 from collections.abc import Mapping
 
@@ -11,6 +10,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MeanSquaredError, Metric, MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
 from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy, MulticlassF1Score, MulticlassMatthewsCorrCoef
+
+from asym_lightning.core.messages import check_choice
 
 TASK_METRICS: Mapping[str, tuple[str, ...]] = {
     "classification": ("accuracy", "macro_f1"),
@@ -53,10 +54,7 @@ def check_text_task(task: str) -> None:
     Raises:
         ValueError: If it is not; the message suggests the nearest.
     """
-    if task not in TASK_METRICS:
-        nearest = difflib.get_close_matches(task.lower().replace("-", ""), TASK_METRICS, n=1, cutoff=0.5)
-        hint = f": did you mean {nearest[0]}?" if nearest else "."
-        raise ValueError(f"`task` {task!r} is none of {', '.join(TASK_METRICS)}{hint}")
+    check_choice("task", task, TASK_METRICS)
 
 
 def _metric(name: str, num_classes: int) -> Metric:

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Any, cast
 
 import timm
 from torch import nn
 
+from asym_lightning.core.messages import did_you_mean
+from asym_lightning.modules.backbone_options import BackboneOptions
+
 BUNDLED = Path(__file__).parents[1] / "pretrained"
 
 
-def create_timm_backbone(
-    source: str, num_classes: int, pretrained: bool = True, model_args: dict[str, Any] | None = None
-) -> nn.Module:
+def create_timm_backbone(source: str, num_classes: int, options: BackboneOptions = BackboneOptions()) -> nn.Module:
     """Build a timm model with a new head of `num_classes` outputs.
 
     Args:
         source: One of: the bundled `vit_digits`; a model name of timm, such as `vit_small_patch16_224.augreg_in21k`;
             a hub repository, `hf-hub:owner/name`; a local folder with timm's `config.json` and, if
-            `pretrained`, `model.safetensors`.
+            `options.pretrained`, `model.safetensors`.
         num_classes: Number of outputs of the head, which starts from random weights.
-        pretrained: Load the pretrained weights; False starts from random ones, and needs no network.
-        model_args: Arguments of the architecture that differ, such as `{"img_size": 96}`.
+        options: How it is made; its `model_args` are arguments of the architecture.
 
     Raises:
         ValueError: If there is no such model or folder; the message suggests the nearest name.
@@ -36,11 +35,11 @@ def create_timm_backbone(
     """
     name = _timm_name(source)
     try:
-        model = timm.create_model(name, pretrained=pretrained, **(model_args or {}))
+        model = timm.create_model(name, pretrained=options.pretrained, **(options.model_args or {}))
     except TypeError as error:  # how timm's constructors refuse an argument
-        raise ValueError(f"`model_args` {model_args} do not suit the backbone {source!r}: {error}.") from error
+        raise ValueError(f"`model_args` {options.model_args} do not suit the backbone {source!r}: {error}.") from error
     except (OSError, RuntimeError) as error:  # none exist, no network, no such repository, an unreadable file
-        if not pretrained:
+        if not options.pretrained:
             raise
         raise OSError(
             f"the weights of the backbone {source!r} could not be loaded ({' '.join(str(error).split())}): "
@@ -48,7 +47,7 @@ def create_timm_backbone(
         ) from error
     # Always, because timm keeps the pretrained head where the number of classes happens to be the same.
     cast(Any, model).reset_classifier(num_classes)
-    return model
+    return model.to(options.dtype)
 
 
 def bundled_backbones() -> list[str]:
@@ -86,17 +85,12 @@ def _timm_name(source: str) -> str:
     if source.startswith("local-dir:") or "/" in source:
         raise ValueError(f"there is no backbone folder {str(folder)!r}; for a hub repository write hf-hub:owner/name.")
     known = [*bundled_backbones(), *timm.list_models()]
-    raise ValueError(f"there is no backbone named {source!r}{_did_you_mean(source, known)}")
+    raise ValueError(f"there is no backbone named {source!r}{did_you_mean(source, known)}")
 
 
 def _with_known_tag(name: str) -> str:
     architecture, _, tag = name.partition(".")
     tagged = timm.list_pretrained(f"{architecture}.*")
     if tag and name not in tagged:
-        raise ValueError(f"{architecture!r} has no pretrained weights tagged {tag!r}{_did_you_mean(name, tagged)}")
+        raise ValueError(f"{architecture!r} has no pretrained weights tagged {tag!r}{did_you_mean(name, tagged)}")
     return name
-
-
-def _did_you_mean(name: str, known: list[str]) -> str:
-    nearest = difflib.get_close_matches(name, known, n=3)
-    return f": did you mean {' or '.join(nearest)}?" if nearest else "."

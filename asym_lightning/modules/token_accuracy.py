@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from asym_lightning.modules.chunked_cross_entropy import IGNORED
+from asym_lightning.core.tokens import IGNORED
 
 
 class TokenAccuracy(Metric):

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from asym_lightning.adapters.files.directory import read_factors, singular_values
+from asym_lightning.adapters.files.factors import read_factors
+from asym_lightning.core.norms_file import TOTAL, NormsRow, read_norms
+from asym_lightning.core.run_files import ADAPTER, NORMS
+from asym_lightning.core.tall_matrices import Columns, singular_values
 from asym_lightning.report.charts import Figure
-from asym_lightning.report.monitor import MonitorRow, read_monitor
 from asym_lightning.report.runs import Run
 from asym_lightning.report.svg import Axis, Series, heat_map, line_chart
 from asym_lightning.report.table import Cell, Column, ResultsTable
@@ -35,11 +37,13 @@ def adapter_figures(table: ResultsTable, column: Column) -> Iterator[Figure]:
 def _spectrum(arm: str, runs: Sequence[Run], style: int) -> Series | None:
     shares = []
     for run in runs:
-        if not (run.directory / "adapter").is_dir():
+        if not (run.directory / ADAPTER).is_dir():
             return None
         for factors in read_factors(run.directory).values():
-            values = singular_values(factors)
-            if values is not None and values[0] > 0:
+            if factors.A is None:
+                continue
+            values = singular_values(Columns.of(factors.B), Columns.of(factors.A.T))
+            if values[0] > 0:
                 shares.append(values / values[0])
     if not shares:
         return None
@@ -52,14 +56,14 @@ def _monitor_figures(cells: dict[str, Cell], styles: dict[str, int]) -> Iterator
     """Return charts from the file of `BNormMonitor`, where there is one; norms by layer are those of the first seed."""
     ranks = []
     for arm, cell in cells.items():
-        rows = read_monitor(cell.runs[0].directory)
+        rows = [row for row in read_norms(cell.runs[0].directory / NORMS) if row["adapter"] != TOTAL]
         if not rows:
             continue
         if cell.runs[0].record.get("trained_B"):  # a frozen B has one norm for good
             yield _norm_map(arm, rows)
         by_step: dict[int, list[float]] = {}
         for row in rows:
-            by_step.setdefault(row.step, []).append(row.rank)
+            by_step.setdefault(row["step"], []).append(len(row["singular_values"]))
         means = [sum(of_step) / len(of_step) for of_step in by_step.values()]
         ranks.append(Series(arm, list(by_step), means, style=styles[arm]))
     if any(len(set(series.y)) > 1 for series in ranks):  # constant unless a schedule is at work
@@ -69,11 +73,11 @@ def _monitor_figures(cells: dict[str, Cell], styles: dict[str, int]) -> Iterator
         )
 
 
-def _norm_map(arm: str, rows: Sequence[MonitorRow]) -> Figure:
-    steps = sorted({row.step for row in rows})
+def _norm_map(arm: str, rows: Sequence[NormsRow]) -> Figure:
+    steps = sorted({row["step"] for row in rows})
     steps = steps[:: -(-len(steps) // MAX_COLUMNS)]
-    norms = {(row.layer, row.step): row.B_norm for row in rows}
-    layers = list(dict.fromkeys(row.layer for row in rows))
+    norms = {(row["adapter"], row["step"]): row["B_frobenius"] for row in rows}
+    layers = list(dict.fromkeys(row["adapter"] for row in rows))
     values = [[norms.get((layer, step), float("nan")) for step in steps] for layer in layers]
     return Figure(
         heat_map(f"Norm of B: {arm}", short_names(layers), steps, values, "optimizer step"),

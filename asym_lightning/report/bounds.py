@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from asym_lightning.adapters import LowRankAdapter
-from asym_lightning.adapters.files.directory import Factors
+from asym_lightning.adapters.files.factors import Factors
 from asym_lightning.analysis.bounds import AdapterShape, Trained, affordable_rank, generalization_bound
 
 ARMS: tuple[Trained, ...] = ("B", "A", "both")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from asym_lightning.report.runs import read_curve
+from asym_lightning.core.run_files import read_curve
 from asym_lightning.report.statistics import estimate
 from asym_lightning.report.svg import Axis, Series, bar_chart, line_chart, scatter_chart
 from asym_lightning.report.table import Cell, Column, ResultsTable
@@ -88,7 +88,7 @@ def _time(cells: Mapping[str, Cell]) -> Figure:
 def _learning_curve(arm: str, cell: Cell, style: int) -> Series:
     by_step: dict[float, list[float]] = {}
     for run in cell.runs:
-        for step, value in read_curve(run, f"val/{run.metric}"):
+        for step, value in read_curve(run.directory, f"val/{run.metric}"):
             by_step.setdefault(step, []).append(value)
     steps = [step for step in sorted(by_step) if len(by_step[step]) == len(cell.runs)]
     return Series(arm, steps, [estimate(by_step[step]).mean for step in steps], style=style)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-CONFIG, RECORD, METRICS, OUTCOME = "config.yaml", "record.json", "metrics.csv", "run.json"
+from asym_lightning.core.messages import listed
+from asym_lightning.core.run_files import CONFIG, OUTCOME, RECORD, read_config, read_facts
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def read_runs(paths: Iterable[Path | str], metrics: Sequence[str] = ()) -> RunsF
         of_directory = _read_run(directory, metrics)
         if isinstance(of_directory, str):
             notes.append(of_directory)
-            arms_tried += [arm] if (arm := _json(directory / OUTCOME).get("arm")) else []
+            arms_tried += [arm] if (arm := read_facts(directory, OUTCOME).get("arm")) else []
             continue
         run = of_directory[0]
         key = (*run.column, run.arm, run.learning_rate, run.seed)
@@ -100,15 +98,6 @@ def read_runs(paths: Iterable[Path | str], metrics: Sequence[str] = ()) -> RunsF
     notes += [f"arm {arm} has no finished run to report." for arm in dict.fromkeys(arms_tried) if arm not in finished]
     runs, mixed = _without_mixed_settings(runs)
     return RunsFound(runs, [*notes, *mixed])
-
-
-def read_curve(run: Run, metric: str) -> list[tuple[float, float]]:
-    """Return (step, value) of one metric over a run, from `metrics.csv`; empty if it was not logged."""
-    path = run.directory / METRICS
-    if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return [(float(row["step"]), float(row[metric])) for row in csv.DictReader(file) if row.get(metric)]
 
 
 def _run_directories(paths: Iterable[Path]) -> Iterator[Path]:
@@ -132,13 +121,13 @@ def _natural(part: str) -> tuple[str, float]:
 
 def _read_run(directory: Path, metrics: Sequence[str]) -> list[Run] | str:
     """Return the run in a directory, once for each test score, or why there is none."""
-    outcome = _json(directory / OUTCOME)
+    outcome = read_facts(directory, OUTCOME)
     if outcome.get("status") == "failed":
         return f"`{directory}` failed and is left out: {outcome.get('error')}"
-    record = _json(directory / RECORD)
+    record = read_facts(directory, RECORD)
     if not record or not (directory / CONFIG).is_file():
         return f"`{directory}` is incomplete and is left out: it lacks {RECORD if not record else CONFIG}."
-    config = yaml.safe_load((directory / CONFIG).read_text())
+    config = read_config(directory)
     found = record["metrics"]
     monitor = record.get("monitor") or _first_metric(found, "val/")
     if not monitor:
@@ -214,8 +203,7 @@ def _without_mixed_settings(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
 
 def _differences(common: Mapping[str, Any], other: Mapping[str, Any], limit: int = 3) -> str:
     keys = sorted(key for key in common.keys() | other.keys() if common.get(key) != other.get(key))
-    shown = [f"{key} {other.get(key)} instead of {common.get(key)}" for key in keys[:limit]]
-    return "; ".join(shown) + (f" and {len(keys) - limit} more" if len(keys) > limit else "")
+    return listed([f"{key} {other.get(key)} instead of {common.get(key)}" for key in keys], limit, separator="; ")
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,10 +248,3 @@ def _optimizer(config: Mapping[str, Any]) -> Mapping[str, Any]:
 def _first_metric(metrics: Mapping[str, float], prefix: str) -> str | None:
     names = [name for name in metrics if name.startswith(prefix)]
     return next((name for name in names if not name.endswith("loss")), names[0] if names else None)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from statistics import fmean
 
-from asym_lightning.analysis.adapter_similarity import LayerSimilarity, PairKind
+from asym_lightning.report.adapter_similarity import LayerSimilarity, PairKind
 from asym_lightning.report.svg import Axis, Series, line_chart
 
 FACTORS = ("A", "B")

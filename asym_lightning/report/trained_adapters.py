@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from safetensors import safe_open
-
-from asym_lightning.adapters.files.directory import read_factors
-from asym_lightning.adapters.files.save import CONFIG_FILE, METADATA_KEY, TENSOR_FILE
-from asym_lightning.analysis.adapter_similarity import TrainedAdapter
+from asym_lightning.adapters.files.directory import is_adapter, read_directory
+from asym_lightning.adapters.files.factors import factors_by_slice
+from asym_lightning.core.run_files import ADAPTER
+from asym_lightning.report.adapter_similarity import TrainedAdapter
 from asym_lightning.report.runs import read_runs
 from asym_lightning.report.table import results_table
 
@@ -38,8 +35,8 @@ def find_adapters(places: Sequence[str], arm: str | None = None) -> tuple[list[T
         directory = Path(path)
         if not directory.is_dir():
             raise FileNotFoundError(f"there is no directory {path!r}.")
-        if (directory / TENSOR_FILE).is_file() or (directory / CONFIG_FILE).is_file():
-            adapters.append(_bare(directory, task or UNKNOWN_TASK))
+        if is_adapter(directory):
+            adapters.append(_adapter(directory, task or UNKNOWN_TASK))
         else:
             of_runs, of_notes = _of_runs(directory, task)
             adapters += of_runs
@@ -59,29 +56,18 @@ def _of_runs(directory: Path, task: str) -> tuple[list[TrainedAdapter], list[str
     seen: set[Path] = set()  # runs with several test scores are in several columns
     for (arm, (of_task, _)), cell in table.cells.items():
         for run in cell.runs:
-            adapter = run.directory / "adapter"
-            if adapter.is_dir() and adapter not in seen:
-                seen.add(adapter)
-                seed = _description(adapter).get("seed")
-                adapters.append(TrainedAdapter(str(run.directory), task or of_task, arm, seed, read_factors(adapter)))
+            if (run.directory / ADAPTER).is_dir() and run.directory not in seen:
+                seen.add(run.directory)
+                adapters.append(_adapter(run.directory, task or of_task, arm))
     if not adapters:
         raise FileNotFoundError(f"none of the runs in `{directory}` saved an adapter.")
     return adapters, list(found.notes)
 
 
-def _bare(directory: Path, task: str) -> TrainedAdapter:
-    factors = read_factors(directory)
-    config = _description(directory)
-    arm = f"{config['scheme']}_r{config['rank']}" if config else "adapters of peft"
-    return TrainedAdapter(str(directory), task, arm, config.get("seed"), factors)
-
-
-def _description(directory: Path) -> dict[str, Any]:
-    """Return our configuration of an adapter; empty for an adapter of `peft`."""
-    with safe_open(directory / TENSOR_FILE, framework="pt") as file:
-        header = file.metadata() or {}
-    metadata = header.get(METADATA_KEY)
-    described = (
-        json.loads(metadata) if metadata else json.loads((directory / CONFIG_FILE).read_text()).get(METADATA_KEY)
-    )
-    return described["config"] if described else {}
+def _adapter(directory: Path, task: str, arm: str | None = None) -> TrainedAdapter:
+    """The adapter of a directory or a run; an arm without a name is called by how it was configured."""
+    saved = read_directory(directory)
+    config = saved.config
+    if arm is None:
+        arm = f"{config['scheme']}_r{config['rank']}" if config else "adapters of peft"
+    return TrainedAdapter(str(directory), task, arm, (config or {}).get("seed"), factors_by_slice(saved))

@@ -29,10 +29,10 @@ def empty_parameters() -> Iterator[None]:
     def register_empty(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
         if param is not None and not param.is_meta:
             # One that is registered twice is tied, and remains so.
-            known: Any = getattr(param, "_empty", None)
+            known: Any = getattr(param, "emptied", None)
             if known is None:
                 known = nn.Parameter(param.detach().to("meta"), param.requires_grad)
-                param._empty = known  # type: ignore[attr-defined]
+                param.emptied = known  # type: ignore[attr-defined]
             param = known
         register(self, name, param)
 

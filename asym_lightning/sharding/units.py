@@ -8,7 +8,6 @@ from weakref import WeakSet
 from torch import nn
 
 from asym_lightning.adapters import adapter_layers, adapters_by_name
-from asym_lightning.adapters.layers.conv2d import AdaptedConv2d
 from asym_lightning.adapters.layers.slices import SliceAdapters
 
 
@@ -101,10 +100,8 @@ def _members(parent: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _adapters(model: nn.Module) -> Iterator[SliceAdapters]:
-    """Those that their layer calls; a convolution reads its adapter's factors itself."""
-    for layer in adapter_layers(model).values():
-        if not isinstance(layer, AdaptedConv2d):
-            yield layer.adapters
+    """Those that their layer calls; another kind of layer reads the factors itself."""
+    return (layer.adapters for layer in adapter_layers(model).values() if layer.calls_adapters)
 
 
 def _trained_in_full(model: nn.Module) -> Iterator[nn.Module]:

@@ -118,7 +118,7 @@ class FSDP2Strategy(ModelParallelStrategy):
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         if self.saves_shards:
             return super().optimizer_state(optimizer)
-        state = getattr(optimizer, "_optimizer", optimizer).state_dict()
+        state = getattr(optimizer, "optimizer", optimizer).state_dict()
         moments = {n: whole_state_dict(m, m, keep=self.is_global_zero) for n, m in state["state"].items()}
         return {**state, "state": moments} if self.is_global_zero else {}
 

@@ -26,7 +26,7 @@ from asym_lightning.adapters import AdapterConfig
         ({"max_rank": 4}, ValueError, "`max_rank` is 4, smaller than the rank 8"),
         ({"max_rank": 8, "rank_pattern": {"q": 9}}, ValueError, "`max_rank` is 8, smaller than the rank 9"),
         ({"seed": 1.5}, TypeError, "`seed` must be an integer"),
-        ({"path": "fast"}, ValueError, "`path` 'fast' is unknown; valid are auto, plain"),
+        ({"path": "fast"}, ValueError, "`path` must be one of auto, plain, .*, not 'fast'"),
         ({"scheme": "A_rand"}, ValueError, "does not say how B starts"),
     ],
 )

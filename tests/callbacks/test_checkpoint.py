@@ -112,6 +112,19 @@ def test_a_save_that_fails_leaves_the_files_before_it_whole(what, tmp_path, monk
     load_adapters(build_net(), tmp_path / "x.adapter")
 
 
+def test_what_a_killed_run_left_goes_when_the_next_one_starts(tmp_path):
+    left = [tmp_path / ".x.ckpt.0a1b2c3d.saving", tmp_path / ".x.adapter.0a1b2c3d.saving"]
+    left[0].touch()
+    left[1].mkdir()
+    (tmp_path / ".hidden").touch()
+    checkpoint = AdapterCheckpoint(tmp_path, "x")
+    run = trainer(tmp_path, injection(), checkpoint, enable_checkpointing=True)
+    run.validate(Scored(), loader(), verbose=False)  # while another process may be training
+    assert all(path.exists() for path in left)
+    fit(tmp_path, checkpoint)
+    assert names(tmp_path) == {"x.ckpt", "x.adapter", ".hidden"}
+
+
 def test_a_link_to_the_last_checkpoint_is_refused():
     with pytest.raises(ValueError, match="`save_last: link` would leave the adapter directory behind"):
         AdapterCheckpoint(save_last="link")

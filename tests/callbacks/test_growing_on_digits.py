@@ -37,7 +37,7 @@ def accuracy(seed: int, ranks: dict[int, int]) -> float:
         enable_model_summary=False,
         limit_val_batches=0,
     )
-    data = DigitsDataModule(angles=[180], num_train=500, batch_size=50)
+    data = DigitsDataModule(angles=[180], num_train=500)
     trainer.fit(module, data)
     return trainer.test(module, data, verbose=False)[0]["test/accuracy"]
 

@@ -41,7 +41,7 @@ def test_a_gpu_where_there_is_none_is_one_sentence_and_leaves_nothing_behind(tmp
 def test_a_strategy_that_is_none_is_answered_with_the_nearest(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--config", str(QUICKSTART), "--trainer.strategy", "dpp"]) == 1
-    assert "`trainer.strategy` 'dpp' is not known: did you mean ddp or fsdp?" in capsys.readouterr().err
+    assert "`trainer.strategy` 'dpp' is not known: did you mean ddp?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook_find_unused_parameters_true"])

@@ -109,7 +109,7 @@ def test_every_kind_of_task_is_estimated(capsys, tmp_path, task):
 def test_precision_counts(capsys, llama):
     options = [
         "--config", "configs/instruction/alpaca_llama2_7b.yaml", "--model.backbone", str(llama), "--devices", "1",
-        "--batch-size", "2", "--sequence-length", "64", "--model.precision", "float32",
+        "--batch-size", "2", "--sequence-length", "64", "--model.backbone_options.precision", "float32",
     ]  # fmt: skip
     whole = numbers(capsys, *options, "--trainer.precision", "32-true")
     half = numbers(capsys, *options, "--trainer.precision", "bf16-true")
@@ -120,7 +120,7 @@ def test_precision_counts(capsys, llama):
 
 def test_quantised_weights_count_as_they_are_kept(capsys):
     pytest.importorskip("bitsandbytes")
-    options = ["--config", QUICKSTART, "--model.quantization", "nf4"]
+    options = ["--config", QUICKSTART, "--model.backbone_options.quantization", "nf4"]
     whole, few_bits = numbers(capsys, *options[:2]), numbers(capsys, *options)
     assert few_bits["weights"] < 0.2 * whole["weights"]
     assert all(few_bits[name] == whole[name] for name in ("parameters", "trained", "activations", "files"))
@@ -132,7 +132,10 @@ def test_quantised_weights_count_as_they_are_kept(capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--strategy", "fsdp3"], "`strategy` must be one of single, ddp, fsdp, fsdp2, not 'fsdp3'."),
+        (
+            ["--strategy", "fsdp3"],
+            "`strategy` must be one of single, ddp, fsdp, fsdp2, not 'fsdp3': did you mean fsdp?",
+        ),
         (["--devices", "0"], "`devices` must be at least 1, not 0."),
         (["--strategy", "single", "--devices", "2"], "is for one device, not 2"),
         (["--memory", "much"], "`memory` must be a size such as 80GB or 40GiB, not 'much'."),
@@ -153,7 +156,7 @@ def test_batch_size_that_is_known_from_nowhere_is_asked_for(capsys, tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("model: {class_path: ImageClassifier, backbone: vit_digits, num_classes: 10}\n")
     code, _, err = run(capsys, "--config", str(config))
-    assert code != 0 and "sets no `batch_size`: give `--batch-size`." in err
+    assert code != 0 and "sets no `loader.batch_size`: give `--batch-size`." in err
 
 
 def test_config_is_asked_for(capsys):
@@ -171,7 +174,7 @@ def test_module_of_ones_own_makes_its_own_batch(tmp_path):
         "    def build_backbone(self, source):\n        return nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 1))\n"
         "    def build_metrics(self):\n        return MetricCollection({})\n"
         "    def step(self, batch):\n        y = self(batch)\n        return StepOutput(y.mean(), y, y)\n"
-        "    def example_batch(self, batch_size, sequence_length):\n        return torch.zeros(batch_size, 8)\n"
+        "    def example_batch(self, shape):\n        return torch.zeros(shape.known('size'), 8)\n"
     )
     model = {"class_path": "mine.Mine", "backbone": "any", "adapter": {"rank": 2, "targets": ["0"], "heads": []}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": model, "trainer": {"devices": 1}}))

@@ -14,9 +14,10 @@ import pytest
 import yaml
 
 from asym_lightning.cli import main
+from asym_lightning.cli.config_files import merged_config
 from asym_lightning.cli.sweep.claim import claimed
 from asym_lightning.cli.sweep.outcome import is_finished, read_outcome, write_outcome
-from asym_lightning.cli.sweep.plan import Arm, Sweep, merged_config, plan_runs
+from asym_lightning.cli.sweep.plan import Arm, Sweep, plan_runs
 
 TASK = {
     "model": {
@@ -122,7 +123,7 @@ def test_arms_have_their_own_rates(workspace):
         ({"tasks": {}}, "no tasks"),
         ({"arms": {"a b": Arm()}}, "arm 'a b' cannot name a directory"),
         ({"learning_rates": []}, "arm 'b_only' has no learning rates"),
-        ({"vary": ["nothing"]}, "`vary` must be some of adapter, head, data, not 'nothing'"),
+        ({"vary": ["nothing"]}, "`vary` must be one of adapter, head, data, not 'nothing'"),
     ],
 )
 def test_refuses_a_sweep_that_makes_no_sense(changes, message):

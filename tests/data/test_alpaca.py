@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import transformers as tf
 
-from asym_lightning.data.alpaca import AlpacaDataModule
+from asym_lightning.data import AlpacaDataModule, LoaderOptions
 from asym_lightning.data.prompts import alpaca_prompt
 from tests.language_models import byte_tokenizer, word_tokenizer, write_jsonl
 
@@ -186,7 +186,7 @@ def test_a_tokenizer_that_lacks_what_is_needed_is_refused(file) -> None:
 def test_without_a_padding_token_the_mask_still_covers_the_learnt_end(file) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.pad_token = None
-    data = data_module(file, tokenizer, batch_size=4)
+    data = data_module(file, tokenizer, loader=LoaderOptions(batch_size=4))
     data.setup("fit")
     (batch,) = data.train_dataloader()
     end = batch["input_ids"] == tokenizer.eos_token_id
@@ -218,7 +218,11 @@ def test_validation_records_are_set_apart_and_the_same_each_time(tmp_path, token
 def test_packed_rows_hold_every_example_once(tmp_path, tokenizer) -> None:
     records = [{"instruction": f"Number {i}?", "output": "1" * (i % 7)} for i in range(40)]
     data = data_module(
-        write_jsonl(tmp_path / "a.jsonl", records), tokenizer, packing=True, max_length=256, batch_size=2
+        write_jsonl(tmp_path / "a.jsonl", records),
+        tokenizer,
+        packing=True,
+        max_length=256,
+        loader=LoaderOptions(batch_size=2),
     )
     data.setup("fit")
     rows = data.rows["train"]

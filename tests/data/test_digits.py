@@ -2,14 +2,22 @@ import sys
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from asym_lightning.data import DigitsDataModule
-from asym_lightning.data.digits import DigitsSplit, load_digits_splits, rotate, take_balanced
+from asym_lightning.data.digits import DigitsSplit, load_digits_splits, read_digits, rotate, take_balanced
 
 
 def rows(images):
     """Each image as a hashable tuple."""
     return [tuple(image.flatten().tolist()) for image in images]
+
+
+def test_digits_are_those_that_scikit_learn_loads():
+    digits = load_digits()
+    pixels, labels = read_digits()
+    assert torch.equal(pixels, torch.as_tensor(digits.images, dtype=torch.float32))
+    assert torch.equal(labels, torch.as_tensor(digits.target))
 
 
 def test_splits_are_disjoint_and_cover_all_images():
@@ -80,7 +88,7 @@ def test_quarter_turns_change_no_pixel():
     [
         ({"angles": []}, "at least one angle"),
         ({"test_angles": []}, "at least one angle"),
-        ({"batch_size": 0}, "`batch_size` must be at least 1, not 0"),
+        ({"loader": {"batch_size": 0}}, "`batch_size` must be at least 1, not 0"),
         ({"num_train": 0}, "`num_train` must be at least 1"),
     ],
 )
@@ -95,6 +103,6 @@ def test_more_images_than_there_are_is_refused():
 
 
 def test_missing_scikit_learn_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'asym-lightning\[demo\]'"):
         load_digits_splits()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from asym_lightning.data import DomainBedDataModule
+from asym_lightning.data import DomainBedDataModule, LoaderOptions
 from asym_lightning.data.domainbed import DATASETS, BalancedSampler
 from asym_lightning.data.environments import domainbed_split, rotated_digits
 from tests.image_stand_ins import write_environments
@@ -18,7 +18,7 @@ def pacs(tmp_path):
     root = write_environments(tmp_path / "data", "PACS", per_class=5)
 
     def make(**options):
-        defaults = {"folder": root, "num_workers": 0, "image_size": 16, "val_fraction": 0.2}
+        defaults = {"folder": root, "loader": LoaderOptions(), "image_size": 16, "val_fraction": 0.2}
         return DomainBedDataModule("PACS", **{**defaults, **options})
 
     return make
@@ -53,6 +53,7 @@ def test_default_is_the_papers_environment_and_the_others_are_out_of_domain(pacs
     assert data.evaluation_sets == {
         "val": ["cartoon"],
         "test": ["cartoon_train", "cartoon_test", "art_painting", "photo", "sketch"],
+        "predict": ["art_painting", "photo", "sketch"],
     }
     sizes = [len(loader.dataset) for loader in data.test_dataloader()]
     assert sizes == [23, 7, 35, 35, 35]
@@ -121,7 +122,7 @@ def test_summary_weighs_environments_alike(pacs):
 
 
 def test_batches_hold_as_many_images_of_each_training_environment(pacs):
-    data = pacs(train_environments=["photo", "sketch"], batch_size=4)
+    data = pacs(train_environments=["photo", "sketch"], loader=LoaderOptions(batch_size=4))
     data.setup("fit")
     loader = data.train_dataloader()
     half = len(loader.dataset) // 2
@@ -153,14 +154,14 @@ def test_missing_data_is_named_with_where_to_get_it(tmp_path, name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"train_environments": ["foto"]}, r"`train_environments` 'foto' is no environment of PACS.*mean 'photo'\?"),
-        ({"test_environments": ["photoo"]}, r"`test_environments` 'photoo'.*mean 'photo'\?"),
+        ({"train_environments": ["foto"]}, r"`train_environments` of PACS .* not 'foto': did you mean photo\?"),
+        ({"test_environments": ["photoo"]}, r"`test_environments` of PACS .* not 'photoo': did you mean photo\?"),
         ({"test_environments": ["cartoon"]}, "cartoon are both trained on and tested"),
         ({"train_environments": []}, "`train_environments` must name at least one"),
         ({"ood_split": "some"}, "`ood_split` must be one of all, in, out, not 'some'"),
         ({"val_fraction": 1.0}, r"`val_fraction` must be in \[0, 1\), not 1.0"),
         ({"augmentation": "mirror"}, "`augmentation` must be one of none, crop_flip, domainbed, not 'mirror'"),
-        ({"batch_size": 0}, "`batch_size` must be at least 1"),
+        ({"loader": {"batch_size": 0}}, "`batch_size` must be at least 1"),
     ],
 )
 def test_bad_argument_is_refused(pacs, options, message):
@@ -169,7 +170,7 @@ def test_bad_argument_is_refused(pacs, options, message):
 
 
 def test_unknown_data_set_is_refused_with_the_nearest():
-    with pytest.raises(ValueError, match=r"`dataset` 'officehome' is none of .*: did you mean 'OfficeHome'\?"):
+    with pytest.raises(ValueError, match=r"`dataset` must be one of .*, not 'officehome': did you mean OfficeHome\?"):
         DomainBedDataModule("officehome")
 
 

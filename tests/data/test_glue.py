@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from asym_lightning.data import GLUEDataModule
+from asym_lightning.data import GLUEDataModule, LoaderOptions
 from asym_lightning.data.glue import GLUE_TASKS
 from asym_lightning.data.tokenized_rows import TokenizedRows
 from tests.text_stand_ins import SENTENCES, word_pieces, write_glue_task, write_tiny_bert
@@ -14,7 +14,9 @@ def glue(tmp_path):
     def make(task, **options):
         folder = write_glue_task(tmp_path / "glue", task, test=options.pop("test", False))
         return GLUEDataModule(
-            task, folder, **{"tokenizer": word_pieces(), "cache_dir": tmp_path / "cache", "batch_size": 4, **options}
+            task,
+            folder,
+            **{"tokenizer": word_pieces(), "cache_dir": tmp_path / "cache", "loader": LoaderOptions(4, 64), **options},
         )
 
     return make
@@ -131,7 +133,7 @@ def test_subset_of_the_training_rows_is_fixed(glue):
 
 
 def test_unknown_task_is_refused_with_the_nearest():
-    with pytest.raises(ValueError, match=r"`task` 'sst-2' is none of .*: did you mean sst2\?"):
+    with pytest.raises(ValueError, match=r"`task` must be one of cola, .*, not 'sst-2': did you mean sst2\?"):
         GLUEDataModule("sst-2")
 
 
@@ -150,9 +152,13 @@ def test_missing_files_are_named(glue, tmp_path):
         (
             "\tentailment",
             "\tentailed",
-            r"train\.tsv, line 2: the label 'entailed' is none of .*did you mean 'entailment'",
+            r"train\.tsv, line 2: the label must be one of .*, not 'entailed': did you mean entailment",
         ),
-        ("\tentailment", "\t2", r"train\.tsv, line 2: the label '2' is none of entailment, not_entailment, 0 to 1"),
+        (
+            "\tentailment",
+            "\t2",
+            r"train\.tsv, line 2: the label must be one of entailment, not_entailment, 0 to 1, not '2'",
+        ),
         ("sentence2\t", "sentence3\t", r"has no column 'sentence2'"),
         ("0\tthe cat", "0\tthe cat\tsat", r"train\.tsv, line 2: there are 5 cells where 4 are expected"),
     ],

@@ -5,7 +5,7 @@ import timm
 import torch
 from lightning.pytorch import Trainer
 
-from asym_lightning.data import ImageFolderDataModule
+from asym_lightning.data import ImageFolderDataModule, LoaderOptions
 from asym_lightning.modules import ImageClassifier
 from tests.image_stand_ins import write_images
 
@@ -23,7 +23,7 @@ def test_images_are_trained_on_in_the_models_own_size_and_normalisation(folder):
     model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1)
     model.pretrained_cfg["input_size"] = (3, 32, 32)
     module = ImageClassifier(model, num_classes=3)
-    data = ImageFolderDataModule(folder, num_workers=0, batch_size=4)
+    data = ImageFolderDataModule(folder, loader=LoaderOptions(batch_size=4, eval_batch_size=64))
     trainer = Trainer(
         accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False
     )
@@ -36,15 +36,15 @@ def test_images_are_trained_on_in_the_models_own_size_and_normalisation(folder):
 
 def test_classes_are_numbered_by_the_training_folder_alone(folder):
     shutil.rmtree(folder / "val/ant")
-    data = ImageFolderDataModule(folder, num_workers=0, allow_missing_classes=True)
+    data = ImageFolderDataModule(folder, loader=LoaderOptions(), allow_missing_classes=True)
     data.setup("fit")
     assert {label for _, label in data.samples["val"]} == {1, 2}
     with pytest.raises(ValueError, match="val has no images of the class ant"):
-        ImageFolderDataModule(folder, num_workers=0).setup("fit")
+        ImageFolderDataModule(folder, loader=LoaderOptions()).setup("fit")
 
 
 def test_grey_models_get_grey_images(folder):
-    data = ImageFolderDataModule(folder, image_size=8, mean=[0.5], std=[0.5], num_workers=0)
+    data = ImageFolderDataModule(folder, image_size=8, mean=[0.5], std=[0.5], loader=LoaderOptions())
     data.setup("test")
     images, _ = next(iter(data.test_dataloader()))
     assert images.shape == (9, 1, 8, 8)
@@ -53,7 +53,7 @@ def test_grey_models_get_grey_images(folder):
 
 def test_validation_may_be_left_out(folder):
     shutil.rmtree(folder / "val")
-    data = ImageFolderDataModule(folder, val=None, num_workers=0)
+    data = ImageFolderDataModule(folder, val=None, loader=LoaderOptions())
     data.setup("fit")
     assert data.val_dataloader() == []
 
@@ -69,11 +69,11 @@ def test_bad_folders_are_named(folder):
 def test_corrupt_image_is_named_and_left_out_only_when_asked(folder):
     path = folder / "test/bee/1.png"
     path.write_bytes(b"nonsense")
-    data = ImageFolderDataModule(folder, num_workers=0)
+    data = ImageFolderDataModule(folder, loader=LoaderOptions())
     data.setup("test")
     with pytest.raises(ValueError, match=r"test/bee/1\.png cannot be read as an image .*`skip_corrupt: true`"):
         list(data.test_dataloader())
-    skipping = ImageFolderDataModule(folder, num_workers=0, skip_corrupt=True)
+    skipping = ImageFolderDataModule(folder, loader=LoaderOptions(), skip_corrupt=True)
     with pytest.warns(UserWarning, match=r"1 images cannot be read and were left out: .*test/bee/1\.png"):
         skipping.setup("test")
     assert len(next(iter(skipping.test_dataloader()))[0]) == 8

@@ -66,7 +66,7 @@ def test_documents_without_summaries_can_be_predicted_but_not_tested_on(file, to
     (loader,) = data.predict_dataloader()
     (batch,) = loader
     assert (batch["reference"], "labels" in batch) == ([""], False)
-    with pytest.raises(ValueError, match=r"documents\.jsonl has no column 'summary'; its columns are document"):
+    with pytest.raises(ValueError, match=r"documents\.jsonl has no column 'summary'; there are document\."):
         data.setup("test")
 
 

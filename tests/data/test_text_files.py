@@ -61,7 +61,7 @@ def test_rows_to_predict_need_no_label(files, tmp_path):
         ({"train": None, "val": None}, "none of the files"),
         ({"text_columns": ["a", "b", "c"]}, "`text_columns` must name one column, or two"),
         ({"regression": True, "label_names": ["a"]}, "`label_names` are for classes"),
-        ({"batch_size": 0}, "`batch_size` must be at least 1, not 0"),
+        ({"loader": {"batch_size": 0}}, "`batch_size` must be at least 1, not 0"),
         ({"num_train": 0}, "`num_train` must be at least 1"),
         ({"max_length": 0}, "`max_length` must be at least 1"),
     ],
@@ -75,8 +75,12 @@ def test_bad_argument_is_refused(files, options, message):
     ("rows", "options", "message"),
     [
         ([{"text": None, "label": "a"}], {}, r"train\.jsonl, line 1: there is no text"),
-        ([{"text": "a", "label": "b"}], {"text_columns": "txt"}, r"no column 'txt'.*did you mean 'text'\?"),
-        ([{"text": "a", "label": None}], {"label_names": ["b", "c"]}, r"line 1: the label None is none of b, c"),
+        ([{"text": "a", "label": "b"}], {"text_columns": "txt"}, r"no column 'txt': did you mean text\?"),
+        (
+            [{"text": "a", "label": None}],
+            {"label_names": ["b", "c"]},
+            r"line 1: the label must be one of b, c, 0 to 1, not None\.",
+        ),
         ([{"text": "a", "label": "x"}], {"regression": True}, r"line 1: the score 'x' is not a number"),
         (
             [{"text": "a", "label": "b"}],

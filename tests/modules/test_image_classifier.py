@@ -7,7 +7,7 @@ import torch
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.data import DigitsDataModule
-from asym_lightning.modules import ImageClassifier
+from asym_lightning.modules import BackboneOptions, ImageClassifier
 
 
 def fit(tmp_path, module, **kwargs):
@@ -72,7 +72,9 @@ def test_ready_module_keeps_its_weights_but_for_the_head():
 
 def test_convolutional_backbone_is_adapted_by_pattern(tmp_path):
     adapter = AdapterConfig(rank=2, targets=["layer1.*.conv1"])
-    module = ImageClassifier("resnet10t", 10, adapter, pretrained=False, model_args={"in_chans": 1})
+    module = ImageClassifier(
+        "resnet10t", 10, adapter, backbone_options=BackboneOptions(pretrained=False, model_args={"in_chans": 1})
+    )
     module.configure_model()
     statistics = module.backbone.bn1.running_mean.clone()
     fit(tmp_path, module)

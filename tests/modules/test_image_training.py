@@ -6,7 +6,7 @@ from lightning.pytorch import Trainer, seed_everything
 from torch.utils.data import DataLoader, TensorDataset
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name
-from asym_lightning.modules import ImageClassifier
+from asym_lightning.modules import BackboneOptions, ImageClassifier
 from asym_lightning.modules.mixup import mixed
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -35,7 +35,12 @@ def images(size, channels=3, count=4):
     ids=["vit", "deit", "beit", "eva02", "swin", "swinv2", "convnext"],
 )
 def test_every_adapter_of_any_backbone_trains(name, size, args, targets):
-    module = ImageClassifier(name, 2, AdapterConfig(rank=2, targets=targets), pretrained=False, model_args=args)
+    module = ImageClassifier(
+        name,
+        2,
+        AdapterConfig(rank=2, targets=targets),
+        backbone_options=BackboneOptions(pretrained=False, model_args=args),
+    )
     module.configure_model()
     for layer in module.modules():
         if isinstance(layer, torch.nn.LayerNorm):  # SwinV2 starts its own at 0, which lets no gradient through

@@ -11,7 +11,7 @@ from asym_lightning.adapters import AdapterConfig, adapter_layers
 from asym_lightning.data.packing import PackedRows
 from asym_lightning.data.padding import PadBatch
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
-from asym_lightning.modules import InstructionTuner
+from asym_lightning.modules import BackboneOptions, InstructionTuner
 from asym_lightning.modules.packed_attention import packed_inputs
 from tests.adapters.models import perturb
 from tests.language_models import tiny_llama
@@ -125,7 +125,7 @@ def test_gradient_checkpointing_changes_nothing_but_memory(rows) -> None:
     batch = PAD([rows[i] for i in range(4)])
     losses, gradients = [], []
     for flag in (False, True):
-        module = tuner(gradient_checkpointing=flag).train()
+        module = tuner(backbone_options=BackboneOptions(gradient_checkpointing=flag)).train()
         losses.append(module.step(batch).loss)
         losses[-1].backward()
         gradients.append([p.grad for p in module.parameters() if p.requires_grad])

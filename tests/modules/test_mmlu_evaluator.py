@@ -10,7 +10,7 @@ import transformers as tf
 from lightning.pytorch import Trainer
 
 from asym_lightning.adapters import AdapterConfig, inject_adapters, save_adapters
-from asym_lightning.data.mmlu import MMLUDataModule
+from asym_lightning.data import LoaderOptions, MMLUDataModule
 from asym_lightning.data.mmlu_prompts import HendrycksPrompt, PaperCodePrompt, Question
 from asym_lightning.modules.mmlu_evaluator import MMLUEvaluator
 from asym_lightning.modules.mmlu_report import CATEGORIES
@@ -117,7 +117,14 @@ def test_log_probabilities_equal_one_prompt_at_a_time(family, num_shots, folder,
     config = FAMILIES[family]
     config.vocab_size = len(tokenizer)
     model = tf.AutoModelForCausalLM.from_config(config).eval()
-    data = data_module(folder, tokenizer, tmp_path, num_shots=num_shots, eval_batch_size=4, subjects=["sociology"])
+    data = data_module(
+        folder,
+        tokenizer,
+        tmp_path,
+        num_shots=num_shots,
+        loader=LoaderOptions(eval_batch_size=4),
+        subjects=["sociology"],
+    )
     module, _ = run(model, data, tmp_path)
     shots, questions = read_direct(folder, "dev", "sociology"), read_direct(folder, "test", "sociology")
     (loader,) = data.test_dataloader()
@@ -135,7 +142,7 @@ def test_log_probabilities_equal_one_prompt_at_a_time(family, num_shots, folder,
 @pytest.mark.parametrize("share_prefix", [True, False])
 def test_results_by_subject_category_and_overall(share_prefix, folder, tokenizer, tmp_path, capsys) -> None:
     model = tiny_llama(len(tokenizer), initializer_range=0.3)
-    data = data_module(folder, tokenizer, tmp_path, eval_batch_size=3, share_prefix=share_prefix)
+    data = data_module(folder, tokenizer, tmp_path, loader=LoaderOptions(eval_batch_size=3), share_prefix=share_prefix)
     _, metrics = run(model, data, tmp_path)
     right = {}
     letters = [tokenizer(f"Answer: {letter}")["input_ids"][-1] for letter in "ABCD"]

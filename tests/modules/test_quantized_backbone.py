@@ -11,7 +11,14 @@ from lightning.pytorch.plugins import BitsandbytesPrecision
 from asym_lightning.adapters import AdapterConfig, adapter_layers, save_adapters
 from asym_lightning.adapters.surgery.quantize import quantized_layers
 from asym_lightning.data import DigitsDataModule
-from asym_lightning.modules import ImageClassifier, InstructionTuner, MMLUEvaluator, Summarizer, TextClassifier
+from asym_lightning.modules import (
+    BackboneOptions,
+    ImageClassifier,
+    InstructionTuner,
+    MMLUEvaluator,
+    Summarizer,
+    TextClassifier,
+)
 from tests.adapters.models import hf_model
 from tests.language_models import tiny_llama
 
@@ -22,7 +29,12 @@ ADAPTER = AdapterConfig("hB_zero_A_rand", rank=2)
 
 def classifier(kind, adapter=ADAPTER, **kwargs):
     return ImageClassifier(
-        "vit_digits", 10, adapter, quantization=kind, optimizer=partial(torch.optim.AdamW, lr=0.01), **kwargs
+        "vit_digits",
+        10,
+        adapter,
+        backbone_options=BackboneOptions(quantization=kind),
+        optimizer=partial(torch.optim.AdamW, lr=0.01),
+        **kwargs,
     )
 
 
@@ -99,25 +111,37 @@ def test_without_adapter_the_head_alone_trains(tmp_path):
     ("make", "name"), [(TextClassifier, "roberta"), (Summarizer, "bart"), (InstructionTuner, "llama")]
 )
 def test_every_task_quantises_its_backbone(make, name):
-    module = make(hf_model(name), adapter=AdapterConfig(rank=2, targets=["q", "v"]), quantization="nf4")
+    module = make(
+        hf_model(name),
+        adapter=AdapterConfig(rank=2, targets=["q", "v"]),
+        backbone_options=BackboneOptions(quantization="nf4"),
+    )
     module.configure_model()
     names = dict(quantized_layers(module.backbone))
     assert names and not [n for n in names if "classifier" in n or "lm_head" in n]
 
 
 def test_an_evaluator_quantises_before_it_loads_an_adapter(tmp_path):
-    tuner = InstructionTuner(tiny_llama(60), adapter=AdapterConfig(rank=2, targets=["q"]), quantization="int8")
+    tuner = InstructionTuner(
+        tiny_llama(60),
+        adapter=AdapterConfig(rank=2, targets=["q"]),
+        backbone_options=BackboneOptions(quantization="int8"),
+    )
     tuner.configure_model()
     save_adapters(tuner.backbone, tmp_path)
-    evaluator = MMLUEvaluator(tiny_llama(60), adapter_directory=tmp_path, quantization="int8")
+    evaluator = MMLUEvaluator(
+        tiny_llama(60), adapter_directory=tmp_path, backbone_options=BackboneOptions(quantization="int8")
+    )
     evaluator.configure_model()
     assert len(dict(quantized_layers(evaluator.backbone))) == 14 and len(adapter_layers(evaluator.backbone)) == 2
 
 
 def test_full_fine_tuning_and_unknown_kinds_are_refused():
-    with pytest.raises(ValueError, match=r"trains what `quantization` would freeze: set `quantization: null`"):
+    with pytest.raises(
+        ValueError, match=r"what `backbone_options.quantization` would freeze: set `quantization: null`"
+    ):
         classifier("nf4", adapter=None, train_backbone=True)
-    with pytest.raises(ValueError, match="'fp4' is unknown; valid are nf4, int8"):
+    with pytest.raises(ValueError, match="must be one of nf4, int8 or null, not 'fp4': did you mean nf4"):
         classifier("fp4")
 
 
@@ -142,7 +166,7 @@ def test_lightnings_plugin_which_would_quantise_the_head_is_answered_with_the_op
     plugin = BitsandbytesPrecision("nf4", dtype=torch.float32)
     trainer = L.Trainer(default_root_dir=tmp_path, accelerator="cpu", logger=False)
     trainer.strategy.precision_plugin = plugin  # the constructor takes it with a GPU only
-    with pytest.raises(ValueError, match=r"quantise the heads too.*set `quantization` to nf4 or int8"):
+    with pytest.raises(ValueError, match=r"quantise the heads too.*set `backbone_options.quantization` to nf4 or int8"):
         trainer.fit(classifier(None), DigitsDataModule())
 
 

@@ -9,8 +9,8 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping
 
 from asym_lightning.adapters import AdapterConfig, adapter_layers
-from asym_lightning.data import GLUEDataModule, TextFilesDataModule
-from asym_lightning.modules import TextClassifier
+from asym_lightning.data import GLUEDataModule, LoaderOptions, TextFilesDataModule
+from asym_lightning.modules import BackboneOptions, TextClassifier
 from asym_lightning.modules.text_backbone import create_text_backbone
 from tests.text_stand_ins import tiny_bert_config, word_pieces, write_glue_task, write_tiny_bert
 
@@ -32,7 +32,7 @@ def bert(tmp_path):
 def glue(tmp_path, bert):
     def make(task, **options):
         folder = write_glue_task(tmp_path / "glue", task, count=options.pop("count", 12))
-        return GLUEDataModule(task, folder, cache_dir=tmp_path / "cache", batch_size=4, **options)
+        return GLUEDataModule(task, folder, cache_dir=tmp_path / "cache", loader=LoaderOptions(4, 64), **options)
 
     return make
 
@@ -146,7 +146,9 @@ def test_families_take_a_step_from_a_config_alone(tmp_path, glue, kind):
         "llama": lambda: tf.LlamaConfig(**size, **small, eos_token_id=3, pad_token_id=None),
     }[kind]()
     config.save_pretrained(tmp_path / kind)
-    module = TextClassifier(str(tmp_path / kind), "rte", adapter=AdapterConfig(rank=2), pretrained=False)
+    module = TextClassifier(
+        str(tmp_path / kind), "rte", adapter=AdapterConfig(rank=2), backbone_options=BackboneOptions(pretrained=False)
+    )
     trainer(tmp_path, max_steps=1).fit(module, glue("rte", tokenizer=word_pieces(), max_length=32))
 
 
@@ -188,7 +190,9 @@ def test_class_weights_and_smoothing_change_the_training_loss_alone(bert):
         TextClassifier(
             bert,
             label_names=["a", "b"],
-            model_args={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+            backbone_options=BackboneOptions(
+                model_args={"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+            ),
             **options,
         )
         for options in ({}, {"class_weights": [1.0, 3.0], "label_smoothing": 0.1})
@@ -208,7 +212,11 @@ def test_predictions_file_holds_ids_labels_and_probabilities_in_the_files_order(
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     data = TextFilesDataModule(
-        predict=path, id_column="key", label_names=["no", "yes"], eval_batch_size=2, cache_dir=tmp_path / "cache"
+        predict=path,
+        id_column="key",
+        label_names=["no", "yes"],
+        loader=LoaderOptions(eval_batch_size=2),
+        cache_dir=tmp_path / "cache",
     )
     module = TextClassifier(bert)
     predicted = torch.cat(trainer(tmp_path).predict(module, data))
@@ -235,7 +243,7 @@ def test_model_wrapped_by_peft_gets_segments(bert):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"task": "rtee"}, r"`task` 'rtee' is none of .*did you mean rte\?"),
+        ({"task": "rtee"}, r"`task` must be one of classification, .*, not 'rtee': did you mean rte\?"),
         ({"label_smoothing": 1.5}, r"`label_smoothing` must be in \[0, 1\], not 1.5"),
         ({"class_weights": [-1.0, 1.0]}, "`class_weights` must not be negative"),
         ({"task": "stsb", "label_names": ["a"]}, "are for classes; the task 'stsb' has scores"),
@@ -257,7 +265,11 @@ def test_bad_argument_is_refused(bert, options, message):
             {"label_names": ["a", "b"], "class_weights": [1.0] * 3},
             "`class_weights` are 3, but there are 2 classes",
         ),
-        (None, {"label_names": ["a", "b"], "model_args": {"hiden_size": 3}}, "`model_args` hiden_size are no fields"),
+        (
+            None,
+            {"label_names": ["a", "b"], "backbone_options": {"model_args": {"hiden_size": 3}}},
+            "`model_args` 'hiden_size' is no field of the config of .*: did you mean hidden_size?",
+        ),
     ],
 )
 def test_bad_model_is_refused_when_it_is_built(bert, backbone, options, message):

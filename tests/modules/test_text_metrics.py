@@ -65,7 +65,7 @@ def test_undefined_correlation_is_reported_and_is_a_number(metric):
 
 
 def test_unknown_task_is_refused_with_the_nearest():
-    with pytest.raises(ValueError, match=r"`task` 'STS-B' is none of .*: did you mean stsb\?"):
+    with pytest.raises(ValueError, match=r"`task` must be one of classification, .*, not 'STS-B': did you mean stsb\?"):
         text_metrics("STS-B", 1)
     with pytest.raises(ValueError, match="'mrpc' has 2 classes, not 3"):
         text_metrics("mrpc", 3)

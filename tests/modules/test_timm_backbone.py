@@ -2,6 +2,7 @@ import pytest
 import timm
 import torch
 
+from asym_lightning.modules import BackboneOptions
 from asym_lightning.modules.timm_backbone import BUNDLED, bundled_backbones, create_timm_backbone
 
 
@@ -20,14 +21,14 @@ def test_bundled_vit_is_as_small_as_promised():
 
 
 def test_any_timm_name_works_with_random_weights_and_model_args():
-    model = create_timm_backbone("resnet10t", 4, pretrained=False, model_args={"in_chans": 1})
+    model = create_timm_backbone("resnet10t", 4, BackboneOptions(pretrained=False, model_args={"in_chans": 1}))
     assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 4)
 
 
 def test_local_folder_is_read_with_and_without_weights(tmp_path):
     folder = BUNDLED / "vit_digits"
     pretrained = create_timm_backbone(str(folder), 3)
-    random = create_timm_backbone(str(folder), 3, pretrained=False)
+    random = create_timm_backbone(str(folder), 3, BackboneOptions(pretrained=False))
     bundled = create_timm_backbone("vit_digits", 3)
     assert torch.equal(pretrained.patch_embed.proj.weight, bundled.patch_embed.proj.weight)
     assert not torch.equal(random.patch_embed.proj.weight, bundled.patch_embed.proj.weight)
@@ -65,7 +66,7 @@ def test_folder_without_weights_is_refused_by_name(tmp_path):
 
 def test_wrong_model_args_are_refused_by_name():
     with pytest.raises(ValueError, match=r"`model_args` \{'no_such': 1\} do not suit the backbone 'vit_digits'"):
-        create_timm_backbone("vit_digits", 10, model_args={"no_such": 1})
+        create_timm_backbone("vit_digits", 10, BackboneOptions(model_args={"no_such": 1}))
 
 
 def test_model_without_pretrained_weights_is_refused_by_name():

@@ -10,6 +10,7 @@ from torch import nn
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, save_adapters
 from asym_lightning.cli import main
+from asym_lightning.core.norms_file import STATISTICS, NormsFile
 
 
 @pytest.fixture
@@ -29,8 +30,10 @@ def add_adapter(directory, seed):
     for adapter in adapters_by_name(model).values():
         nn.init.normal_(adapter.factor_B)
     save_adapters(model, directory / "adapter")
-    rows = ["step,epoch,adapter,B_frobenius,singular_values", "10,0,0.all,0.5,0.3", "10,0,total,0.5,"]
-    (directory / "b_norms.csv").write_text("\n".join([*rows, "20,1,0.all,0.9,0.5 0.4"]) + "\n")
+    norms = NormsFile(directory / "b_norms.csv")
+    statistics = dict.fromkeys(STATISTICS, 0.5)
+    norms.append(10, 0, {"0.all": statistics, "total": statistics}, {"0.all": [0.3]})
+    norms.append(20, 1, {"0.all": {**statistics, "B_frobenius": 0.9}}, {"0.all": [0.5, 0.4]})
 
 
 def test_writes_table_and_page(runs, capsys):

@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from asym_lightning.report.runs import read_curve, read_runs
+from asym_lightning.core.run_files import read_curve
+from asym_lightning.report.runs import read_runs
 
 
 def test_reads_a_run_of_a_sweep(write_run, tmp_path):
@@ -11,8 +12,8 @@ def test_reads_a_run_of_a_sweep(write_run, tmp_path):
     (run,) = found.runs
     assert (run.task, run.arm, run.learning_rate, run.seed) == ("digits", "b_only", 0.01, 3)
     assert (run.metric, run.mode, run.validation, run.test) == ("accuracy", "max", pytest.approx(0.89), 0.9)
-    assert read_curve(run, "val/accuracy") == [(9, 0.5), (19, 0.7)]
-    assert read_curve(run, "val/f1") == []
+    assert read_curve(run.directory, "val/accuracy") == [(9, 0.5), (19, 0.7)]
+    assert read_curve(run.directory, "val/f1") == []
     assert not found.notes
 
 

@@ -6,21 +6,24 @@ that a module or a callback needs; the other functions are their parts.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
+from asym_lightning.adapters.kernels import dropout
+from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name, factors_by_name
 from asym_lightning.adapters.surgery.quantize import QuantizedPart, quantized_state_names
 from asym_lightning.core.dtensor import first_numbers, is_sharded, plain_name, sharded_like
 from asym_lightning.core.messages import listed
-from asym_lightning.core.random_state import random_state
+from asym_lightning.core.random_state import random_state, set_random_state
 
 STATE_KEY = "state_dict"
 DESCRIPTION_KEY = "adapter_description"
 RANDOM_STATE_KEY = "random_state"
+_DROPOUT_KEY = "dropout"  # in the random state: what draws the adapters' dropout
 _NUM_SAMPLED = 8
 
 
@@ -35,13 +38,13 @@ def fill_checkpoint(module: nn.Module, checkpoint: MutableMapping[str, Any]) -> 
     """
     checkpoint[STATE_KEY] = trained_state_dict(module, checkpoint[STATE_KEY])
     checkpoint[DESCRIPTION_KEY] = adapter_description(module)
-    checkpoint[RANDOM_STATE_KEY] = random_state()
+    checkpoint[RANDOM_STATE_KEY] = random_state_of(module)
 
 
 def restore_checkpoint(module: nn.Module, checkpoint: MutableMapping[str, Any]) -> None:
     """Check that a checkpoint fits and load it, and leave in it the whole state dict, which loads strictly.
 
-    The random state stays in ``checkpoint["random_state"]`` for the caller to restore when training is about to go on.
+    The random state stays in ``checkpoint["random_state"]`` for :func:`restore_random_state`.
 
     Raises:
         ValueError: The checkpoint is of another backbone, configuration or head, or incomplete; the message says what
@@ -55,6 +58,32 @@ def restore_checkpoint(module: nn.Module, checkpoint: MutableMapping[str, Any]) 
     checkpoint[STATE_KEY] = {name: tensor for name, tensor in module.state_dict().items() if name not in scales}
 
 
+def random_state_of(module: nn.Module) -> dict[str, Any]:
+    """The random state of this process, and what draws the drops of the module's adapters from it."""
+    return {**random_state(), _DROPOUT_KEY: _draws_dropout(module)}
+
+
+def restore_random_state(module: nn.Module, state: Mapping[str, Any]) -> None:
+    """Draw on where the run that saved left off; to be called when training is about to go on, on its device.
+
+    Where kernels are here that were not there, or the other way round, the same state drops other entries of the
+    adapters' inputs, which is warned of.
+
+    Args:
+        module: The module whose checkpoint it is.
+        state: The checkpoint's ``random_state``.
+    """
+    set_random_state(state)
+    here = _draws_dropout(module)
+    there = state.get(_DROPOUT_KEY, here)
+    if here != there:
+        warnings.warn(
+            f"The checkpoint is of a run whose adapter dropout was drawn by {there}, and here it is drawn by {here}: "
+            "the run goes on with other drops than it would have had.",
+            stacklevel=2,
+        )
+
+
 def adapter_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """The factors A and B of every adapter under their names in ``model.state_dict()``, and nothing else.
 
@@ -65,10 +94,7 @@ def adapter_state_dict(model: nn.Module) -> dict[str, Tensor]:
     ['0.adapters.all.factor_A', '0.adapters.all.factor_B']
     """
     state = model.state_dict()
-    names = (f"{layer}.adapters.{s}.{f}" for layer, module in adapter_layers(model).items() for s in module.adapters
-             for f in ("factor_A", "factor_B"))  # fmt: skip
-    names = (name.removeprefix(".") for name in names)
-    return {name: _own_storage(state[name]) for name in names}
+    return {name: _own_storage(state[name]) for name in factors_by_name(model)}
 
 
 def trained_state_dict(module: nn.Module, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -172,7 +198,7 @@ def check_adapter_description(model: nn.Module, found: Mapping[str, Any]) -> Non
 
 def _frozen_names(module: nn.Module) -> set[str]:
     """Frozen parameters that are no adapter's, and the scales of quantised ones."""
-    factors = {id(p) for adapter in adapters_by_name(module).values() for p in adapter.parameters()}
+    factors = {id(p) for p in factors_by_name(module).values()}
     frozen = {
         plain_name(name)
         for name, p in module.named_parameters(remove_duplicate=False)
@@ -187,6 +213,16 @@ def _sample_frozen(model: nn.Module) -> dict[str, list[float]]:
     matrices = {n: p for n, p in model.named_parameters() if n in frozen and p.dim() > 1 and _is_readable(p)}
     names = list(matrices)[:: max(len(matrices) // _NUM_SAMPLED, 1)][:_NUM_SAMPLED]
     return {name: first_numbers(matrices[name], 8).float().tolist() for name in names}
+
+
+def _draws_dropout(module: nn.Module) -> str | None:
+    """What draws the dropout of a module's adapters; ``None`` where they have none."""
+    layers = [layer for layer in adapter_layers(module).values() if layer.adapters.config.dropout]
+    if not layers:
+        return None
+    if layers[0].adapters.config.path == "plain":
+        return "torch.nn.functional.dropout"
+    return dropout.implementation(next(layers[0].adapters.parameters()).device)
 
 
 def _is_readable(parameter: Tensor) -> bool:

@@ -1,4 +1,7 @@
-"""The factors of an adapter directory, of ours or of `peft`, read without the model that they belong to."""
+"""The layout of adapter directories, PEFT's: ``adapter_config.json`` and ``adapter_model.safetensors``.
+
+What they hold is read and checked here once, for the model that it is loaded into and for reports that have no model.
+"""
 
 from __future__ import annotations
 
@@ -6,88 +9,148 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
-from asym_lightning.adapters.files.save import CONFIG_FILE, KEY_PREFIX, METADATA_KEY, TENSOR_FILE
+from asym_lightning.adapters.layers.kinds.registry import kinds
+from asym_lightning.core.files import atomic_file, json_text, read_json
+from asym_lightning.core.run_files import ADAPTER
+
+CONFIG_FILE, TENSOR_FILE = "adapter_config.json", "adapter_model.safetensors"
+COMPACT_TYPE = "ASYM_LIGHTNING_COMPACT"
+METADATA_KEY = "asym_lightning"
+KEY_PREFIX = "base_model.model."
+
+
+class AdapterContents(NamedTuple):
+    """What an adapter directory holds.
+
+    Attributes:
+        tensors: By their names in the tensor file.
+        header: Texts in the tensor file's header.
+        config: The config file.
+    """
+
+    tensors: dict[str, Tensor]
+    header: dict[str, str]
+    config: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Factors:
-    """The factors of one layer, or of one slice of a fused layer.
+class SavedAdapter:
+    """An adapter directory that was read and is whole.
 
     Args:
-        A: (rank, d_in); None where a compact directory left it out.
-        B: (d_out, rank).
-        checksum: Of the A that was left out: equal where A is equal.
+        path: The directory.
+        peft_config: ``adapter_config.json``.
+        config: Our configuration as it was saved; None where `peft` wrote the directory.
+        ranks: Rank by layer and slice; empty where `peft` wrote the directory.
+        checksums: Of the A's that a compact directory leaves out, by layer and slice.
+        factors: By ``layer.lora_A`` and ``layer.lora_B``; in a compact directory by ``layer.slice.lora_B``.
+        others: What the heads hold, by its name in the model.
     """
 
-    A: Tensor | None
-    B: Tensor
-    checksum: float | None = None
+    path: Path
+    peft_config: Mapping[str, Any]
+    config: Mapping[str, Any] | None
+    ranks: Mapping[str, int]
+    checksums: Mapping[str, float]
+    factors: Mapping[str, Tensor]
+    others: Mapping[str, Tensor]
+
+    @property
+    def is_compact(self) -> bool:
+        """Whether frozen A's may have been left out, for which `peft` has no word."""
+        return self.peft_config["peft_type"] == COMPACT_TYPE
 
 
-def read_factors(directory: Path | str) -> dict[str, Factors]:
-    """Return the factors by layer, and by layer and slice where several slices of one layer have adapters.
+def write_directory(directory: Path, contents: AdapterContents) -> None:
+    """Write both files; each appears whole or not at all, and neither if one can't be written."""
+    with atomic_file(directory / CONFIG_FILE) as config, atomic_file(directory / TENSOR_FILE) as tensors:
+        save_file(contents.tensors, tensors, metadata=contents.header)
+        config.write_text(json_text(contents.config))
 
-    Slices of a fused layer are stored as one block-diagonal B. They are taken apart again, and the rows of a slice's B
-    are those in which it is not zero. A directory that `peft` wrote has one pair of factors a layer.
+
+def is_adapter(directory: Path) -> bool:
+    """Whether a directory was meant for an adapter: one of the two files is in it."""
+    return any((directory / name).is_file() for name in (CONFIG_FILE, TENSOR_FILE))
+
+
+def read_directory(directory: str | Path) -> SavedAdapter:
+    """Read an adapter directory of ours or of `peft`, full or compact.
 
     Args:
-        directory: Adapter directory, or run directory that holds one as `adapter`.
+        directory: The directory, or that of a run, which has it as `adapter`.
 
     Raises:
-        FileNotFoundError: If there is no adapter.
-        ValueError: If a file is damaged or holds no factors.
+        FileNotFoundError: There is no adapter.
+        ValueError: A file is damaged, or holds what is no low-rank adapter; the message names file and key.
     """
-    directory = Path(directory)
-    if not (directory / TENSOR_FILE).is_file() and (directory / "adapter").is_dir():
-        directory = directory / "adapter"
+    path = Path(directory)
+    if not is_adapter(path) and (path / ADAPTER).is_dir():
+        path = path / ADAPTER
     for name in (CONFIG_FILE, TENSOR_FILE):
-        if not (directory / name).is_file():
-            raise FileNotFoundError(f"`{directory}` holds no adapter: it lacks {name}.")
+        if not (path / name).is_file():
+            raise FileNotFoundError(f"`{path}` holds no adapter: it lacks {name}.")
+    peft_config = _read_config(path / CONFIG_FILE)
+    tensors, header = _read_tensors(path / TENSOR_FILE)
+    factors, others = _sort_keys(tensors, path / TENSOR_FILE)
+    if peft_config["peft_type"] == COMPACT_TYPE:
+        metadata = _metadata(peft_config.get(METADATA_KEY), path / CONFIG_FILE)
+    else:
+        metadata = _metadata(header[METADATA_KEY], path / TENSOR_FILE) if METADATA_KEY in header else {}
+    return SavedAdapter(
+        path, peft_config, metadata.get("config"), metadata.get("ranks", {}), metadata.get("checksums", {}), factors,
+        others,
+    )  # fmt: skip
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    config = read_json(path)
+    kind = config.get("peft_type") if isinstance(config, dict) else None
+    if kind not in ("LORA", COMPACT_TYPE):
+        raise ValueError(f"`{path}` should have peft_type LORA (or {COMPACT_TYPE}), found {kind!r}.")
+    return config
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with safe_open(directory / TENSOR_FILE, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        config = json.loads((directory / CONFIG_FILE).read_text())
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"`{directory}` is damaged ({error}).") from error
-    metadata = json.loads(header[METADATA_KEY]) if METADATA_KEY in header else config.get(METADATA_KEY) or {}
-    factors: dict[str, Factors] = {}
-    for key, B in tensors.items():
-        if key.endswith(".lora_B.weight"):
-            name = key.removesuffix(".lora_B.weight")
-            A = tensors.get(f"{name}.lora_A.weight")
-            name = name.removeprefix(KEY_PREFIX)
-            factors |= _by_slice(name, A if A is None else A.flatten(1), B.flatten(1), metadata)
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"`{path}` is damaged or no safetensors file ({error}).") from error
+
+
+def _sort_keys(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Factors under ``layer.lora_A`` and ``layer.lora_B``, and the rest (heads) under their own names."""
+    # A or B by what some kind of layer calls it.
+    endings = {
+        name: factor for kind in kinds() for name, factor in zip(kind.peft_names, ("lora_A", "lora_B"), strict=True)
+    }
+    factors: dict[str, Tensor] = {}
+    others: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        name = key.removeprefix(KEY_PREFIX)
+        if ending := next((ending for ending in endings if name.endswith(f".{ending}")), None):
+            factors[name.removesuffix(ending) + endings[ending]] = tensor
+        elif "lora_" in name or not key.startswith(KEY_PREFIX):
+            raise ValueError(f"`{path}` holds `{key}`, which is neither a LoRA factor nor a head's tensor.")
+        else:
+            others[name] = tensor
     if not factors:
-        raise ValueError(f"`{directory}` holds no low-rank factors.")
-    return factors
+        raise ValueError(f"`{path}` holds no LoRA factors.")
+    return factors, others
 
 
-def _by_slice(name: str, A: Tensor | None, B: Tensor, metadata: Mapping[str, Any]) -> dict[str, Factors]:
-    checksums = metadata.get("checksums", {})
-    if name in checksums:  # compact: a key a slice, and no A
-        return {name.removesuffix(".all"): Factors(A, B, checksums[name])}
-    ranks = {key: rank for key, rank in metadata.get("ranks", {}).items() if key.rpartition(".")[0] == name}
-    if A is None or sum(ranks.values()) != B.shape[1] or len(ranks) < 2:
-        return {name.removesuffix(".all"): Factors(A, B)}
-    sizes = list(ranks.values())
-    blocks = zip(ranks, A.split(sizes), B.split(sizes, dim=1), strict=True)
-    return {key: Factors(of_A, of_B[of_B.any(dim=1)] if of_B.any() else of_B) for key, of_A, of_B in blocks}
-
-
-def singular_values(factors: Factors) -> Tensor | None:
-    """Return the singular values of B A, largest first; None where A was left out.
-
-    From the rank x rank core of the QRs of both factors; nothing of the size of the weight is formed.
-    """
-    if factors.A is None:
-        return None
-    R_of_A = torch.linalg.qr(factors.A.double().T).R
-    R_of_B = torch.linalg.qr(factors.B.double()).R
-    return torch.linalg.svdvals(R_of_B @ R_of_A.T)
+def _metadata(written: Any, path: Path) -> dict[str, Any]:
+    """What we wrote beside PEFT's layout: configuration, ranks and checksums."""
+    try:
+        metadata = json.loads(written) if isinstance(written, str) else written
+        if all(isinstance(metadata[part], dict) for part in ("config", "ranks")):
+            return metadata
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"`{path}` is damaged: its `{METADATA_KEY}` holds no config and ranks.")

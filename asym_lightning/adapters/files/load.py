@@ -1,20 +1,19 @@
-"""Read adapter directories in PEFT's layout, of ours or of `peft`, full or compact; :mod:`.saving` has the format."""
+"""Load adapter directories, of ours or of `peft`, full or compact, into a model; :mod:`.save` has the format."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
+from asym_lightning.adapters.files.directory import CONFIG_FILE, SavedAdapter, read_directory
 from asym_lightning.adapters.files.redraw import CHECKSUM_TOLERANCE, checksum, redraw_A
-from asym_lightning.adapters.files.save import COMPACT_TYPE, CONFIG_FILE, KEY_PREFIX, METADATA_KEY, TENSOR_FILE
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
 from asym_lightning.adapters.surgery.inject import inject_adapters, remove_adapters
@@ -35,16 +34,21 @@ def load_adapters(model: nn.Module, directory: str | Path) -> None:
 
     Everything is checked before the first number changes.
 
+    Args:
+        model: The model that the adapter was trained for, adapted or not.
+        directory: The adapter's directory, or that of the run that it is in.
+
     Raises:
         FileNotFoundError: There is no adapter in ``directory``.
         ValueError: A file is damaged, holds features that are not LoRA's, or does not fit the model; the message names
             file or layer, what was expected and what was found.
     """
-    saved = _read(Path(directory))
+    saved = read_directory(directory)
+    config = _config_of(saved)
     was_adapted = bool(adapter_layers(model))
     if not was_adapted:
         trainable = {name: p.requires_grad for name, p in model.named_parameters()}
-        inject_adapters(model, saved.config)
+        inject_adapters(model, config, draw=False)
     try:
         _assign(model, saved)
     except Exception:
@@ -55,100 +59,54 @@ def load_adapters(model: nn.Module, directory: str | Path) -> None:
         raise
 
 
-class _Saved(NamedTuple):
-    """A directory's contents: factors by layer, as one (A, B) pair or by slice, and what goes with them."""
+def _config_of(saved: SavedAdapter) -> AdapterConfig:
+    """The configuration that the adapter was saved with; where `peft` wrote it, whole layers with both factors trained.
 
-    path: Path
-    config: AdapterConfig
-    ranks: Mapping[str, int] | None
-    checksums: Mapping[str, float]
-    is_compact: bool
-    factors: dict[str, Tensor]
-    scalings: dict[str, float]
-    others: dict[str, Tensor]
-
-
-def _read(directory: Path) -> _Saved:
-    config_path, tensor_path = directory / CONFIG_FILE, directory / TENSOR_FILE
-    for path in (config_path, tensor_path):
-        if not path.is_file():
-            raise FileNotFoundError(f"`{directory}` holds no adapter: it lacks {path.name}.")
-    try:
-        peft_config = json.loads(config_path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"`{config_path}` is not valid JSON ({error}).") from error
-    try:
-        with safe_open(tensor_path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"`{tensor_path}` is damaged or no safetensors file ({error}).") from error
-    kind = peft_config.get("peft_type") if isinstance(peft_config, dict) else None
-    if kind not in ("LORA", COMPACT_TYPE):
-        raise ValueError(f"`{config_path}` should have peft_type LORA (or {COMPACT_TYPE}), found {kind!r}.")
-    factors, others = _sort_keys(tensors, tensor_path)
-    if kind == COMPACT_TYPE:
-        metadata = peft_config[METADATA_KEY]
-    elif METADATA_KEY in header:
-        metadata = json.loads(header[METADATA_KEY])
-    else:
-        return _foreign(peft_config, config_path, factors, others)
-    return _Saved(
-        directory, AdapterConfig(**metadata["config"]), metadata["ranks"], metadata.get("checksums", {}),
-        kind == COMPACT_TYPE, factors, {}, others,
-    )  # fmt: skip
-
-
-def _sort_keys(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Factors under ``layer.lora_A`` and ``layer.lora_B``, and the rest (heads) under their own names."""
-    factors: dict[str, Tensor] = {}
-    others: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
-        name = key.removeprefix(KEY_PREFIX)
-        if name.endswith((".lora_A.weight", ".lora_B.weight")):
-            factors[name.removesuffix(".weight")] = tensor
-        elif "lora_" in name or not key.startswith(KEY_PREFIX):
-            raise ValueError(f"`{path}` holds `{key}`, which is neither a LoRA factor nor a head's tensor.")
-        else:
-            others[name] = tensor
-    if not factors:
-        raise ValueError(f"`{path}` holds no LoRA factors.")
-    return factors, others
-
-
-def _foreign(peft_config: dict[str, Any], path: Path, factors: dict[str, Tensor], others: dict[str, Tensor]) -> _Saved:
-    """What `peft` wrote itself: every layer is adapted as a whole, both factors trained."""
+    Raises:
+        ValueError: It has features that are not LoRA's, or options that are not ours.
+    """
+    if saved.config is not None:
+        unknown = saved.config.keys() - {field.name for field in dataclasses.fields(AdapterConfig)}
+        if unknown:
+            raise ValueError(
+                f"`{saved.path}` has the unknown option `{min(unknown)}`; was it written by a later version?"
+            )
+        try:
+            return AdapterConfig(**saved.config)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"`{saved.path}` has a configuration that is not known here: {error}") from error
+    peft_config = saved.peft_config
     used = [feature for feature in _REFUSED_FEATURES if peft_config.get(feature)]
     if peft_config.get("bias", "none") != "none":
         used.append("bias")
     if used:
         raise ValueError(
-            f"`{path}` uses {', '.join(f'`{u}`' for u in used)}, which plain low-rank adapters don't have."
+            f"`{saved.path / CONFIG_FILE}` uses {', '.join(f'`{u}`' for u in used)}, which plain low-rank adapters "
+            "don't have."
         )
     # Longest first: a name may be the suffix of another, and the first match in a pattern counts.
-    layers = sorted({name.rpartition(".")[0] for name in factors}, key=len, reverse=True)
-    ranks = {layer: len(factors[f"{layer}.lora_A"]) for layer in layers if f"{layer}.lora_A" in factors}
-    scalings = {layer: _peft_scaling(peft_config, layer, rank) for layer, rank in ranks.items()}
-    config = AdapterConfig(
+    layers = sorted({name.rpartition(".")[0] for name in saved.factors}, key=len, reverse=True)
+    ranks = {layer: len(saved.factors[f"{layer}.lora_A"]) for layer in layers if f"{layer}.lora_A" in saved.factors}
+    heads = peft_config.get("modules_to_save") or ()
+    return AdapterConfig(
         scheme="hB_zero_hA_he",
         rank=peft_config["r"],
         alpha=peft_config["lora_alpha"],
         dropout=peft_config.get("lora_dropout", 0.0),
         targets=layers,
-        heads=[h for h in peft_config.get("modules_to_save") or () if any(f".{h}." in f".{name}" for name in others)],
+        heads=[h for h in heads if any(f".{h}." in f".{name}" for name in saved.others)],
         rank_pattern=ranks,
-        alpha_pattern={layer: scaling * ranks[layer] for layer, scaling in scalings.items()},
+        alpha_pattern={layer: _peft_scaling(peft_config, layer, rank) * rank for layer, rank in ranks.items()},
     )
-    return _Saved(path.parent, config, None, {}, False, factors, scalings, others)
 
 
-def _peft_scaling(peft_config: dict[str, Any], layer: str, rank: int) -> float:
+def _peft_scaling(peft_config: Mapping[str, Any], layer: str, rank: int) -> float:
     patterns = (peft_config.get("alpha_pattern") or {}).items()
     alpha = next((a for key, a in patterns if re.match(rf"(.*\.)?({key})$", layer)), peft_config["lora_alpha"])
     return alpha / (rank**0.5 if peft_config.get("use_rslora") else rank)
 
 
-def _assign(model: nn.Module, saved: _Saved) -> None:
+def _assign(model: nn.Module, saved: SavedAdapter) -> None:
     layers = adapter_layers(model)
     staged: list[tuple[Tensor, Tensor]] = []
     ranks: dict[str, int] = {}
@@ -182,7 +140,9 @@ def _assign(model: nn.Module, saved: _Saved) -> None:
         adapter.rank = ranks[name]
 
 
-def _slices_of(name: str, layer: AdaptedLayer, saved: _Saved, wanted: set[str]) -> dict[str, tuple[Tensor, Tensor]]:
+def _slices_of(
+    name: str, layer: AdaptedLayer, saved: SavedAdapter, wanted: set[str]
+) -> dict[str, tuple[Tensor, Tensor]]:
     """A and B of each slice of one layer, with the model's own scaling; adds the keys it reads to ``wanted``."""
     if saved.is_compact:
         return {s: _compact_slice(name, s, layer, saved, wanted) for s in layer.adapters}
@@ -191,23 +151,21 @@ def _slices_of(name: str, layer: AdaptedLayer, saved: _Saved, wanted: set[str]) 
     missing = [key for key in keys if key not in saved.factors]
     if missing:
         raise ValueError(f"`{saved.path}` lacks `{missing[0]}`, which the model needs.")
-    A, B = (saved.factors[key].flatten(1) for key in keys)
+    A, B = layer.from_peft(*(saved.factors[key] for key in keys))
     return _split_joined(name, layer, A, B, saved)
 
 
 def _split_joined(
-    name: str, layer: AdaptedLayer, A: Tensor, B: Tensor, saved: _Saved
+    name: str, layer: AdaptedLayer, A: Tensor, B: Tensor, saved: SavedAdapter
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Undo :func:`_joined`."""
     adapters = layer.adapters
     first = next(iter(adapters.values()))
-    scaling = saved.scalings.get(name, first.scaling)
+    scaling = first.scaling if saved.config else _peft_scaling(saved.peft_config, name, A.shape[0])
     covered = sum(rows.count for rows in adapters.rows.values())
-    if B.shape[0] != layer.weight_matrix().shape[0]:
-        raise ValueError(
-            f"`{saved.path}` does not fit `{name}`: B should have {layer.weight_matrix().shape[0]} rows, found "
-            f"{B.shape[0]}."
-        )
+    d_out, _ = layer.shape_of(layer)
+    if B.shape[0] != d_out:
+        raise ValueError(f"`{saved.path}` does not fit `{name}`: B should have {d_out} rows, found {B.shape[0]}.")
     slices: dict[str, tuple[Tensor, Tensor]] = {}
     column = 0
     left = B.clone()
@@ -216,7 +174,7 @@ def _split_joined(
         if adapters.shares_a:
             columns = slice(0, A.shape[0])
         else:
-            rank = A.shape[0] if len(adapters) == 1 else _saved_rank(saved, f"{name}.{slice_name}", adapter.rank)
+            rank = A.shape[0] if len(adapters) == 1 else saved.ranks.get(f"{name}.{slice_name}", adapter.rank)
             columns = slice(column, column + rank)
             column += rank
         block = rows.take(B[:, columns], 0)
@@ -230,12 +188,8 @@ def _split_joined(
     return slices
 
 
-def _saved_rank(saved: _Saved, key: str, default: int) -> int:
-    return default if saved.ranks is None else saved.ranks.get(key, default)
-
-
 def _compact_slice(
-    name: str, slice_name: str, layer: AdaptedLayer, saved: _Saved, wanted: set[str]
+    name: str, slice_name: str, layer: AdaptedLayer, saved: SavedAdapter, wanted: set[str]
 ) -> tuple[Tensor, Tensor]:
     key = f"{name}.{slice_name}"
     wanted.update((f"{key}.lora_A", f"{key}.lora_B"))

@@ -14,9 +14,8 @@ CHECKSUM_TOLERANCE = 1e-4
 def redraw_A(layer: AdaptedLayer, slice_name: str, *, rank: int | None = None) -> Tensor:
     """A of one slice as its seed and rule give it, (rank, d_in), in the dtype and on the device of the present one."""
     adapter = layer.adapters[slice_name]
-    weight = (
-        layer.adapters.A_weight(slice_name, layer.weight_matrix().detach()) if adapter.scheme.needs_weight else None
-    )
+    needs_weight = adapter.scheme.A.rule.needs_weight
+    weight = layer.adapters.A_weight(slice_name, layer.weight_matrix().detach()) if needs_weight else None
     return adapter.draw_A(weight, rank=rank).to(device=adapter.factor_A.device, dtype=adapter.factor_A.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Write adapter directories in PEFT's layout: ``adapter_config.json`` and ``adapter_model.safetensors``.
+"""Write adapter directories in PEFT's layout, see :mod:`.directory`.
 
 What is written here `peft` reads. Two things PEFT's layout has no word for:
 
@@ -14,31 +14,29 @@ an A.
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
+from asym_lightning.adapters.files.directory import (
+    COMPACT_TYPE,
+    KEY_PREFIX,
+    METADATA_KEY,
+    AdapterContents,
+    write_directory,
+)
 from asym_lightning.adapters.files.redraw import checksum, redraw_A
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
-from asym_lightning.adapters.layers.conv2d import AdaptedConv2d
-from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
+from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name, factors_by_name
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.dtensor import any_sharded, is_sharded, whole_state_dict
 
-CONFIG_FILE, TENSOR_FILE = "adapter_config.json", "adapter_model.safetensors"
-COMPACT_TYPE = "ASYM_LIGHTNING_COMPACT"
-METADATA_KEY = "asym_lightning"
-KEY_PREFIX = "base_model.model."
 Factors = dict[str, tuple[Tensor, Tensor]]
 
 
@@ -67,21 +65,7 @@ def save_adapters(
     contents = adapter_contents(model, include_frozen=include_frozen, state=state)
     if contents is not None:
         tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in contents.tensors.items()}
-        _write(Path(directory), contents._replace(tensors=tensors))
-
-
-class AdapterContents(NamedTuple):
-    """What an adapter directory holds.
-
-    Attributes:
-        tensors: By their names in the tensor file.
-        header: Texts in the tensor file's header.
-        config: The config file.
-    """
-
-    tensors: dict[str, Tensor]
-    header: dict[str, str]
-    config: dict[str, Any]
+        write_directory(Path(directory), contents._replace(tensors=tensors))
 
 
 def adapter_contents(
@@ -96,7 +80,7 @@ def adapter_contents(
     if not layers:
         raise RuntimeError("The model has no adapters to save (merged ones must be unmerged first).")
     config = next(iter(layers.values())).adapters.config
-    heads = _trained_heads(model, config)
+    heads, factor_names = _trained_heads(model, config), set(factors_by_name(model))
     metadata: dict[str, Any] = {
         "config": config.to_dict(),
         "ranks": {name: adapter.rank for name, adapter in adapters_by_name(model).items()},
@@ -105,7 +89,7 @@ def adapter_contents(
         own, is_writer = model.state_dict(), True
         if any_sharded(model):
             is_writer = dist.get_rank() == 0
-            own = whole_state_dict(own, _saved_names(own, layers, heads), keep=is_writer)
+            own = whole_state_dict(own, _saved_names(own, factor_names, heads), keep=is_writer)
         if not is_writer:
             return None
         state = own
@@ -118,23 +102,14 @@ def adapter_contents(
         peft_config = {"peft_type": COMPACT_TYPE, "modules_to_save": heads, METADATA_KEY: metadata}
         header = {"format": "pt"}
     for name, tensor in state.items():
-        if name.startswith(tuple(f"{head}." for head in heads)) and name not in _factor_names(layers):
+        if name.startswith(tuple(f"{head}." for head in heads)) and name not in factor_names:
             tensors[f"{KEY_PREFIX}{name}"] = tensor
     return AdapterContents({name: tensor.detach() for name, tensor in tensors.items()}, header, peft_config)
 
 
-def _factor_names(layers: Mapping[str, AdaptedLayer]) -> set[str]:
-    return {
-        f"{name}.adapters.{part}.{factor}".removeprefix(".")
-        for name, layer in layers.items()
-        for part in layer.adapters
-        for factor in ("factor_A", "factor_B")
-    }
-
-
-def _saved_names(state: Mapping[str, Tensor], layers: Mapping[str, AdaptedLayer], heads: list[str]) -> list[str]:
-    factors, in_heads = _factor_names(layers), tuple(f"{head}." for head in heads)
-    return [name for name in state if name in factors or name.startswith(in_heads)]
+def _saved_names(state: Mapping[str, Tensor], factor_names: set[str], heads: list[str]) -> list[str]:
+    in_heads = tuple(f"{head}." for head in heads)
+    return [name for name in state if name in factor_names or name.startswith(in_heads)]
 
 
 def _factors(name: str, layer: AdaptedLayer, state: Mapping[str, Tensor]) -> Factors:
@@ -160,21 +135,20 @@ def _peft_form(
     for name, layer in layers.items():
         A, B, scaling = _joined(layer, factors[name])
         ranks[name], alphas[name] = A.shape[0], scaling * A.shape[0]
-        if isinstance(layer, AdaptedConv2d):
-            A, B = A.view(-1, *layer.weight.shape[1:]), B[..., None, None]
-        tensors[f"{KEY_PREFIX}{name}.lora_A.weight"], tensors[f"{KEY_PREFIX}{name}.lora_B.weight"] = A, B
+        for key, factor in zip(layer.peft_names, layer.to_peft(A, B), strict=True):
+            tensors[f"{KEY_PREFIX}{name}.{key}"] = factor
     alpha = config.rank * config.scaling(config.rank, config.alpha)
     model_config = getattr(model, "config", None)
     return tensors, {
         "peft_type": "LORA",
         "task_type": _task_type(model),
-        "base_model_name_or_path": getattr(model_config, "_name_or_path", None) or None,
+        "base_model_name_or_path": getattr(model_config, "name_or_path", None) or None,
         "inference_mode": True,
         "r": config.rank,
         "lora_alpha": alpha,
         "lora_dropout": config.dropout,
         "bias": "none",
-        "fan_in_fan_out": any(type(layer).__name__ == "AdaptedConv1D" for layer in layers.values()),
+        "fan_in_fan_out": any(layer.fan_in_fan_out for layer in layers.values()),
         "target_modules": list(layers),
         "modules_to_save": heads or None,
         "rank_pattern": {re.escape(name): r for name, r in ranks.items() if r != config.rank},
@@ -186,7 +160,7 @@ def _joined(layer: AdaptedLayer, factors: Factors) -> tuple[Tensor, Tensor, floa
     """The layer's update as one A (r, d_in), one B (d_out, r) and a scaling; r sums the slices' ranks."""
     adapters = layer.adapters
     first = next(iter(adapters.values()))
-    d_out = layer.weight_matrix().shape[0]
+    d_out, _ = layer.shape_of(layer)
     As = [A for A, _ in factors.values()]
     A = torch.cat(As[:1] if adapters.shares_a else As)
     B = A.new_zeros(d_out, A.shape[0])
@@ -209,8 +183,10 @@ def _compact_form(
         for slice_name, adapter in layer.adapters.items():
             key = f"{name}.{slice_name}"
             A, tensors[f"{KEY_PREFIX}{key}.lora_B.weight"] = factors[name][slice_name]
-            # From a sharded weight singular vectors can't be drawn here alone.
-            is_redrawn = not (adapter.scheme.needs_weight and is_sharded(layer.weight))
+            rule = adapter.scheme.A.rule
+            # From a sharded weight no A can be drawn here alone.
+            is_here = not any(is_sharded(parameter) for parameter in layer.parameters(recurse=False))
+            is_redrawn = rule.is_redrawn and (is_here or not rule.needs_weight)
             if not adapter.factor_A.requires_grad and is_redrawn and torch.equal(A, redraw_A(layer, slice_name).to(A)):
                 checksums[key] = checksum(A)
             else:
@@ -236,15 +212,3 @@ def _task_type(model: nn.Module) -> str | None:
         if type(model).__name__.endswith(suffix):
             return task
     return None
-
-
-def _write(directory: Path, contents: AdapterContents) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".saving-", dir=directory))
-    try:
-        save_file(contents.tensors, staging / TENSOR_FILE, metadata=contents.header)
-        (staging / CONFIG_FILE).write_text(json.dumps(contents.config, indent=2) + "\n")
-        for name in (TENSOR_FILE, CONFIG_FILE):
-            os.replace(staging / name, directory / name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)

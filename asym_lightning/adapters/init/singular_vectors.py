@@ -6,9 +6,42 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from asym_lightning.adapters.init.rule import Draw, InitRule, Letter, register_init
+
 # Relative to the largest eigenvalue of W^T W: directions whose squared singular values differ by more than this are
 # told apart.
 _TOLERANCE = 1e-9
+
+
+class SingularVectors(InitRule):
+    """Singular vectors of the pretrained weight: right ones (V) for A, left ones (U) for B; leading, or last.
+
+    Args:
+        letter: The factor that may start so.
+        last: Take those of the smallest singular values.
+
+    Source: Zhu et al. 2024, section 5.
+    """
+
+    needs_weight = True
+    is_orthonormal = True
+
+    def __init__(self, letter: Letter, *, last: bool = False) -> None:
+        self.side = "V" if letter == "A" else "U"
+        self.name = f"{self.side}_last" if last else self.side
+        self.factors = letter
+        self.last = last
+        self.nests = not last
+
+    def rows(self, draw: Draw) -> Tensor:
+        """Singular vectors, float64."""
+        assert draw.weight is not None
+        return singular_vectors(draw.weight, draw.rank, side=self.side, last=self.last)
+
+
+for _letter in ("A", "B"):
+    for _last in (False, True):
+        register_init(SingularVectors(_letter, last=_last))
 
 
 def singular_vectors(weight: Tensor, rank: int, *, side: str, last: bool) -> Tensor:

@@ -1,23 +1,20 @@
 """Dropout on the adapter's input that keeps neither the dropped input nor a mask for the backward pass.
 
 A forward pass draws one seed; forward and backward each redraw the same dropped entries from it. Kernels do that where
-they can be compiled: on a GPU by Triton (:mod:`.dropout_triton`), on a CPU by a C compiler (:mod:`.cpu.dropout`). On a
-CPU without one, numpy draws the entries as here. Elsewhere a mask is drawn, used and let go. All have the same
-distribution; the same seed drops other entries in each.
+they can be compiled: on a GPU by Triton (:mod:`.dropout_triton`), on a CPU by a C compiler (:mod:`.cpu.dropout`).
+Elsewhere torch draws the entries. All have the same distribution; the same seed drops other entries in each.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
-import math
 from types import ModuleType
 
-import numpy as np
 import torch
 from torch import Tensor
 
-STEPS_AT_A_TIME = 32768
+from asym_lightning.adapters.kernels.switch import kernels_are_wanted
 
 
 def draw_seed() -> Tensor:
@@ -92,17 +89,30 @@ def _project_back_then_drop(h: Tensor, A: Tensor, seed: Tensor, p: float) -> Ten
 def _drop(x: Tensor, seed: Tensor, p: float) -> None:
     if (kernels := _kernels(x.device)) is not None:
         kernels.drop_(x, int(seed), p)
-    elif x.device.type == "cpu":
-        x.view(-1).index_fill_(0, _dropped_positions(x.numel(), seed, p), 0.0)
+        return
+    generator = torch.Generator(x.device).manual_seed(int(seed))
+    if x.device.type == "cpu":
+        # From drop to drop, which takes a small part of a mask's random numbers, and a sixth of its time at p = 0.05.
+        # There are at least mean + 10 standard deviations: 0.1 n p + 251 >= 10 sqrt(n p) for every n.
+        steps = torch.empty(int(1.1 * p * x.numel()) + 251, dtype=torch.int64).geometric_(p, generator=generator)
+        places = steps.cumsum_(0).sub_(1)
+        x.view(-1).index_fill_(0, places[: torch.searchsorted(places, x.numel())], 0.0)
     else:
-        generator = torch.Generator(x.device).manual_seed(int(seed))
         x.masked_fill_(torch.empty(x.shape, dtype=torch.bool, device=x.device).bernoulli_(p, generator=generator), 0.0)
+
+
+def implementation(device: torch.device) -> str:
+    """What draws the entries on a device: `C`, `Triton` or `torch`; builds kernels that have not been built yet."""
+    kernels = _kernels(device)
+    return "torch" if kernels is None else kernels.NAME
 
 
 @functools.cache
 def _kernels(device: torch.device) -> ModuleType | None:
     """The compiled kernels where they work on a device, else ``None``."""
     kernels: ModuleType
+    if not kernels_are_wanted():
+        return None
     if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
         from asym_lightning.adapters.kernels import dropout_triton as kernels
     elif device.type == "cpu":
@@ -110,30 +120,6 @@ def _kernels(device: torch.device) -> ModuleType | None:
     else:
         return None
     return kernels if kernels.work_on(device) else None
-
-
-def _dropped_positions(num_entries: int, seed: Tensor, p: float) -> Tensor:
-    """Sorted flat positions of the dropped entries among ``num_entries``."""
-    # At least mean + 10 standard deviations: 0.1 n p + 251 >= 10 sqrt(n p) for every n.
-    positions = np.empty(int(1.1 * p * num_entries) + 251, np.int64)
-    # numpy's SFC64 gives random bits three times as fast as torch's generator, in a stream that numpy keeps stable.
-    generator = np.random.SFC64(int(seed))
-    last = -1
-    # On one core and a cache's worth at a time: for this little arithmetic, waiting for a second core costs more.
-    for start in range(0, len(positions), STEPS_AT_A_TIME):
-        part = positions[start : start + STEPS_AT_A_TIME]
-        steps = generator.random_raw(len(part) // 2 + 1).view(np.int32)[: len(part)].astype(np.float32)
-        np.abs(steps, out=steps)
-        steps += np.float32(0.5)
-        steps *= np.float32(2**-31)  # uniform in (0, 1]
-        np.log(steps, out=steps)
-        steps *= np.float32(1 / math.log1p(-p))
-        steps += np.float32(1)  # the next drop is one place beyond the gap
-        part[:] = steps  # rounded down
-        part[0] += last
-        np.cumsum(part, out=part)
-        last = part[-1]
-    return torch.from_numpy(positions[: np.searchsorted(positions, num_entries)])
 
 
 @torch.library.custom_op("asym_lightning::drop_", mutates_args=("x",))

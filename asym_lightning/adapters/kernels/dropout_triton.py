@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+NAME = "Triton"
 QUARTER = 32
 GROUP = 4 * QUARTER
 # By the bytes of a number. With more columns of h, or more rows at once, ptxas (sm_80, sm_90) runs out of registers.

@@ -31,6 +31,7 @@ from torch.nn import functional as F
 from asym_lightning.adapters.kernels.cpu.narrow_products import dot, outer
 from asym_lightning.adapters.kernels.dropout import draw_seed, drop_then_project, dropped_copy, project_back_then_drop
 from asym_lightning.adapters.rows import Rows
+from asym_lightning.core.private_names import unsafe_view
 
 PATHS = ("auto", "plain", "two_gemm", "packed", "formed")
 
@@ -261,7 +262,7 @@ class _AdaptedLinear(torch.autograd.Function):
             )
             ctx.rest = (None if is_dense else weight, plan, forms_gradient, num_As)
         # Not `view`: hosts write into a layer's output (`qkv += bias`), which autograd forbids for a function's view.
-        return torch.ops.aten._unsafe_view(out, (*x.shape[:-1], weight.shape[0]))
+        return unsafe_view(out, (*x.shape[:-1], weight.shape[0]))
 
     @staticmethod
     @once_differentiable

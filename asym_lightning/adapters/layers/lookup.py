@@ -21,3 +21,12 @@ def adapters_by_name(model: nn.Module) -> dict[str, LowRankAdapter]:
         for name, layer in adapter_layers(model).items()
         for slice_name, adapter in layer.adapters.items()
     }
+
+
+def factors_by_name(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Every adapter's parameters by their names in ``model.state_dict()``; one that slices share has several names."""
+    return {
+        f"{name}.adapters.{key}".removeprefix("."): parameter
+        for name, layer in adapter_layers(model).items()
+        for key, parameter in layer.adapters.named_parameters(remove_duplicate=False)
+    }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from asym_lightning.adapters.init.random import kaiming_uniform_rows, layer_generator, orthonormal_rows
-from asym_lightning.adapters.init.singular_vectors import singular_vectors
+from asym_lightning.adapters.init.generator import layer_generator
+from asym_lightning.adapters.init.rule import Draw, InitRule
+from asym_lightning.adapters.init.statistics import CalibrationStatistics
 from asym_lightning.adapters.scheme import Scheme
 from asym_lightning.core.dtensor import edited
 from asym_lightning.core.dtypes import InFloat32
@@ -79,46 +82,75 @@ class LowRankAdapter(InFloat32):
         """The (d_out, d_in) update ``scaling * B A``, in the factors' dtype."""
         return self.scaling * (self.B @ self.A)
 
-    def reset_parameters(self, weight: Tensor | None = None, A_weight: Tensor | None = None) -> None:
+    def reset_parameters(
+        self,
+        weight: Tensor | None = None,
+        A_weight: Tensor | None = None,
+        statistics: Mapping[str, CalibrationStatistics] | None = None,
+    ) -> None:
         """Draw both factors anew.
 
         Args:
-            weight: The (d_out, d_in) pretrained weight, needed by the inits V, V_last, U and U_last.
+            weight: The (d_out, d_in) pretrained weight, for rules that need it.
             A_weight: The weight that A is made for where that is another one, because slices share A.
+            statistics: Of calibration batches by adapter, for rules that need data.
         """
         with torch.no_grad():
             with edited(self.factor_A) as A:
-                A.zero_()[: self.rank] = self.draw_A(weight if A_weight is None else A_weight).to(A)
+                A.zero_()[: self.rank] = self.draw_A(weight if A_weight is None else A_weight, statistics).to(A)
             with edited(self.factor_B) as B:
-                B.zero_()[:, : self.rank] = self.draw_B(weight).to(B)
+                B.zero_()[:, : self.rank] = self.draw_B(weight, statistics).to(B)
 
-    def draw_A(self, weight: Tensor | None = None, *, rank: int | None = None) -> Tensor:
-        """A as its rule gives it, (rank, d_in) float64: a function of seed, name, shape and init (for V, of W).
+    def draw_A(
+        self,
+        weight: Tensor | None = None,
+        statistics: Mapping[str, CalibrationStatistics] | None = None,
+        *,
+        rank: int | None = None,
+    ) -> Tensor:
+        """A as its rule gives it, (rank, d_in): a function of seed, name, shape and rule, and of what the rule needs.
 
         Args:
-            weight: The pretrained weight that A is made for, needed by the inits V and V_last.
+            weight: The pretrained weight that A is made for, for rules that need it.
+            statistics: Of calibration batches by A's name, for rules that need data.
             rank: Number of rows; ``None`` means the active rank.
         """
         generator = layer_generator(self.seed, f"{self.A_key}.A")
-        return self._draw(self.scheme.A.init, rank or self.rank, self.d_in, self.d_in, generator, weight)
+        draw = Draw(rank or self.rank, self.d_in, self.d_in, generator, weight)
+        return self._draw(self.scheme.A.rule, draw, self.A_key, statistics)
 
-    def draw_B(self, weight: Tensor | None = None) -> Tensor:
-        """B as its rule gives it, (d_out, rank) float64."""
-        generator = layer_generator(self.seed, f"{self.key}.B")
-        return self._draw(self.scheme.B.init, self.rank, self.d_out, self.rank, generator, weight).T
+    def draw_B(
+        self, weight: Tensor | None = None, statistics: Mapping[str, CalibrationStatistics] | None = None
+    ) -> Tensor:
+        """B as its rule gives it, (d_out, rank); see :meth:`draw_A`."""
+        draw = Draw(self.rank, self.d_out, self.rank, layer_generator(self.seed, f"{self.key}.B"), weight)
+        return self._draw(self.scheme.B.rule, draw, self.key, statistics).T
 
     def _draw(
-        self, init: str, rank: int, dim: int, fan_in: int, generator: torch.Generator, weight: Tensor | None
+        self, rule: InitRule, draw: Draw, key: str, statistics: Mapping[str, CalibrationStatistics] | None
     ) -> Tensor:
-        if init == "zero":
-            return torch.zeros(rank, dim, dtype=torch.float64)
-        if init == "rand":
-            return orthonormal_rows(rank, dim, generator)
-        if init == "he":
-            return kaiming_uniform_rows(rank, dim, fan_in, generator)
-        if weight is None or weight.is_meta:
-            raise RuntimeError(f"Init {init!r} of {self.key} needs the pretrained weight, which is not loaded yet.")
-        return singular_vectors(weight, rank, side=init[0], last=init.endswith("_last"))
+        if not rule.needs_weight:
+            draw = draw._replace(weight=None)
+        elif draw.weight is None or draw.weight.is_meta:
+            raise RuntimeError(
+                f"Init {rule.name!r} of {self.key} needs the pretrained weight, which is not loaded yet."
+            )
+        if rule.needs_data:
+            found = (statistics or {}).get(key)
+            if found is None:
+                raise ValueError(
+                    f"Init {rule.name!r} of `{key}` is drawn from data, and there are no statistics of it; give "
+                    "`inject_adapters` those of calibration batches."
+                )
+            if found.d_in != self.d_in:
+                raise ValueError(f"The statistics of `{key}` are of {found.d_in} inputs, but it has {self.d_in}.")
+            draw = draw._replace(statistics=found)
+        rows = rule.rows(draw)
+        if rows.shape != (draw.rank, draw.dim):
+            raise ValueError(
+                f"Init {rule.name!r} gave {tuple(rows.shape)} for `{key}`, which needs {(draw.rank, draw.dim)}."
+            )
+        return rows
 
     # The active rank travels with the state dict, as a tensor so that `torch.load(weights_only=True)` reads it.
     def get_extra_state(self) -> Tensor:

@@ -1,8 +1,8 @@
-"""Linear layers with a bitsandbytes weight, bare and adapted.
+"""Linear layers with a bitsandbytes weight, not adapted; :mod:`.kinds.bitsandbytes` has the adapted ones.
 
-bitsandbytes keeps and converts the weights; the products are those of :mod:`.kernel`, with the dense weight made anew
-for each. Its own layers would, on some CPUs, compute in bfloat16 in evaluation and give no gradient ever after, and in
-8 bits round the activations too.
+bitsandbytes keeps and converts the weights; the products are those of :mod:`asym_lightning.adapters.kernels.linear`,
+with the dense weight made anew for each. Its own layers would, on some CPUs, compute in bfloat16 in evaluation and give
+no gradient ever after, and in 8 bits round the activations too.
 
 Apart from the other layers, so that bitsandbytes is imported only where a model is quantised.
 """
@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.kernels.linear import QuantizedWeight, frozen_linear
-from asym_lightning.adapters.layers.adapted import AdaptedLayer
 
 # On a CPU it warns of a kernel that it can't download, which is for inference and not used here.
 _logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
@@ -53,32 +52,6 @@ class Linear8bit(QuantizedLinear, bnb.nn.Linear8bitLt):
     """8 bits a weight, and the largest modulus of every row."""
 
     original_dtype: torch.dtype
-
-
-class AdaptedQuantizedLinear(AdaptedLayer, QuantizedLinear):
-    """``y = x (W + s B A)^T + b`` with W in few bits."""
-
-    has_dense_weight = False
-
-    def weight_matrix(self) -> Tensor:
-        """(d_out, d_in), dequantised: a new tensor."""
-        return dense_weight(self)
-
-    def delta_weight(self) -> Tensor:
-        """(d_out, d_in)."""
-        return self.adapters.delta_weight(self.quantized_weight())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., d_in) to (..., d_out)."""
-        return self.adapters(x, self.quantized_weight(), self.bias)
-
-
-class AdaptedLinear4bit(AdaptedQuantizedLinear, Linear4bit):
-    """An adapted layer of 4 bits, ours or bitsandbytes' own."""
-
-
-class AdaptedLinear8bit(AdaptedQuantizedLinear, Linear8bit):
-    """An adapted layer of 8 bits, ours or bitsandbytes' own; of the latter, activations are not rounded any more."""
 
 
 def quantize_4bit(layer: nn.Linear) -> None:
@@ -138,17 +111,6 @@ def scales(weight: Any) -> Iterator[Tensor]:
         state = state.state2
     if getattr(weight, "SCB", None) is not None:
         yield weight.SCB
-
-
-def adapted_class_of_quantized(layer: nn.Module) -> type[AdaptedQuantizedLinear] | None:
-    """The adapted class for a bitsandbytes layer, or ``None``; a subclass with a forward pass of its own has none."""
-    forward = type(layer).forward
-    if isinstance(layer, bnb.nn.Linear4bit) and forward in (Linear4bit.forward, bnb.nn.Linear4bit.forward):
-        return AdaptedLinear4bit
-    if isinstance(layer, bnb.nn.Linear8bitLt) and forward in (Linear8bit.forward, bnb.nn.Linear8bitLt.forward):
-        # With `has_fp16_weights` the weight is a dense one, rounded in each forward pass.
-        return None if layer.state.has_fp16_weights else AdaptedLinear8bit
-    return None
 
 
 def keep_gradients(layer: Any) -> None:

@@ -3,7 +3,7 @@
 For an invertible M the factors ``B M`` and ``M^-1 A`` are the same update. Shrinking takes the M that makes columns
 of B orthogonal and sorted by singular value, and keeps the first k: the best rank-k approximation (Eckart-Young).
 Growing adds pairs of which one half is zero, so the function does not change. The parameters stay the same objects,
-written in place: rows and columns past the active rank are zero. Optimizer state follows, see :mod:`.moments`.
+written in place: rows and columns past the active rank are zero. Optimizer state follows, see :mod:`.optimizer_state`.
 
 Which factor carries the singular values: B, while A's rows are orthonormal. Where B is the frozen factor it is the
 other way round, so that the frozen factor keeps the scale that its learning rate was tuned for.
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from asym_lightning.adapters.init.random import layer_generator, orthonormal_rows
+from asym_lightning.adapters.init.generator import layer_generator
+from asym_lightning.adapters.init.rand import orthonormal_rows
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.adapters.rank.groups import RankGroup
 from asym_lightning.adapters.rank.optimizer_state import change_coordinates, open_columns
@@ -54,7 +55,7 @@ def set_rank(group: RankGroup, rank: int, optimizers: Sequence[Optimizer] = (), 
 def shrink_rank(group: RankGroup, rank: int, optimizers: Iterable[Optimizer] = ()) -> None:
     """Replace the update by its best approximation of a lower rank (all of it where that rank suffices).
 
-    First moments follow exactly, second ones as :mod:`.moments` says.
+    First moments follow exactly, second ones as :mod:`.optimizer_state` says.
     """
     basis = _decompose(group)
     U, S, Vh = basis.U[:, :rank], basis.S[:rank], basis.Vh[:rank]
@@ -177,8 +178,8 @@ def _rows_beside(present: Tensor, count: int, generator: torch.Generator) -> Ten
 
 
 def _seeded_rows(adapter: LowRankAdapter, rank: int) -> Tensor | None:
-    """The rows that a random A of ``rank`` has beyond the present ones, if its first rows are those to the bit."""
-    if adapter.scheme.A.init != "rand":
+    """The rows past the present ones that an A of ``rank`` has by its seed, if its first rows are those to the bit."""
+    if not adapter.scheme.A.rule.grows_from_seed:
         return None
     rows = adapter.draw_A(rank=rank)
     present = whole(adapter.factor_A)[: adapter.rank]

@@ -64,7 +64,7 @@ class RankGroup:
 
 
 def rank_groups(model: nn.Module) -> dict[str, RankGroup]:
-    """The groups of a model by name, in its order.
+    """The groups of a model by name, in its order; layers of a kind whose rank can't change are left out.
 
     >>> from asym_lightning.adapters import AdapterConfig, inject_adapters
     >>> model = nn.Sequential(nn.Linear(4, 4))
@@ -74,6 +74,8 @@ def rank_groups(model: nn.Module) -> dict[str, RankGroup]:
     """
     groups: dict[str, RankGroup] = {}
     for layer_name, layer in adapter_layers(model).items():
+        if not layer.can_change_rank:
+            continue
         if layer.adapters.shares_a:
             parts = {"shared": tuple(layer.adapters.values())}
         else:

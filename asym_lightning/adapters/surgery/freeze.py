@@ -41,5 +41,5 @@ def untrained_adapters(model: nn.Module) -> list[str]:
     return [
         name
         for name, adapter in adapters_by_name(model).items()
-        if any(p.requires_grad and p.grad is None for p in (adapter.factor_A, adapter.factor_B))
+        if any(p.requires_grad and p.grad is None for p in adapter.parameters())
     ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
-from asym_lightning.adapters.layers.adapted import adapt_host, restore_host
+from asym_lightning.adapters.init.statistics import CalibrationStatistics
 from asym_lightning.adapters.layers.lookup import adapter_layers
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.adapters.layers.slices import SliceAdapters
@@ -20,7 +22,13 @@ from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.dtensor import whole
 
 
-def inject_adapters(model: nn.Module, config: AdapterConfig) -> InjectionReport:
+def inject_adapters(
+    model: nn.Module,
+    config: AdapterConfig,
+    *,
+    statistics: Mapping[str, CalibrationStatistics] | None = None,
+    draw: bool = True,
+) -> InjectionReport:
     """Adapt a model in place: add adapters to the layers that ``config`` names and freeze all else but the heads.
 
     Calling it again with the same configuration changes nothing.
@@ -35,12 +43,16 @@ def inject_adapters(model: nn.Module, config: AdapterConfig) -> InjectionReport:
     Args:
         model: The backbone, or any module that contains it. Layers go by their names in it.
         config: What to adapt and how.
+        statistics: Of calibration batches, for init rules that draw from data: by ``layer.slice``, as in the names of
+            :func:`adapters_by_name`, or by ``layer.shared`` where slices share one A.
+        draw: ``False`` leaves every factor zero, for :func:`reset_adapters` or a file to fill.
 
     Returns:
         What was done; ``str(report)`` is a table.
 
     Raises:
-        ValueError: A target matches nothing or can't be adapted, or a rank is larger than a layer allows.
+        ValueError: A target matches nothing or can't be adapted, a rank is larger than a layer allows, or an init rule
+            draws from data and there are no statistics of a layer.
         RuntimeError: The model is adapted by another configuration, or its adapters are merged.
     """
     present = adapter_layers(model)
@@ -56,39 +68,51 @@ def inject_adapters(model: nn.Module, config: AdapterConfig) -> InjectionReport:
     targets = find_targets(model, config, heads)
     refuse_bypasses(model, targets)
     # All is built, hence checked, before the first layer is touched.
-    built = [_build(target, config) for target in targets]
+    built = []
+    for target in targets:
+        weight = target.weight
+        built.append(_build(target, weight, config))
+        if draw and not weight.is_meta:
+            built[-1].reset_parameters(weight, statistics)
     _check_patterns_used(config, targets)
     freeze_backbone(model, heads)
     open_bypasses(model, [target.name for target in targets])
     for target, adapters in zip(targets, built, strict=True):
-        adapt_host(target.layer, target.adapted_class, adapters)
+        target.kind.adapt_host(target.layer, adapters)
     return InjectionReport.of(model, adapter_layers(model), heads)
 
 
-def reset_adapters(model: nn.Module) -> None:
+def reset_adapters(model: nn.Module, *, statistics: Mapping[str, CalibrationStatistics] | None = None) -> None:
     """Draw all factors anew, as after building on the meta device and loading the weights.
 
     Where the model is sharded, every process has to call it.
+
+    Args:
+        model: An adapted model.
+        statistics: As for :func:`inject_adapters`.
+
+    Raises:
+        ValueError: An init rule draws from data and there are no statistics of a layer.
     """
     for layer in adapter_layers(model).values():
         weight = layer.weight_matrix()
-        layer.adapters.reset_parameters(whole(weight) if layer.adapters.config.resolved_scheme.needs_weight else weight)
+        needs_weight = layer.adapters.config.resolved_scheme.needs_weight
+        layer.adapters.reset_parameters(whole(weight) if needs_weight else weight, statistics)
 
 
 def remove_adapters(model: nn.Module) -> None:
     """Take the adapters out: every layer has its class, keys and weight (to the bit) back. Parameters stay frozen."""
     unmerge_adapters(model)
     for layer in adapter_layers(model).values():
-        restore_host(layer)
+        layer.restore_host()
 
 
-def _build(target: Target, config: AdapterConfig) -> SliceAdapters:
-    if config.path in ("packed", "formed") and not target.adapted_class.has_dense_weight:
+def _build(target: Target, weight: Tensor, config: AdapterConfig) -> SliceAdapters:
+    if config.path in ("packed", "formed") and not target.kind.has_dense_weight:
         raise ValueError(
             f"Path {config.path!r} needs a dense weight, and that of `{target.name}` is quantised; use 'two_gemm' or "
             "'auto'."
         )
-    weight = target.weight
     d_in = weight.shape[1]
     # Low-precision weights get float32 factors: B starts at zero and its first steps would be lost in bfloat16.
     dtype = torch.float32 if weight.dtype.itemsize < 4 else weight.dtype
@@ -98,7 +122,7 @@ def _build(target: Target, config: AdapterConfig) -> SliceAdapters:
         key = f"{target.name}.{name}"
         rank, source = resolve_pattern(config.rank_pattern, target, name, config.rank)
         alpha, _ = resolve_pattern(config.alpha_pattern, target, name, config.alpha)
-        max_rank = max(rank, config.max_rank or rank)
+        max_rank = max(rank, config.max_rank or rank) if target.kind.can_change_rank else rank
         largest = min(rows.count, d_in)
         if max_rank > largest:
             field = "rank" if rank > largest else "max_rank"
@@ -126,10 +150,7 @@ def _build(target: Target, config: AdapterConfig) -> SliceAdapters:
             raise ValueError(f"`share_a` needs one rank for all slices of `{target.name}`, got different ones.")
         for other in others:
             other.factor_A = first.factor_A
-    slices = SliceAdapters(adapters, target.rows, config)
-    if not weight.is_meta:
-        slices.reset_parameters(weight)
-    return slices
+    return SliceAdapters(adapters, target.rows, config)
 
 
 def _check_same_config(old: AdapterConfig, new: AdapterConfig) -> None:

@@ -6,13 +6,13 @@ exact way back, the weight that was there wait outside the module tree, so ``sta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from asym_lightning.adapters.layers.adapted import AdaptedLayer, adapt_host, restore_host
+from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.slices import SliceAdapters
 from asym_lightning.adapters.surgery.quantize import (
     QuantizedPart,
@@ -27,11 +27,11 @@ _ATTRIBUTE = "merged_adapters"
 class MergedAdapters(NamedTuple):
     """What waits beside a merged layer."""
 
-    adapted_class: type[AdaptedLayer]
+    kind: type[AdaptedLayer]
     # In a tuple, so that nn.Module does not register them.
     adapters: tuple[SliceAdapters]
-    # None where it was quantised: `requantize_layers` has it.
-    weight: Tensor | None
+    # By parameter; none where they were quantised: `requantize_layers` has them.
+    weights: Mapping[str, Tensor]
 
 
 def merge_adapters(model: nn.Module, *, keep_weights: bool = True, dequantize: bool = False) -> None:
@@ -64,15 +64,18 @@ def merge_adapters(model: nn.Module, *, keep_weights: bool = True, dequantize: b
         )
     for layer in [module for module in model.modules() if isinstance(module, AdaptedLayer)]:
         # In the factors' precision: in bfloat16 the sum would be rounded twice.
-        delta, adapters, adapted_class = layer.delta_weight().detach(), layer.adapters, type(layer)
-        restore_host(layer)
-        if not adapted_class.has_dense_weight:
+        updates, adapters, kind = layer.updates(), layer.adapters, type(layer)
+        layer.restore_host()
+        if not kind.has_dense_weight:
             dequantize_layer(layer, keep_weight=keep_weights)
-        weight = layer.weight.detach()
-        original = weight.clone() if keep_weights and adapted_class.has_dense_weight else None
-        weight.copy_(weight.to(delta.dtype) + delta.to(weight.device))
+        originals: dict[str, Tensor] = {}
+        for name, update in updates.items():
+            weight, delta = getattr(layer, name).detach(), update.detach()
+            if keep_weights and kind.has_dense_weight:
+                originals[name] = weight.clone()
+            weight.copy_(weight.to(delta.dtype) + delta.to(weight.device))
         if keep_weights:
-            setattr(layer, _ATTRIBUTE, MergedAdapters(adapted_class, (adapters,), original))
+            setattr(layer, _ATTRIBUTE, MergedAdapters(kind, (adapters,), originals))
     for _, rest in list(quantized_layers(model)):
         dequantize_layer(rest, keep_weight=keep_weights)
 
@@ -83,11 +86,11 @@ def unmerge_adapters(model: nn.Module) -> None:
     for layer in list(merged_layers(model)):
         merged: MergedAdapters = getattr(layer, _ATTRIBUTE)
         delattr(layer, _ATTRIBUTE)
-        adapted = adapt_host(layer, merged.adapted_class, merged.adapters[0])
-        if merged.weight is not None:
-            with torch.no_grad():
-                adapted.weight.copy_(merged.weight)
-        adapted.adapters.to(adapted.weight.device)
+        adapted = merged.kind.adapt_host(layer, merged.adapters[0])
+        with torch.no_grad():
+            for name, weight in merged.weights.items():
+                getattr(adapted, name).copy_(weight)
+        adapted.adapters.to(next(adapted.parameters(recurse=False)).device)
 
 
 def merged_layers(model: nn.Module) -> Iterator[nn.Module]:

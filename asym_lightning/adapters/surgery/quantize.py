@@ -7,7 +7,6 @@ in the dtype of their input: an adapter trains on, and merges into, exactly that
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from math import prod
@@ -16,10 +15,14 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from asym_lightning.adapters.layers.linear import AdaptedLinear
+from asym_lightning.adapters.layers.kinds.linear import AdaptedLinear
+from asym_lightning.adapters.layers.kinds.registry import kind_of
 from asym_lightning.adapters.targets.bypasses import open_bypasses
-from asym_lightning.adapters.targets.find import adapted_class_of, output_layers
+from asym_lightning.adapters.targets.find import output_layers
 from asym_lightning.adapters.targets.patterns import is_within
+from asym_lightning.core.extras import check_installed
+from asym_lightning.core.messages import check_choice
+from asym_lightning.core.private_names import kept_in_float32
 
 if TYPE_CHECKING:
     from asym_lightning.adapters.layers.quantized import QuantizedLinear
@@ -70,12 +73,8 @@ def check_quantization(quantization: str) -> None:
         ValueError: There is no quantisation of that name.
         ModuleNotFoundError: bitsandbytes is not installed.
     """
-    if quantization not in QUANTIZATIONS:
-        raise ValueError(f"`quantization` {quantization!r} is unknown; valid are {', '.join(QUANTIZATIONS)}.")
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ModuleNotFoundError(
-            f"`quantization: {quantization}` needs bitsandbytes: pip install 'asym-lightning[quantized]'."
-        )
+    check_choice("quantization", quantization, QUANTIZATIONS)
+    check_installed("bitsandbytes", f"quantization: {quantization}")
 
 
 def quantize_backbone(model: nn.Module, quantization: str, heads: Sequence[str] = ()) -> QuantizedPart:
@@ -205,11 +204,11 @@ def quantized_state_names(model: nn.Module, *, with_weights: bool = True) -> set
 def _names_to_quantize(model: nn.Module, heads: Sequence[str]) -> list[str]:
     outputs = output_layers(model)
     # What transformers keeps in float32 is what its own code asks the dtype of.
-    kept = {part for module in model.modules() for part in getattr(module, "_keep_in_fp32_modules", None) or ()}
+    kept = kept_in_float32(model)
     return [
         name
         for name, layer in model.named_modules()
-        if adapted_class_of(layer) is AdaptedLinear
+        if kind_of(layer) is AdaptedLinear
         and not (name in outputs or is_within(name, heads) or kept.intersection(name.split(".")))
         and not isinstance(model.get_submodule(name.rpartition(".")[0]), nn.TransformerEncoderLayer)
     ]

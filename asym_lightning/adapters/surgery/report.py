@@ -64,7 +64,7 @@ class InjectionReport:
         for name, layer in layers.items():
             seen: set[int] = set()
             for slice_name, adapter in layer.adapters.items():
-                new = [p for p in (adapter.factor_A, adapter.factor_B) if id(p) not in seen]
+                new = [p for p in adapter.parameters() if id(p) not in seen]
                 seen.update(map(id, new))
                 rows.append(
                     LayerReport(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,18 +10,14 @@ from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
-from asym_lightning.adapters.layers.conv2d import AdaptedConv2d
-from asym_lightning.adapters.layers.linear import AdaptedLinear
+from asym_lightning.adapters.layers.kinds.registry import host_kind, host_names, kind_of
 from asym_lightning.adapters.rows import Rows
-from asym_lightning.adapters.targets.families import GENERIC_FAMILY, ROLES, Family, family_of
-from asym_lightning.adapters.targets.messages import nearest, suffixes
-from asym_lightning.adapters.targets.patterns import is_within, matches, matching
-from asym_lightning.core.messages import listed
+from asym_lightning.adapters.targets.families.family import GENERIC, Family, family_of, known_roles
+from asym_lightning.adapters.targets.patterns import is_within, matches, matching, suffixes
+from asym_lightning.core.messages import did_you_mean, listed
 
 ALL_LINEAR = "all-linear"
 WHOLE = "all"
-# transformers' Falcon writes out `x @ W.T + b` to round like its first implementation.
-_PLAIN_LINEAR_SUBCLASSES = ("FalconLinear",)
 
 
 @dataclass
@@ -31,37 +26,15 @@ class Target:
 
     name: str
     layer: nn.Module
-    adapted_class: type[AdaptedLayer]
+    kind: type[AdaptedLayer]
     rows: dict[str, Rows] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)
 
     @property
     def weight(self) -> Tensor:
         """(d_out, d_in) view of the layer's weight."""
-        # The method reads `self.weight` only, which the host's layer has.
-        return self.adapted_class.weight_matrix(self.layer)  # type: ignore[arg-type]
-
-
-def adapted_class_of(layer: nn.Module) -> type[AdaptedLayer] | None:
-    """The adapted class for exactly this kind of layer, or ``None``.
-
-    Subclasses may compute their output in ways of their own, so only the three classes themselves count, the few
-    that are known to compute the same, and bitsandbytes' quantised layers.
-    """
-    if type(layer) is nn.Linear or type(layer).__name__ in _PLAIN_LINEAR_SUBCLASSES:
-        return AdaptedLinear
-    if type(layer) is nn.Conv2d:
-        return AdaptedConv2d
-    if "bitsandbytes" in sys.modules:  # without it no layer is quantised
-        from asym_lightning.adapters.layers.quantized import adapted_class_of_quantized
-
-        if quantized_class := adapted_class_of_quantized(layer):
-            return quantized_class
-    if _is_conv1d(layer):
-        from asym_lightning.adapters.layers.conv1d import AdaptedConv1D
-
-        return AdaptedConv1D
-    return None
+        # The method reads only what the host's layer has.
+        return self.kind.weight_matrix(self.layer)  # type: ignore[arg-type]
 
 
 def find_targets(model: nn.Module, config: AdapterConfig, heads: Iterable[str] = ()) -> list[Target]:
@@ -72,14 +45,14 @@ def find_targets(model: nn.Module, config: AdapterConfig, heads: Iterable[str] =
             slice and the whole of one layer are asked for at once.
     """
     heads = tuple(heads)
-    layers = {name: layer for name, layer in model.named_modules() if _has_matrix(layer)}
+    layers = {name: layer for name, layer in model.named_modules() if host_kind(layer)}
     excluded = _excluded(config.exclude, layers)
     candidates = {n: layer for n, layer in layers.items() if not is_within(n, heads) and n not in excluded}
     families = _families(model, candidates)
     outputs = output_layers(model)
     found: dict[str, dict[str, tuple[Rows, str]]] = {}
     for token in config.targets:
-        is_pattern = token not in (*ROLES, ALL_LINEAR)
+        is_pattern = token not in (*known_roles(), ALL_LINEAR)
         names = matching(token, candidates) if is_pattern else candidates
         hits = {
             name: slices
@@ -107,42 +80,34 @@ def _slices(
     token: str, name: str, layer: nn.Module, family: Family, model_config: Any, *, is_output: bool
 ) -> dict[str, tuple[Rows, str]]:
     """Slices of this layer that ``token`` names, each with its rows and its role."""
-    whole = Rows(0, _d_out(layer))
-    fused = next((layout for suffix, layout in family.fused.items() if matches(name, suffix)), None)
+    kind = host_kind(layer)
+    assert kind is not None
+    d_out, _ = kind.shape_of(layer)
+    whole = Rows(0, d_out)
     role = next((r for r, suffixes in family.roles.items() if any(matches(name, s) for s in suffixes)), "")
-    if token in ROLES:
-        if fused is not None:
-            rows = fused(whole.size, model_config)
-            return {token: (rows[token], token)} if token in rows else {}
-        return {WHOLE: (whole, token)} if role == token else {}
-    if token == ALL_LINEAR:
-        if is_output or isinstance(layer, nn.Conv2d):
-            return {}
-        if fused is not None:
-            return {s: (rows, s) for s, rows in fused(whole.size, model_config).items()}
+    if token not in (*known_roles(), ALL_LINEAR):
         return {WHOLE: (whole, role)}
-    return {WHOLE: (whole, role)}
+    if token == ALL_LINEAR and (is_output or not kind.is_linear):
+        return {}
+    fused = kind.slices_of(layer)
+    if fused is None and (layout := next((f for suffix, f in family.fused.items() if matches(name, suffix)), None)):
+        fused = layout(d_out, model_config)
+    if token in known_roles():
+        if fused is not None:
+            return {token: (fused[token], token)} if token in fused else {}
+        return {WHOLE: (whole, token)} if role == token else {}
+    return {s: (rows, s) for s, rows in fused.items()} if fused is not None else {WHOLE: (whole, role)}
 
 
 def _target(name: str, layer: nn.Module, slices: dict[str, tuple[Rows, str]]) -> Target:
-    adapted_class = adapted_class_of(layer)
-    if adapted_class is None:
+    kind = kind_of(layer)
+    if kind is None:
         raise ValueError(
             f"Layer `{name}` is a {type(layer).__name__}, which may compute its output in a way of its own; only "
-            "nn.Linear, nn.Conv2d, transformers' Conv1D and frozen layers of bitsandbytes themselves are adapted. Name "
-            "it in `exclude`."
+            f"{', '.join(host_names())} themselves are adapted. Name it in `exclude`, or register a kind for it."
         )
-    if adapted_class.has_dense_weight and not type(layer.weight).__module__.startswith("torch."):
-        weight_type = type(layer.weight)
-        raise ValueError(
-            f"Layer `{name}` has a weight of type {weight_type.__name__} ({weight_type.__module__.split('.')[0]}), "
-            "whose products are not known here; quantise it with bitsandbytes, or name it in `exclude`."
-        )
-    if isinstance(layer, nn.Conv2d) and (layer.groups > 1 or layer.padding_mode != "zeros"):
-        raise ValueError(
-            f"Layer `{name}` is a convolution with groups={layer.groups} and padding_mode={layer.padding_mode!r}; only "
-            "ungrouped, zero-padded ones are adapted. Name it in `exclude`."
-        )
+    if refusal := kind.refusal(layer):
+        raise ValueError(f"Layer `{name}` {refusal}; name it in `exclude`.")
     if WHOLE in slices and len(slices) > 1:
         parts = ", ".join(s for s in slices if s != WHOLE)
         raise ValueError(
@@ -153,30 +118,16 @@ def _target(name: str, layer: nn.Module, slices: dict[str, tuple[Rows, str]]) ->
     return Target(
         name,
         layer,
-        adapted_class,
+        kind,
         rows={s: rows for s, (rows, _) in ordered.items()},
         roles={s: role for s, (_, role) in ordered.items()},
     )
 
 
-def _d_out(layer: Any) -> int:
-    if isinstance(layer, nn.Linear):  # a quantised weight has another shape
-        return layer.out_features
-    return layer.weight.shape[1 if _is_conv1d(layer) else 0]
-
-
-def _is_conv1d(layer: nn.Module) -> bool:
-    return (type(layer).__module__, type(layer).__name__) == ("transformers.pytorch_utils", "Conv1D")
-
-
-def _has_matrix(layer: nn.Module) -> bool:
-    return isinstance(layer, (nn.Linear, nn.Conv2d)) or _is_conv1d(layer)
-
-
 def _families(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[Family, Any]]:
     """For each layer the family of its nearest announcing ancestor, and that ancestor's config."""
-    announced = {n: (f[0], getattr(m, "config", None)) for n, m in model.named_modules() if (f := family_of(m))}
-    default = announced.get("", (GENERIC_FAMILY[0], getattr(model, "config", None)))
+    announced = {n: (f, getattr(m, "config", None)) for n, m in model.named_modules() if (f := family_of(m))}
+    default = announced.get("", (GENERIC, getattr(model, "config", None)))
     result = {}
     for name in names:
         parents = name.split(".")[:-1]
@@ -193,7 +144,8 @@ def output_layers(model: nn.Module) -> set[str]:
         get_output = getattr(module, "get_output_embeddings", None)
         if callable(get_output):
             heads.add(id(get_output()))
-    return {n for n, m in model.named_modules() if _has_matrix(m) and (id(m) in heads or id(m.weight) in embeddings)}
+    layers = ((name, layer) for name, layer in model.named_modules() if host_kind(layer))
+    return {n for n, layer in layers if id(layer) in heads or id(getattr(layer, "weight", None)) in embeddings}
 
 
 # --- messages -----------------------------------------------------------------------------------------------------
@@ -204,7 +156,7 @@ def _excluded(patterns: Sequence[str], layers: Mapping[str, nn.Module]) -> set[s
     for pattern in patterns:
         hits = matching(pattern, layers)
         if not hits:
-            raise ValueError(f"`exclude` entry {pattern!r} matches no layer{nearest(pattern, suffixes(layers))}.")
+            raise ValueError(f"`exclude` entry {pattern!r} matches no layer{did_you_mean(pattern, suffixes(layers))}")
         found.update(hits)
     return found
 
@@ -219,8 +171,9 @@ def _no_match(
     dropped = [name for name in layers if name not in candidates and matches(name, token)]
     if dropped:
         return f"`targets` entry {token!r} matches only layers that are heads or excluded: {listed(dropped, 8)}."
-    if token not in ROLES:
-        return f"`targets` entry {token!r} matches no layer{nearest(token, [*ROLES, ALL_LINEAR, *suffixes(layers)])}."
+    if token not in known_roles():
+        known = [*known_roles(), ALL_LINEAR, *suffixes(layers)]
+        return f"`targets` entry {token!r} matches no layer{did_you_mean(token, known)}"
     message = f"`targets` entry {token!r} matches no layer of {type(model).__name__}"
     if any(isinstance(m, nn.MultiheadAttention) for m in model.modules()) and token in "qkvo":
         return (
@@ -229,7 +182,7 @@ def _no_match(
         )
     played = [
         role
-        for role in ROLES
+        for role in known_roles()
         if any(_slices(role, name, layer, *families[name], is_output=False) for name, layer in candidates.items())
     ]
     roles = f"the roles {', '.join(played)}" if played else "no role that is known for it"

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from asym_lightning.adapters.targets.families import family_of
-from asym_lightning.adapters.targets.messages import nearest, suffixes
-from asym_lightning.adapters.targets.patterns import is_within, matching
+from asym_lightning.adapters.targets.families.family import family_of
+from asym_lightning.adapters.targets.patterns import is_within, matching, suffixes
+from asym_lightning.core.messages import did_you_mean
 
 
 def find_heads(model: nn.Module, config_heads: Sequence[str] | None) -> list[str]:
@@ -25,7 +25,7 @@ def find_heads(model: nn.Module, config_heads: Sequence[str] | None) -> list[str
     for pattern in config_heads:
         hits = matching(pattern, names)
         if not hits:
-            raise ValueError(f"`heads` entry {pattern!r} matches no module{nearest(pattern, suffixes(names))}.")
+            raise ValueError(f"`heads` entry {pattern!r} matches no module{did_you_mean(pattern, suffixes(names))}")
         found += hits
     return [name for name in names if name in found]
 
@@ -40,8 +40,8 @@ def _announcing_roots(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _own_heads(name: str, module: nn.Module) -> list[str]:
-    announced = family_of(module)
-    assert announced is not None
+    family = family_of(module)
+    assert family is not None
     prefix = f"{name}." if name else ""
     get_classifier = getattr(module, "get_classifier", None)
     if callable(get_classifier):
@@ -49,4 +49,4 @@ def _own_heads(name: str, module: nn.Module) -> list[str]:
         classifiers = classifiers if isinstance(classifiers, (tuple, list)) else [classifiers]
         return [prefix + n for n, m in module.named_modules() if n and any(m is c for c in classifiers)]
     children = dict(module.named_children())
-    return [prefix + head for head in announced[0].heads if head in children]
+    return [prefix + head for head in family.heads if head in children]

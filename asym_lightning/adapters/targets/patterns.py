@@ -28,3 +28,12 @@ def matching(pattern: str, names: Iterable[str]) -> list[str]:
 def is_within(name: str, parents: Iterable[str]) -> bool:
     """Whether a module is one of ``parents`` or lies in one."""
     return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
+
+
+def suffixes(names: Iterable[str]) -> list[str]:
+    """The last two components of every name, numbers left out: what a pattern may have been meant for.
+
+    >>> suffixes(["blocks.0.attn.qkv", "blocks.1.attn.qkv", "head"])
+    ['attn.qkv', 'head']
+    """
+    return sorted({".".join([part for part in name.split(".") if not part.isdigit()][-2:]) for name in names if name})

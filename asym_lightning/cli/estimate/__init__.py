@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
-from pathlib import Path
+
+from asym_lightning.core.files import json_text, write_json
 
 DESCRIPTION = """Estimate what one training step of a config takes of each device, without running it: parameters,
 weights, gradients, optimizer state, activations and peak, what the devices exchange, and what is written. No weights
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         raise ValueError("`estimate` needs `--config`, as fit does.")
 
     from asym_lightning.cli.estimate.described_run import DescribedRun
-    from asym_lightning.cli.estimate.example_batch import BatchShape, example_batch, in_dtype
+    from asym_lightning.cli.estimate.example_batch import example_batch, in_dtype, shape_of_batch
     from asym_lightning.estimate.estimate import estimate_step
     from asym_lightning.estimate.placement import check_strategy
     from asym_lightning.estimate.table import estimate_table, size_from_text
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     run = described.run(options.strategy, options.devices)
     check_strategy(run.strategy, run.devices)
     module = described.build_module()
-    shape = BatchShape.of_data(described.data, vars(options))
+    shape = shape_of_batch(described.data, vars(options))
     estimate = estimate_step(
         module,
         lambda: in_dtype(example_batch(module, shape), described.input_dtype()),
@@ -56,11 +56,9 @@ def main(arguments: Sequence[str]) -> int:
     if memory is not None:
         result["fits"] = estimate.peak <= memory
     if options.out:
-        out = Path(options.out)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(result, indent=2) + "\n")
+        write_json(options.out, result)
     if options.format == "json":
-        print(json.dumps(result, indent=2))
+        print(json_text(result), end="")
     else:
         from rich.console import Console
 

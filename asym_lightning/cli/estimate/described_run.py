@@ -71,8 +71,8 @@ class DescribedRun:
             ValueError: The precision is one that is not estimated, or the config is of no model.
         """
         arguments = self._model.init_args
-        if "pretrained" in arguments:
-            arguments.pretrained = False
+        if isinstance(arguments.get("backbone"), str) and "backbone_options" in arguments:
+            arguments.backbone_options.pretrained = False
         if "label_names" in arguments and arguments.label_names is None:
             arguments.label_names = ["0", "1"]  # the data tells how many there are, and few numbers depend on it
         precision = str(self._trainer.precision)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,43 +10,25 @@ from lightning.pytorch import LightningModule
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor
 
-from asym_lightning.modules import ImageClassifier, InstructionTuner, Summarizer, TextClassifier
-from asym_lightning.modules.text_backbone import longest_sequence
+from asym_lightning.modules.batch_shape import BatchShape
 
 
-@dataclass(frozen=True)
-class BatchShape:
-    """Sizes of a batch of one device; None where neither the data's config nor the command line says.
+def shape_of_batch(data: Mapping[str, Any], given: Mapping[str, int | None]) -> BatchShape:
+    """Read what a data module is configured with.
 
-    Attributes:
-        size: Rows.
-        length: Tokens in a row; of the source, where there are two.
-        target_length: Tokens of the target.
-        image_size: Height and width.
-        is_packed: Rows hold several examples.
+    Args:
+        data: Arguments of the data module, ours or another, which often has a `batch_size` of its own.
+        given: Options that come first: `batch_size`, `sequence_length`, `target_length`, `image_size`.
     """
-
-    size: int | None = None
-    length: int | None = None
-    target_length: int | None = None
-    image_size: int | None = None
-    is_packed: bool = False
-
-    @classmethod
-    def of_data(cls, data: Mapping[str, Any], given: Mapping[str, int | None]) -> BatchShape:
-        """Read what a data module is configured with.
-
-        Args:
-            data: Arguments of the data module.
-            given: Options that come first: `batch_size`, `sequence_length`, `target_length`, `image_size`.
-        """
-        return cls(
-            size=_first(given["batch_size"], data.get("batch_size")),
-            length=_first(given["sequence_length"], data.get("max_length"), data.get("max_source_length")),
-            target_length=_first(given["target_length"], data.get("max_target_length")),
-            image_size=_first(given["image_size"], data.get("image_size")),
-            is_packed=bool(data.get("packing")),
-        )
+    loader = data.get("loader")
+    own_size = loader.get("batch_size") if isinstance(loader, Mapping) else data.get("batch_size")
+    return BatchShape(
+        size=_first(given["batch_size"], own_size),
+        length=_first(given["sequence_length"], data.get("max_length"), data.get("max_source_length")),
+        target_length=_first(given["target_length"], data.get("max_target_length")),
+        image_size=_first(given["image_size"], data.get("image_size")),
+        is_packed=bool(data.get("packing")),
+    )
 
 
 def _first(*values: int | None) -> int | None:
@@ -55,67 +36,18 @@ def _first(*values: int | None) -> int | None:
 
 
 def example_batch(module: LightningModule, shape: BatchShape) -> Any:
-    """Make a batch such as the task's data module gives, full to the last token; its numbers mean nothing.
-
-    A module of another class has to have a method `example_batch(batch_size, sequence_length)` of its own.
+    """Let a module make a batch such as its data module gives, full to the last token; its numbers mean nothing.
 
     Raises:
-        ValueError: A size is known from nowhere, or the task is not trained or not known.
+        ValueError: A size is known from nowhere, or the task makes no batch.
     """
-    size = _known(shape.size, "batch_size", "batch_size")
-    if isinstance(module, ImageClassifier):
-        channels, *sides = (module.data_config or {}).get("input_size", (3, None, None))
-        height, width = (_first(shape.image_size, side) for side in sides)
-        side = _known(height, "image_size", "image_size")
-        width = side if width is None else width
-        return torch.zeros(size, channels, side, width), torch.zeros(size, dtype=torch.int64)
-    if isinstance(module, TextClassifier):
-        batch = _text(size, _length(module, shape))
-        batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
-        batch["labels"] = torch.zeros(size, dtype=torch.float32 if module.is_regression else torch.int64)
-        return batch
-    if isinstance(module, InstructionTuner):
-        batch = _text(size, _length(module, shape))
-        batch["labels"] = torch.zeros_like(batch["input_ids"])
-        if shape.is_packed:
-            batch["segment_ids"] = torch.ones_like(batch["input_ids"])
-            batch["position_ids"] = torch.zeros_like(batch["input_ids"])
-        return batch
-    if isinstance(module, Summarizer):
-        batch = _text(size, _length(module, shape))
-        target = _known(shape.target_length, "target_length", "max_target_length")
-        batch["labels"] = torch.zeros(size, target, dtype=torch.int64)
-        return batch
-    if callable(own := getattr(module, "example_batch", None)):
-        return own(size, shape.length)
-    raise ValueError(
-        f"what a batch of {type(module).__name__} looks like is not known here: give the class a method "
-        "`example_batch(batch_size, sequence_length)`."
-    )
-
-
-def _length(module: Any, shape: BatchShape) -> int:
-    length = _known(shape.length, "sequence_length", "max_length")
-    longest = longest_sequence(module.backbone)
-    if longest is not None and length > longest:
-        raise ValueError(f"`sequence_length` is {length}, but the backbone allows {longest}.")
-    return length
-
-
-def _text(size: int, length: int) -> dict[str, Tensor]:
-    ids = torch.zeros(size, length, dtype=torch.int64)
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-
-def _known(value: int | None, option: str, key: str) -> int:
-    if value is None:
+    own = getattr(module, "example_batch", None)
+    if not callable(own):
         raise ValueError(
-            f"how large a batch is can't be read from the config, whose `data` sets no `{key}`: give "
-            f"`--{option.replace('_', '-')}`."
+            f"what a batch of {type(module).__name__} looks like is not known here: give the class a method "
+            "`example_batch(shape)`, where `shape.size` is the number of rows."
         )
-    if value < 1:
-        raise ValueError(f"`{option}` must be at least 1, not {value}.")
-    return value
+    return own(shape)
 
 
 def in_dtype(batch: Any, dtype: torch.dtype | None) -> Any:

@@ -10,6 +10,7 @@ from asym_lightning.cli.sweep.outcome import FAILED, read_outcome
 from asym_lightning.cli.sweep.plan import Run, Sweep, plan_runs
 from asym_lightning.cli.sweep.progress import shown_progress
 from asym_lightning.cli.sweep.slurm import array_script
+from asym_lightning.core.files import write_text
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,9 +43,8 @@ def main(arguments: Sequence[str]) -> int:
 def _write_slurm(sweep: Sweep, arguments: Sequence[str], num_runs: int, jobs: int) -> int:
     if "--" in arguments:  # `--only`, which is added at the end, must stand before the options of fit
         raise ValueError("with `--slurm`, name options for every fit under `options` in a sweep file, not after --.")
-    sweep.directory.mkdir(parents=True, exist_ok=True)
     path = sweep.directory / "sweep.sbatch"
-    path.write_text(array_script(arguments, num_runs, sweep.directory, jobs))
+    write_text(path, array_script(arguments, num_runs, sweep.directory, jobs))
     print(f"{num_runs} runs: sbatch {path}\nafterwards: asym-lightning report {sweep.directory}")
     return 0
 

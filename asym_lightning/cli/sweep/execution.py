@@ -7,10 +7,12 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
 
+from asym_lightning.cli.class_names import modules_named
 from asym_lightning.cli.sweep.outcome import FAILED, is_finished, read_outcome, write_outcome
 from asym_lightning.cli.sweep.plan import Run
 from asym_lightning.cli.sweep.run_process import EXIT_CLAIMED_ELSEWHERE, execute
@@ -18,9 +20,9 @@ from asym_lightning.cli.sweep.run_process import EXIT_CLAIMED_ELSEWHERE, execute
 POLL_SECONDS = 0.1
 RETRY_SECONDS = 2.0  # for a run that another sweep is at
 
-# Importing torch and Lightning takes longer than a small run. The fork server does it once; each run is forked from
-# it: clean state, no start-up, and a crash takes only that run along.
-PRELOADED = ["asym_lightning.cli.training", "asym_lightning.cli.sweep.run_process"]
+# Importing torch and Lightning takes longer than a small run. The fork server does it once, with the classes that the
+# configs name; each run is forked from it: clean state, no start-up, and a crash takes only that run along.
+PRELOADED = ("asym_lightning.cli.training", "asym_lightning.cli.sweep.run_process")
 
 Watcher = Callable[[Sequence[Run], Sequence[Run]], None]
 
@@ -48,7 +50,7 @@ def execute_runs(runs: Sequence[Run], sweep_directory: Path, jobs: int = 1, watc
     # With several jobs on the cores of one machine, libraries that each take them all get in one another's way.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context.set_forkserver_preload([*PRELOADED, *modules_named(_text_of(waiting))])
     active: list[tuple[Run, BaseProcess]] = []
     not_before: dict[str, float] = {}
     terminated = signal.signal(signal.SIGTERM, _interrupt)
@@ -78,6 +80,13 @@ def execute_runs(runs: Sequence[Run], sweep_directory: Path, jobs: int = 1, watc
             process.terminate()
         for _, process in active:
             process.join()
+
+
+def _text_of(runs: Sequence[Run]) -> str:
+    """Options and configs of runs, which between them name every class."""
+    arguments = {argument for run in runs for argument in run.arguments}
+    configs = {path for run in runs for option, path in pairwise(run.arguments) if option == "--config"}
+    return "\n".join([*arguments, *(Path(config).read_text() for config in configs)])
 
 
 def _next_run(waiting: Sequence[Run], not_before: dict[str, float]) -> Run | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from asym_lightning.cli.sweep.plan import SEEDS, Arm, Sweep, scheme_arms
+from asym_lightning.core.messages import did_you_mean
 
 DESCRIPTION = """Run arms x learning rates x seeds, each as an ordinary fit in a directory of its own, and report them.
 Each arm's learning rate is chosen on validation data; test scores are reported for the chosen rate alone.
@@ -117,6 +117,4 @@ def _names(value: Any) -> list[str]:
 def _check_keys(found: Mapping[str, Any], known: Sequence[str], where: str) -> None:
     for key in found:
         if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else f"it takes {', '.join(known)}."
-            raise ValueError(f"{where} has an unknown key {key!r}: {hint}")
+            raise ValueError(f"{where} has an unknown key {key!r}{did_you_mean(key, known, limit=len(known))}")

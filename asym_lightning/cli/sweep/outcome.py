@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from typing import Any
 
 from asym_lightning.cli.sweep.plan import Run
+from asym_lightning.core.files import read_json, write_json
+from asym_lightning.core.run_files import OUTCOME
 
-OUTCOME = "run.json"
 FINISHED, FAILED = "finished", "failed"
 
 
@@ -34,13 +33,12 @@ def read_outcome(run: Run) -> Outcome | None:
     Raises:
         ValueError: If the run in that directory was made with other settings.
     """
-    path = run.directory / OUTCOME
     try:
-        found: dict[str, Any] = json.loads(path.read_text())
+        found: dict[str, Any] = read_json(run.directory / OUTCOME)
     except FileNotFoundError:
         return None
-    except json.JSONDecodeError as error:
-        raise ValueError(f"`{path}` is not valid JSON ({error}); remove it to repeat the run.") from error
+    except ValueError as error:
+        raise ValueError(f"{error} Remove it to repeat the run.") from error
     outcome = Outcome(found["status"], found["fingerprint"], found.get("error"))
     if outcome.status == FINISHED and outcome.fingerprint != run.fingerprint:
         raise ValueError(
@@ -63,10 +61,7 @@ def write_outcome(run: Run, error: str | None) -> None:
         "command": run.command,
         "fingerprint": run.fingerprint,
     }
-    run.directory.mkdir(parents=True, exist_ok=True)
-    unfinished = run.directory / f"{OUTCOME}.partial"
-    unfinished.write_text(json.dumps(outcome, indent=1) + "\n")
-    os.replace(unfinished, run.directory / OUTCOME)
+    write_json(run.directory / OUTCOME, outcome)
 
 
 def is_finished(run: Run) -> bool:

@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from asym_lightning.cli.short_config import with_init_args
+from asym_lightning.cli.config_files import merged_config
+from asym_lightning.core.messages import check_choice
 
 LEARNING_RATE_KEY = "model.init_args.optimizer.init_args.lr"
 ADAPTER_SEED_KEY = "model.init_args.adapter.seed"
@@ -79,9 +78,8 @@ class Sweep:
         for name, arm in self.arms.items():
             if not (arm.learning_rates or self.learning_rates):
                 raise ValueError(f"arm {name!r} has no learning rates to try.")
-        unknown = [name for name in self.vary if name not in SEEDS]
-        if unknown:
-            raise ValueError(f"`vary` must be some of {', '.join(SEEDS)}, not {unknown[0]!r}.")
+        for name in self.vary:
+            check_choice("vary", name, SEEDS)
 
 
 @dataclass(frozen=True)
@@ -134,29 +132,6 @@ def plan_runs(sweep: Sweep) -> list[Run]:
     ]
 
 
-def merged_config(paths: Sequence[str]) -> dict[str, Any]:
-    """Return configs overlaid one on another, the last one winning.
-
-    Raises:
-        FileNotFoundError: If a config is missing.
-    """
-    merged: dict[str, Any] = {}
-    for path in paths:
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"there is no config {path!r}.")
-        merged = _overlaid(merged, _long_form(yaml.safe_load(Path(path).read_text()) or {}))
-    return merged
-
-
-def _long_form(config: dict[str, Any]) -> dict[str, Any]:
-    config = with_init_args(config)
-    for section in ("model", "data"):
-        value = config.get(section)
-        if isinstance(value, dict) and not value.keys() & {"class_path", "init_args"}:  # an overlay in the short form
-            config = {**config, section: {"init_args": value}}
-    return config
-
-
 def _run(sweep: Sweep, task: str, arm_name: str, rate: float, seed: int) -> Run:
     arm = sweep.arms[arm_name]
     configs = [*sweep.tasks[task], *arm.configs]
@@ -200,14 +175,6 @@ def _run(sweep: Sweep, task: str, arm_name: str, rate: float, seed: int) -> Run:
 def _has_adapter(config: Mapping[str, Any], arm: Arm) -> bool:
     is_optioned = any(key.startswith("model.init_args.adapter.") for key in arm.options)
     return is_optioned or bool(config.get("model", {}).get("init_args", {}).get("adapter"))
-
-
-def _overlaid(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(below.get(key), dict)
-        merged[key] = _overlaid(below[key], value) if both else value
-    return merged
 
 
 def _text(value: Any) -> str:

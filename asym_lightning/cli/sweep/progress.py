@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from rich.table import Table
 from asym_lightning.cli.sweep.execution import Watcher
 from asym_lightning.cli.sweep.outcome import FAILED, FINISHED, read_outcome
 from asym_lightning.cli.sweep.plan import Run
+from asym_lightning.core.run_files import RECORD, read_facts
 
 REFRESH_SECONDS = 1.0
 
@@ -94,7 +94,4 @@ def _status(run: Run) -> str | None:
 
 
 def _validation(run: Run) -> float | None:
-    try:
-        return json.loads((run.directory / "record.json").read_text()).get("validation")
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
+    return read_facts(run.directory, RECORD).get("validation")

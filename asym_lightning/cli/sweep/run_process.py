@@ -10,8 +10,8 @@ from pathlib import Path
 from asym_lightning.cli.sweep.claim import claimed
 from asym_lightning.cli.sweep.outcome import is_finished, write_outcome
 from asym_lightning.cli.sweep.plan import Run
+from asym_lightning.core.run_files import LOG
 
-LOG = "log.txt"
 EXIT_CLAIMED_ELSEWHERE = 75
 
 

@@ -1,6 +1,7 @@
 """What a training checkpoint holds, and what it refuses."""
 
 import random
+import warnings
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from asym_lightning.adapters import (
     restore_checkpoint,
     trained_state_dict,
 )
+from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY, restore_random_state
+from asym_lightning.adapters.kernels import dropout
 from asym_lightning.core.random_state import set_random_state
 from tests.adapters.models import perturb, tiny_vit
 
@@ -136,3 +139,37 @@ def test_factors_are_drawn_on_the_cpu_whatever_the_default_device():
         with torch.device("meta"):
             inject_adapters(other, AdapterConfig(scheme=scheme, rank=2))
         assert all(torch.equal(t, other.state_dict()[n]) for n, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize("there", ["C", "torch", "torch.nn.functional.dropout"])
+@pytest.mark.parametrize("here", ["C", "torch", "torch.nn.functional.dropout"])
+def test_dropout_drawn_by_other_kernels_is_warned_of_on_resume(monkeypatch, there, here):
+    def saved_or_resumed(by):
+        monkeypatch.setattr(dropout, "implementation", lambda device: by)
+        return adapted(dropout=0.1, path="plain" if by == "torch.nn.functional.dropout" else "auto")
+
+    model, checkpoint = saved_or_resumed(there), {}
+    checkpoint["state_dict"] = model.state_dict()
+    fill_checkpoint(model, checkpoint)
+    state = checkpoint[RANDOM_STATE_KEY]
+    expected = torch.rand(3)
+    model = saved_or_resumed(here)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        restore_random_state(model, state)
+    assert torch.equal(torch.rand(3), expected)
+    assert [f"drawn by {there}, and here it is drawn by {here}:" in str(w.message) for w in caught] == (
+        [True] if here != there else []
+    )
+
+
+def test_without_dropout_kernels_do_not_matter_on_resume(monkeypatch):
+    monkeypatch.setattr(dropout, "implementation", lambda device: 1 / 0)
+    model = adapted()
+    checkpoint = {"state_dict": model.state_dict()}
+    fill_checkpoint(model, checkpoint)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        restore_random_state(model, checkpoint[RANDOM_STATE_KEY])
+        del checkpoint[RANDOM_STATE_KEY]["dropout"]  # a checkpoint of before
+        restore_random_state(model, checkpoint[RANDOM_STATE_KEY])

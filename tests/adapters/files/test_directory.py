@@ -1,79 +1,87 @@
-import peft
+import json
+
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, save_adapters
-from asym_lightning.adapters.files.directory import read_factors, singular_values
-from asym_lightning.analysis import update_spectrum
-from asym_lightning.modules.timm_backbone import create_timm_backbone
+from asym_lightning.adapters import AdapterConfig, inject_adapters, load_adapters, save_adapters
+from asym_lightning.adapters.files.directory import (
+    CONFIG_FILE,
+    METADATA_KEY,
+    TENSOR_FILE,
+    is_adapter,
+    read_directory,
+    write_directory,
+)
+from asym_lightning.adapters.files.factors import read_factors
+from asym_lightning.adapters.files.save import adapter_contents
 
 
-def adapted_vit(seed=0, **options):
-    model = create_timm_backbone("vit_digits", 10)
-    inject_adapters(model, AdapterConfig(rank=4, seed=seed, **options))
-    torch.manual_seed(seed)
-    for adapter in adapters_by_name(model).values():
-        nn.init.normal_(adapter.factor_B)
+def adapted(rank=2):
+    model = nn.Sequential(nn.Linear(6, 4))
+    inject_adapters(model, AdapterConfig(rank=rank, targets=["0"]))
     return model
 
 
-@pytest.mark.parametrize("options", [{}, {"targets": ("q", "v")}, {"rank_pattern": {"v": 2}}])
-def test_slices_of_a_fused_layer_are_taken_apart(tmp_path, options):
-    model = adapted_vit(**options)
-    save_adapters(model, tmp_path)
-    factors = read_factors(tmp_path)
-    adapters = adapters_by_name(model)
-    assert factors.keys() == adapters.keys()
-    for name, adapter in adapters.items():
-        assert torch.equal(factors[name].A, adapter.A)
-        # PEFT has one scaling a layer, the first slice's; the ratio of another slice's goes into its B.
-        layer = name.rpartition(".")[0]
-        first = next(adapter for key, adapter in adapters.items() if key.startswith(layer))
-        torch.testing.assert_close(factors[name].B, adapter.B * (adapter.scaling / first.scaling))
+def rewrite(directory, change):
+    """Apply a change to what we wrote beside PEFT's layout."""
+    with safe_open(directory / TENSOR_FILE, "pt") as file:
+        header = file.metadata()
+    metadata = json.loads(header[METADATA_KEY])
+    change(metadata)
+    save_file(load_file(directory / TENSOR_FILE), directory / TENSOR_FILE, {METADATA_KEY: json.dumps(metadata)})
 
 
-def test_a_shared_A_and_a_whole_layer_are_one_pair(tmp_path):
-    save_adapters(adapted_vit(share_a=True), tmp_path)
-    factors = read_factors(tmp_path)
-    assert factors["blocks.0.attn.qkv"].A.shape == (4, 96)
-    assert factors["blocks.0.attn.qkv"].B.shape == (288, 4)
+def test_the_adapter_of_a_run_is_found(tmp_path):
+    model = adapted()
+    save_adapters(model, tmp_path / "adapter")
+    saved = read_directory(tmp_path)
+    assert saved.path == tmp_path / "adapter"
+    assert saved.config == model[0].adapters.config.to_dict()
+    assert saved.ranks == {"0.all": 2}
+    assert list(saved.factors) == ["0.lora_A", "0.lora_B"] and not saved.is_compact
+    fresh = nn.Sequential(nn.Linear(6, 4))
+    load_adapters(fresh, tmp_path)
+    assert torch.equal(fresh[0].adapters["all"].A, model[0].adapters["all"].A)
 
 
-def test_spectra_equal_those_of_the_model_up_to_its_scaling(tmp_path):
-    model = adapted_vit(scheme="hB_zero_hA_he")
-    save_adapters(model, tmp_path)
-    for name, spectrum in update_spectrum(model).items():
-        expected = spectrum.update / adapters_by_name(model)[name].scaling
-        torch.testing.assert_close(singular_values(read_factors(tmp_path)[name]), expected, rtol=1e-5, atol=1e-7)
+def test_a_directory_with_one_of_the_files_was_meant_for_an_adapter(tmp_path):
+    assert not is_adapter(tmp_path)
+    (tmp_path / CONFIG_FILE).touch()
+    assert is_adapter(tmp_path)
 
 
-def test_compact_directories_have_B_and_a_checksum(tmp_path):
-    model = adapted_vit()
-    save_adapters(model, tmp_path, include_frozen=False)
-    factors = read_factors(tmp_path)["blocks.1.attn.qkv.k"]
-    assert factors.A is None
-    assert factors.checksum is not None
-    assert torch.equal(factors.B, adapters_by_name(model)["blocks.1.attn.qkv.k"].B)
-    assert singular_values(factors) is None
+@pytest.mark.parametrize("part", ["config", "ranks"])
+def test_metadata_without_its_parts_is_damage(part, tmp_path):
+    save_adapters(adapted(), tmp_path)
+    rewrite(tmp_path, lambda metadata: metadata.pop(part))
+    with pytest.raises(ValueError, match=r"adapter_model.safetensors` is damaged: .* holds no config and ranks"):
+        read_directory(tmp_path)
 
 
-def test_reads_what_peft_writes(tmp_path):
-    torch.manual_seed(0)
-    host = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3))
-    model = peft.get_peft_model(host, peft.LoraConfig(r=2, target_modules=["0"]))
-    nn.init.normal_(model.base_model.model[0].lora_B["default"].weight)
-    model.save_pretrained(tmp_path)
-    factors = read_factors(tmp_path)
-    assert list(factors) == ["0"]
-    assert torch.equal(factors["0"].A, model.base_model.model[0].lora_A["default"].weight)
-    assert torch.equal(factors["0"].B, model.base_model.model[0].lora_B["default"].weight)
+def test_compact_config_without_its_metadata_is_damage(tmp_path):
+    save_adapters(adapted(), tmp_path, include_frozen=False)
+    config = json.loads((tmp_path / CONFIG_FILE).read_text())
+    del config[METADATA_KEY]
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"adapter_config.json` is damaged: .* holds no config and ranks"):
+        read_directory(tmp_path)
 
 
-def test_what_is_no_adapter_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"holds no adapter: it lacks adapter_config\.json"):
-        read_factors(tmp_path)
-    save_adapters(adapted_vit(), tmp_path)
-    (tmp_path / "adapter_model.safetensors").write_bytes(b"broken")
-    with pytest.raises(ValueError, match="is damaged"):
+def test_an_option_of_a_later_version_is_named(tmp_path):
+    save_adapters(adapted(), tmp_path)
+    rewrite(tmp_path, lambda metadata: metadata["config"].update(colour="red"))
+    with pytest.raises(ValueError, match="unknown option `colour`; was it written by a later version"):
+        load_adapters(nn.Sequential(nn.Linear(6, 4)), tmp_path)
+
+
+@pytest.mark.parametrize("factor", ["A", "B"])
+def test_a_report_refuses_what_lacks_a_factor(factor, tmp_path):
+    save_adapters(adapted(), tmp_path)
+    contents = adapter_contents(adapted())
+    del contents.tensors[f"base_model.model.0.lora_{factor}.weight"]
+    write_directory(tmp_path, contents)
+    with pytest.raises(ValueError, match=f"is damaged: it lacks `0.lora_{factor}`"):
         read_factors(tmp_path)

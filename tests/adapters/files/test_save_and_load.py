@@ -330,7 +330,7 @@ def test_a_model_without_adapters_can_not_be_saved(tmp_path):
 def test_a_failed_save_leaves_the_old_files_whole(tmp_path, monkeypatch):
     save_adapters(adapted("roberta"), tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
-    monkeypatch.setattr("asym_lightning.adapters.files.save.json.dumps", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr("asym_lightning.adapters.files.directory.json_text", lambda value: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_adapters(adapted("roberta", rank=2), tmp_path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before

@@ -1,4 +1,4 @@
-"""Which entries are dropped on a CPU, by the compiled kernels and by numpy."""
+"""Which entries are dropped on a CPU, by the compiled kernels and by torch."""
 
 import pytest
 import torch
@@ -11,9 +11,9 @@ SEED = torch.tensor(2**61 + 5)
 needs_compiler = pytest.mark.skipif(c_library() is None, reason="no C compiler")
 
 
-@pytest.fixture(autouse=True, params=[pytest.param("C", marks=needs_compiler), "numpy"])
+@pytest.fixture(autouse=True, params=[pytest.param("C", marks=needs_compiler), "torch"])
 def drawn_by(request, monkeypatch):
-    if request.param == "numpy":
+    if request.param == "torch":
         monkeypatch.setattr(dropout, "_kernels", lambda device: None)
     return request.param
 

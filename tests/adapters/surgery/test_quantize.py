@@ -289,7 +289,7 @@ def test_shared_layers_are_quantised_once():
 @pytest.mark.parametrize(
     ("model", "kind", "error", "message"),
     [
-        (one_layer(), "int4", ValueError, "`quantization` 'int4' is unknown; valid are nf4, int8"),
+        (one_layer(), "int4", ValueError, "`quantization` must be one of nf4, int8, not 'int4'"),
         (nn.Sequential(nn.Conv2d(3, 3, 1)), "nf4", ValueError, "no nn.Linear"),
         (nn.Sequential(nn.Linear(4, 4, device="meta")), "nf4", RuntimeError, "weight of `0` is not loaded"),
         (one_layer(dtype=torch.float64), "int8", ValueError, "`0` is in float64"),

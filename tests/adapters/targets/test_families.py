@@ -14,7 +14,7 @@ from asym_lightning.adapters import (
     trainable_parameters,
     untrained_adapters,
 )
-from asym_lightning.adapters.targets.families import ROLES
+from asym_lightning.adapters.targets.families.family import ROLES
 from tests.adapters.models import HF_MODELS, hf_inputs, hf_model, perturb, tiny_vit
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from asym_lightning.adapters.kernels.cpu.library import c_library
 from asym_lightning.adapters.kernels.cpu.narrow_products import MAX_DOT_RANK, dot
 
+NAME = "C"
 LONGEST = 512
 # Up to this rank the product back is faster here than torch's and then the drops, on two cores with AVX-512.
 MAX_BACK_RANK = 64
@@ -74,17 +75,17 @@ def work_on(device: torch.device) -> bool:
     return c_library() is not None
 
 
-def _library_and_law(p: float) -> tuple[ctypes.CDLL, ctypes._Pointer[_Law]]:
+def _library_and_law(p: float) -> tuple[ctypes.CDLL, int]:
+    """The kernels, and the address of what they have to know about the probability."""
     library = c_library()
     assert library is not None
-    return library, _law(p)
+    return library, ctypes.addressof(_law(p))
 
 
 @functools.cache
-def _law(p: float) -> ctypes._Pointer[_Law]:
-    """What the kernels have to know about the probability."""
+def _law(p: float) -> _Law:
     steps, guide = _tables(p)
-    return ctypes.pointer(_Law(steps.ctypes.data, guide.ctypes.data, LONGEST))
+    return _Law(steps.ctypes.data, guide.ctypes.data, LONGEST)
 
 
 @functools.cache

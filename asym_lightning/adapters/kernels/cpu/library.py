@@ -1,24 +1,21 @@
-"""The CPU's kernels, compiled from the C files here by the machine's compiler when they are first needed.
+"""The CPU's kernels: the C files here, compiled by the machine's compiler when they are first needed.
 
-That takes less than half a second, in every process that trains on a CPU, and is for the processor at hand: nothing is
-kept that another machine could not run. They share torch's OpenMP threads.
+:mod:`.build` does that once a machine and keeps the library in the user's cache folder. The kernels share torch's
+OpenMP threads.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
-import logging
-import os
-import shlex
-import shutil
-import subprocess
-import tempfile
+import warnings
 from pathlib import Path
 
-SOURCES = [str(Path(__file__).with_name(name)) for name in ("dropout.c", "narrow_products.c")]
-# Apple's compiler knows no OpenMP, and some know no native processor: fewer threads or narrower vectors will do.
-FLAGS = (("-march=native", "-fopenmp"), ("-march=native",), ())
+from asym_lightning.adapters.kernels.cpu.build import shared_library
+from asym_lightning.adapters.kernels.switch import kernels_are_wanted
+from asym_lightning.core.cache import user_cache_dir
+
+SOURCES = tuple(sorted(path for path in Path(__file__).parent.iterdir() if path.suffix in (".c", ".h")))
 
 _pointer, _size, _int, _float = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
 FUNCTIONS = {
@@ -28,16 +25,21 @@ FUNCTIONS = {
     "dot": (_pointer, _size, _pointer, _pointer, _size, _size, _size, _float, _int),
     "outer": (_pointer, _size, _pointer, _size, _pointer, _size, _size, _size, _float, _int),
 }
-_logger = logging.getLogger(__name__)
 
 
 @functools.cache
 def c_library() -> ctypes.CDLL | None:
-    """The compiled functions, or ``None`` where no compiler takes the sources; the log says why."""
+    """The compiled functions; ``None`` where they are switched off or, with a warning, where they can't be built."""
+    if not kernels_are_wanted():
+        return None
     try:
-        library = _compiled()
-    except (OSError, subprocess.SubprocessError) as error:
-        _logger.info("no C kernels: %s", getattr(error, "stderr", None) or error)
+        library = ctypes.CDLL(str(shared_library(SOURCES, user_cache_dir() / "kernels")))
+    except (OSError, RuntimeError) as error:
+        warnings.warn(
+            f"The kernels for a CPU can't be built ({error}); torch does their work, which is as exact and slower, and "
+            "with dropout drops other entries for the same seed.",
+            stacklevel=2,
+        )
         return None
     for name, arguments in FUNCTIONS.items():
         function = getattr(library, name)
@@ -45,15 +47,14 @@ def c_library() -> ctypes.CDLL | None:
     return library
 
 
-def _compiled() -> ctypes.CDLL:
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if not compiler:
-        raise FileNotFoundError("there is no C compiler (`cc`, `gcc`, `clang` or $CC)")
-    with tempfile.TemporaryDirectory() as directory:
-        path = str(Path(directory) / "kernels.so")
-        for flags in FLAGS:
-            command = [*shlex.split(compiler), "-O3", "-shared", "-fPIC", *flags, *SOURCES, "-o", path]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-            if done.returncode == 0:
-                return ctypes.CDLL(path)
-    raise subprocess.CalledProcessError(done.returncode, command, stderr=done.stderr)
+def cpu_kernels_in_use() -> str | None:
+    """By what the products and drops of a CPU are made in this process; ``None`` if it has made none.
+
+    It names the C compiler, as in ``"C (gcc 12.2.0)"``, or is ``"torch"``.
+    """
+    if not c_library.cache_info().currsize:
+        return None
+    library = c_library()
+    if library is None:
+        return "torch"
+    return f"C ({ctypes.string_at(ctypes.addressof(ctypes.c_char.in_dll(library, 'compiler'))).decode()})"

@@ -1,0 +1,1 @@
+"""Kinds for layers of transformers."""

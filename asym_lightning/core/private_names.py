@@ -1,0 +1,156 @@
+"""Names of other packages that begin with an underscore: all that are relied on, and why no public one would do.
+
+Any release may take them away. So each has a test (tests/core/test_private_names.py), which fails when it is gone or
+means something else, and pyproject.toml bounds the versions of the packages from above.
+
+Methods of others that a class overrides have to stand in that class: :data:`OVERRIDDEN` says in which module which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.data import DataLoader
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+__all__ = [
+    "DataDependentOutputException",
+    "FakeTensorMode",
+    "TorchDispatchMode",
+]
+
+OVERRIDDEN = {
+    # The one place that `.to()`, `.half()` and `.bfloat16()` of any module around it pass through.
+    "asym_lightning.core.dtypes": "torch.nn.Module._apply",
+    # Where batches of indices come from, with workers and without; a sampler of the user's can't be told to skip some.
+    "asym_lightning.lifecycle.resumable_loader": "torch.utils.data.DataLoader._index_sampler",
+    # Called by the constructor between parsing and building; a config's `seed_everything` can't be left out otherwise.
+    "asym_lightning.cli.estimate.described_run": "lightning.pytorch.cli.LightningCLI._set_seed",
+}
+
+# torch
+
+# `view` of what an autograd function returns may not be written to in place, and `reshape` is `view` where it can be.
+unsafe_view = torch.ops.aten._unsafe_view
+
+# To see every operator, and to run them without data, torch has but `TorchDispatchMode`, `FakeTensorMode` and its
+# exception, above, which its notes on extending it describe and torch.compile uses; these are what is dispatched to.
+index_put_impl_ = torch.ops.aten._index_put_impl_.default
+local_scalar_dense = torch.ops.aten._local_scalar_dense.default
+# Attention by a given kernel: the public function takes the one that suits the device, and there is no GPU here.
+flash_attention = torch.ops.aten._scaled_dot_product_flash_attention
+efficient_attention = torch.ops.aten._scaled_dot_product_efficient_attention
+
+# FSDP1 puts it between the names of a module and its children, and has a public way to whole state dicts alone.
+FSDP1_PREFIX = "_fsdp_wrapped_module."
+
+
+def leave_out_of_ddp(module: nn.Module, names: list[str]) -> None:
+    """Let a `DistributedDataParallel` made of the module exchange neither these parameters nor these buffers.
+
+    torchrec and Hugging Face rely on it as well: the class has no argument for it.
+    """
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(module, names)
+
+
+def left_out_of_ddp(module: nn.Module) -> set[str]:
+    """The names that :func:`leave_out_of_ddp` was given last."""
+    return set(getattr(module, "_ddp_params_and_buffers_to_ignore", ()))
+
+
+def uncompiled(module: nn.Module) -> nn.Module:
+    """What `torch.compile` made the module of, whose names have no prefix; any other module itself."""
+    return getattr(module, "_orig_mod", module)
+
+
+# What makes a `DataLoader` give its batches: a class that changes one of these iterates in a way of its own.
+WAYS_TO_ITERATE = ("__iter__", "_get_iterator", "_index_sampler")
+
+
+def keeps_workers(loader: DataLoader) -> bool:
+    """Whether a loader has workers from an earlier epoch, by what it keeps them in."""
+    return loader._iterator is not None
+
+
+# Lightning
+
+
+def trainer_of(module: LightningModule) -> Trainer | None:
+    """The Trainer that a module is attached to, or `None`, for which the public property raises an error."""
+    return module._trainer
+
+
+def set_restart_stage(loop: Any, stage: str) -> None:
+    """Let a loop take itself for interrupted at a stage, which else it concludes from its counters alone."""
+    loop._restart_stage = stage
+
+
+def take_for_begun(*loops: Any) -> None:
+    """Let loops no longer take themselves for restarting; the public property sets those inside them too."""
+    for loop in loops:
+        loop._restarting = False
+
+
+def data_fetcher(trainer: Trainer) -> Any:
+    """What hands the training batches to the fit loop; the loaders, which are public, are asked by it ahead of time."""
+    return trainer.fit_loop._data_fetcher
+
+
+def validation_is_due(trainer: Trainer) -> bool:
+    """Whether a validation comes after the batch that is done; there are six options that decide that."""
+    return trainer.fit_loop.epoch_loop._should_check_val_fx(data_fetcher(trainer))
+
+
+def accumulates(trainer: Trainer) -> bool:
+    """Whether the gradients of the batch that is done are kept for those to come."""
+    return trainer.fit_loop._should_accumulate()
+
+
+def count_step_for_loggers(trainer: Trainer) -> None:
+    """Count a step in what loggers go by, which is not the public `global_step`."""
+    trainer.fit_loop.epoch_loop._batches_that_stepped += 1
+
+
+def shared_sampler(value: Any) -> Any:
+    """The user's sampler in the data set that Lightning makes of it, to share it out among processes; else `None`."""
+    return getattr(value, "_sampler", None)
+
+
+def set_inner_checkpoint_io(outer: Any, inner: Any) -> None:
+    """Replace what a wrapping `CheckpointIO`, such as the asynchronous one, writes by; its property only reads."""
+    outer._checkpoint_io = inner
+
+
+# transformers
+
+
+def weight_initializer(backbone: nn.Module) -> Callable[[nn.Module], Any] | None:
+    """What gives a layer of the model its first weights; `init_weights` does that for whole models alone."""
+    return getattr(backbone, "_init_weights", None)
+
+
+def kept_in_float32(model: nn.Module) -> set[str]:
+    """Parts of names of the modules that a model of transformers keeps in float32, which it asks the dtype of."""
+    lists: Iterable[Any] = (getattr(module, "_keep_in_fp32_modules", None) for module in model.modules())
+    return {part for names in lists for part in names or ()}
+
+
+def attention_implementation(config: Any) -> str:
+    """The attention that a model was built with, such as `sdpa`; there is a public way to choose it, not to ask."""
+    return config._attn_implementation
+
+
+# datasets
+
+
+def fingerprint(dataset: Any) -> str:
+    """What `datasets` keeps results of a data set under: the same for the same data and the same steps."""
+    return dataset._fingerprint

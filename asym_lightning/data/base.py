@@ -1,0 +1,60 @@
+"""The LightningDataModule that every data set builds on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.accelerators import CUDAAccelerator
+from torch.utils.data import DataLoader, Dataset
+
+from asym_lightning.core.options import from_plain
+from asym_lightning.data.loader_options import LoaderOptions
+
+
+class BatchDataModule(LightningDataModule):
+    """A data module whose batches are made as `loader` says.
+
+    Args:
+        loader: Sizes of batches, and the processes that prepare them.
+
+    Attributes:
+        loader: The same.
+    """
+
+    def __init__(self, loader: LoaderOptions) -> None:
+        super().__init__()
+        self.loader: LoaderOptions = from_plain(LoaderOptions, loader)
+
+    @property
+    def batch_size(self) -> int:
+        """Rows in a training batch; may be set, as Lightning's `BatchSizeFinder` does."""
+        return self.loader.batch_size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self.loader = dataclasses.replace(self.loader, batch_size=size)
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Rows in a batch of validation, test and prediction; may be set too."""
+        return self._arguments(is_training=False)["batch_size"]
+
+    @eval_batch_size.setter
+    def eval_batch_size(self, size: int) -> None:
+        self.loader = dataclasses.replace(self.loader, eval_batch_size=size)
+
+    def data_loader(self, dataset: Dataset, *, is_training: bool = False, **arguments: Any) -> DataLoader:
+        """Return the batches of a data set.
+
+        Args:
+            dataset: The data set.
+            is_training: Whether the batches are to train on, which are of another size.
+            arguments: Arguments of `DataLoader` that are the data set's own, such as its sampler.
+        """
+        return DataLoader(dataset, **{**self._arguments(is_training), **arguments})
+
+    def _arguments(self, is_training: bool) -> dict[str, Any]:
+        is_on_gpu = isinstance(getattr(self.trainer, "accelerator", None), CUDAAccelerator)
+        return self.loader.arguments(is_training=is_training, is_on_gpu=is_on_gpu)

@@ -1,0 +1,104 @@
+"""What a command may not import: torch and Lightning take seconds, and each of the others a good part of one."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = f"--config {ROOT / 'configs' / 'quickstart.yaml'}"
+# Lightning imports torchmetrics, which imports most of these; a help text does without all of them.
+HEAVY = {
+    "torch", "lightning", "torchmetrics", "torchvision", "timm", "transformers", "datasets", "matplotlib", "scipy",
+    "sklearn", "pandas", "numpy",
+}  # fmt: skip
+PROGRAM = """
+import json, sys
+from asym_lightning.cli import main
+try:
+    main(sys.argv[2:])
+except SystemExit:
+    pass
+with open(sys.argv[1], "w") as file:
+    json.dump(sorted(sys.modules), file)
+"""
+
+
+def modules_after(command, folder):
+    """All modules that the program has imported when a command is over."""
+    out = folder / "modules.json"
+    arguments = [sys.executable, "-c", PROGRAM, str(out), *command.split()]
+    subprocess.run(arguments, check=True, cwd=folder, capture_output=True)
+    return set(json.loads(out.read_text()))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "--help",
+        "--version",
+        "fitt",
+        "fit",
+        "fit --help",
+        "predict --help",
+        "fit --model.help",
+        "fit --model.help ImageClassifier",
+        "fit --data.help TextFilesDataModule",
+        "fit --trainer.callbacks.help",
+        "fit --model.adapter.help",
+        "fit quickstart.yaml",
+        "fit --config no.yaml",
+        "fit --lr 3",
+        f"fit {QUICKSTART} --trainer.max_epocs 3",
+        f"fit {QUICKSTART} --model.adapter.rnak 3",
+        "report --help",
+        "export --help",
+        "merge --help",
+        "sweep --help",
+        "similarity --help",
+        "bounds --help",
+        "estimate --help",
+    ],
+)
+def test_help_and_wrong_usage_import_nothing_heavy(command, tmp_path):
+    assert modules_after(command, tmp_path) & HEAVY == set()
+
+
+def test_program_imports_no_parser_before_it_knows_the_command(tmp_path):
+    assert (
+        modules_after("report --help", tmp_path) & {"yaml", "jsonargparse", "asym_lightning.cli.first_answer"} == set()
+    )
+
+
+@pytest.fixture(scope="module")
+def modules_of_fit(tmp_path_factory):
+    """Modules after one step of the quickstart."""
+    steps = "--trainer.max_steps 1 --trainer.limit_val_batches 0 --test_after_fit false"
+    return modules_after(f"fit {QUICKSTART} {steps}", tmp_path_factory.mktemp("fit"))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        # of the package: other tasks and data than the config names
+        "asym_lightning.modules.text_classifier",
+        "asym_lightning.modules.generative_module",
+        "asym_lightning.data.tokenized_text",
+        "asym_lightning.callbacks.injection",
+        "asym_lightning.report.page",
+        # beyond what Lightning imports itself
+        "datasets",
+        "pandas",
+        "pyarrow",
+        "sklearn",
+        "transformers.modeling_utils",
+        "rouge_score",
+        "bitsandbytes",
+    ],
+)
+def test_fit_imports_only_what_its_config_names(module, modules_of_fit):
+    assert "asym_lightning.modules.image_classifier" in modules_of_fit
+    assert module not in modules_of_fit

@@ -1,0 +1,39 @@
+import os
+
+import numpy as np
+import pytest
+
+from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
+
+
+@pytest.fixture
+def rows():
+    sequences = {"input_ids": Ragged.of([[5, 6], [7], []])}
+    return TokenizedRows(sequences, {"labels": np.array([1, 0, 2])}, {"ids": np.array(["a", "b", "c"])}, {"cut": 2})
+
+
+def test_rows_come_back_as_they_were_saved(rows, tmp_path):
+    rows.save(tmp_path / "cache" / "rows.npz")
+    loaded = TokenizedRows.load(tmp_path / "cache" / "rows.npz")
+    assert loaded is not None and loaded.facts == {"cut": 2}
+    for row in range(3):
+        assert {name: np.asarray(value).tolist() for name, value in loaded[row].items()} == {
+            name: np.asarray(value).tolist() for name, value in rows[row].items()
+        }
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["rows.npz"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half"])
+def test_a_damaged_cache_is_none(content, tmp_path):
+    assert TokenizedRows.load(tmp_path / "rows.npz") is None
+    (tmp_path / "rows.npz").write_bytes(content)
+    assert TokenizedRows.load(tmp_path / "rows.npz") is None
+
+
+def test_what_a_killed_process_left_goes_after_a_day(rows, tmp_path):
+    at_work, left = tmp_path / ".other.npz.0a1b2c3d.saving", tmp_path / ".other.npz.ffffffff.saving"
+    for path in (at_work, left):
+        path.touch()
+    os.utime(left, (0, 0))
+    rows.save(tmp_path / "rows.npz")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [at_work.name, "rows.npz"]
