@@ -8,8 +8,8 @@ written, it leaves out or does twice in some cases:
 | at the end of a batch before a validation            | the next batch               | the validation                |
 | at the end of an epoch's last batch                  | the next epoch               | validation, end of the epoch  |
 | at the end of an epoch, in a run with `max_steps`    | the end of that epoch again  | the next epoch                |
-| when `max_steps` had cut an epoch, with more of them | its rest as another epoch    | its rest                      |
-| anywhere, with a `ReduceLROnPlateau` by epochs       | no look at the end of this epoch | a look at the metric      |
+| when `max_steps` had cut an epoch, with more of them | its rest, as another epoch   | its rest                      |
+| anywhere, with a `ReduceLROnPlateau` by epochs       | and does not let it look     | a look when the epoch ends    |
 
 All that is known here of Lightning's loops beyond its documentation is in this file, but for their private names.
 """
@@ -73,9 +73,8 @@ def go_on(trainer: Trainer, instant: Instant) -> bool:
     """
     loop = trainer.fit_loop
     epochs = loop.epoch_progress
-    if (
-        loop.epoch_loop.restarting and not loop.restarted_mid_epoch and not _has_all_batches(trainer)
-    ):  # cut by `max_steps`
+    was_cut = not loop.restarted_mid_epoch and is_epoch_unfinished(trainer)  # by `max_steps`
+    if was_cut and loop.epoch_loop.restarting:
         for count in _counts(epochs):
             count.processed = count.completed = count.started - 1
         set_restart_stage(loop, fit_loop.RestartStage.RESTARTED_MID_EPOCH)
@@ -121,19 +120,20 @@ def begin_data_anew(trainer: Trainer) -> None:
     """
     fetcher = data_fetcher(trainer)
     iter(fetcher)
-    if trainer.fit_loop.restarted_mid_epoch and _has_all_batches(trainer):
+    if trainer.fit_loop.restarted_mid_epoch and not is_epoch_unfinished(trainer):
         fetcher.iterator = iter(())  # what is left is the end of the epoch
+
+
+def is_epoch_unfinished(trainer: Trainer) -> bool:
+    """Whether there are batches left in the present epoch, or the one that has just ended."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    return not (progress.is_last_batch or progress.current.ready >= trainer.num_training_batches)
 
 
 def num_unfinished(trainer: Trainer) -> int:
     """How many batches have been taken and not trained on: 1 in the middle of a step, otherwise 0."""
     _, count = _counts(trainer.fit_loop.epoch_loop.batch_progress)
     return count.ready - count.processed
-
-
-def _has_all_batches(trainer: Trainer) -> bool:
-    progress = trainer.fit_loop.epoch_loop.batch_progress
-    return progress.is_last_batch or progress.current.ready >= trainer.num_training_batches
 
 
 def _counts(progress: Any) -> tuple[Any, Any]:

@@ -67,7 +67,7 @@ class Place:
             instant: When the checkpoint was written.
 
         Raises:
-            ValueError: In mid-epoch, if the training data are others.
+            ValueError: If the training data are others and some are left of an epoch.
         """
         trainer.callback_metrics.update({name: value.to(module.device) for name, value in self.metrics.items()})
         for name, gradient in self.gradients.items():
@@ -78,7 +78,8 @@ class Place:
         for loader, place in zip(loaders, self.loaders, strict=False):
             set_generator_states(generators_of(loader), place["generators"])
         if is_mid_epoch:
-            self._enter_epoch(loaders)
+            if loops.is_epoch_unfinished(trainer):
+                self._enter_epoch(loaders)
             loops.begin_data_anew(trainer)
             restore_random_state(module, self.random_state)  # what was drawn for the epoch's beginning is behind it
         else:
@@ -95,9 +96,10 @@ class Place:
             if place["state"] is not None and hasattr(loader, "load_state_dict"):
                 loader.load_state_dict(place["state"])
             else:
+                reason = why_not_resumable(loader) or "had no place in the checkpoint"
                 rank_zero_warn(
                     "The rest of this epoch is not what it would have been: batches that were trained on before the "
-                    f"interruption come again, because {_name(loader)} {why_not_resumable(loader)}. Give it "
+                    f"interruption come again, because {_name(loader)} {reason}. Give it "
                     "`state_dict` and `load_state_dict`, as torchdata's StatefulDataLoader has them, or resume from "
                     "checkpoints of an epoch's end."
                 )

@@ -89,9 +89,9 @@ class ResumableLoader(DataLoader):
         """Let the next epoch be the rest of the one that was interrupted, once the random state is what it was then.
 
         Raises:
-            ValueError: There is a rest, and an epoch has another number of batches now.
+            ValueError: An epoch has another number of batches now.
         """
-        if state["num_given"] < state["num_batches"] != len(self):
+        if state["num_batches"] != len(self):
             raise ValueError(
                 f"The checkpoint was written in the middle of an epoch of {state['num_batches']} batches, and now an "
                 f"epoch has {len(self)}: resume it with the same data, `batch_size` and number of processes, or resume "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -282,6 +283,20 @@ def test_data_that_come_again_are_warned_of_by_name(kind, tmp_path):
     module, trainer, _ = start(tmp_path, KINDS[kind](), max_steps=8, max_epochs=-1)
     with pytest.warns(UserWarning, match="come again, because the DataLoader of Stream reads an iterable data set"):
         trainer.fit(module, DataLoader(Stream(), 4), ckpt_path=tmp_path / "step=7.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_the_end_of_an_epoch_nothing_comes_again_and_nothing_is_warned_of(kind, tmp_path):
+    def loaders() -> tuple[DataLoader, DataLoader]:
+        return DataLoader(Stream(), 4), data(shuffle=False)
+
+    whole, trainer, _ = start(tmp_path, KINDS[kind](), *by_steps(tmp_path), max_steps=10, max_epochs=-1)
+    trainer.fit(whole, *loaders())
+    resumed, trainer, _ = start(tmp_path, KINDS[kind](), seed=77, max_steps=10, max_epochs=-1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The rest of this epoch")
+        trainer.fit(resumed, *loaders(), ckpt_path=tmp_path / "step=5.ckpt", weights_only=True)
+    assert differences(resumed.backbone.state_dict(), dict(whole.backbone.state_dict())) == []
 
 
 def test_other_data_in_mid_epoch_are_refused_and_at_the_end_of_an_epoch_they_are_not(tmp_path):
