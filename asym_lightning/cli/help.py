@@ -39,7 +39,11 @@ OPTIONS = {
 }
 
 _GIVEN_BY_MODULES = ("params", "optimizer")  # to optimizers and schedules
-_DEFAULTS = {"model.adapter": "asym_lightning.adapters.AdapterConfig"}  # whatever the model
+_DEFAULTS = {  # whatever the model and the data
+    "model.adapter": "asym_lightning.adapters.AdapterConfig",
+    "model.backbone_options": "asym_lightning.modules.BackboneOptions",
+    "data.loader": "asym_lightning.data.LoaderOptions",
+}
 
 
 def program_help() -> str:

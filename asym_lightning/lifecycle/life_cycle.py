@@ -112,9 +112,9 @@ class LifeCycle(Callback):
         if isinstance(trainer.precision_plugin, BitsandbytesPrecision):
             raise ValueError(
                 "Lightning's `BitsandbytesPrecision` would quantise the heads too, which are to train, and put its "
-                "layers in place of the adapted ones: leave it out and set `quantization` to nf4 or int8, or, in a "
-                "module that has no such option, call `asym_lightning.adapters.quantize_backbone` where it builds its "
-                "backbone."
+                "layers in place of the adapted ones: leave it out and set `backbone_options.quantization` to nf4 or "
+                "int8, or, in a module that has no such option, call `asym_lightning.adapters.quantize_backbone` where "
+                "it builds its backbone."
             )
         if stage == TrainerFn.FITTING:
             make_loaders_resumable(trainer)

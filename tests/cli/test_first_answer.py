@@ -83,7 +83,7 @@ RIGHT_USAGE = {
     "unknown class": [*TASK, "--model", "my_package.Regressor", "--model.width=3"],
     "callback": [*TASK, "--trainer.callbacks+=FreezeA", "--trainer.callbacks.after_steps=3"],
     "logger": [*TASK, "--trainer.logger.save_dir=x"],
-    "arguments of a dictionary": [*TASK, "--model.model_args.img_size=8"],
+    "arguments of a dictionary": [*TASK, "--model.backbone_options.model_args.img_size=8"],
     "no config": ["--model", "ImageClassifier", "--data", "DigitsDataModule"],
     "text in place of a file": ["--config", "model: {class_path: ImageClassifier}"],
     "print": ["--print_config", "--trainer.max_epochs", "3"],

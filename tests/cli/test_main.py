@@ -332,10 +332,10 @@ def test_help_all_explains_all_options_of_the_trainer(capsys, command):
     [
         (["--model.help", "ImageClassifier"], "Number of classes, the outputs of the new head."),
         (["--model.adapter.help"], "Rank r of every adapter"),
-        (["--model.help", "ImageClassifier"], "Load pretrained weights; false starts from random ones"),
+        (["--model.backbone_options.help"], "Load pretrained weights; false starts from random ones"),
         (["--data.help", "DigitsDataModule"], "Number of labelled training images"),
         (["--trainer.strategy.help", "lightning.pytorch.strategies.FSDPStrategy"], "auto_wrap_policy"),
-        (["--data.help", "DigitsDataModule"], "Rows in a training batch. (type: int, default: 50)"),
+        (["--data.loader.help"], "Rows in a training batch."),
     ],
 )
 def test_help_of_a_class_explains_its_arguments(capsys, class_help, explanation):

@@ -57,7 +57,8 @@ def test_types_go_by_what_their_names_stand_for():
     assert found["adapter"].class_path == "asym_lightning.adapters.config.AdapterConfig"
     assert found["optimizer"].default_class == "torch.optim.adamw.AdamW"
     assert found["scheduler"].class_path is None  # one of several
-    assert found["quantization"].annotation == "Literal['nf4', 'int8'] | None"
+    options = signature("asym_lightning.modules.BackboneOptions").arguments
+    assert options["quantization"].annotation == "Literal['nf4', 'int8'] | None"
 
 
 @pytest.mark.parametrize(

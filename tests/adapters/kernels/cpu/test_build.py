@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,10 @@ def seven(path):
 
 def start(*sources_and_folder, **variables):
     command = [sys.executable, "-c", PROGRAM, *map(str, sources_and_folder)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **variables})
+    # A shell lets what runs in its background ignore an interrupt, and children inherit that.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    environment = {**os.environ, **variables}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, preexec_fn=heed)
 
 
 def test_is_built_once_and_found_again(source, compiler, tmp_path):
