@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -295,8 +296,11 @@ def default_interrupt():
 
 def test_interrupt_is_quiet_and_exits_with_130(run, default_interrupt):
     def interrupt_when_training():
-        while not list(Path().rglob("*.ckpt")):
+        checkpoints: list[Path] = []
+        while not checkpoints:
             stop.wait(0.02)
+            with suppress(FileNotFoundError):  # what is being written goes while it is looked for
+                checkpoints = list(Path().rglob("*.ckpt"))
         os.kill(os.getpid(), signal.SIGINT)
 
     stop = threading.Event()
