@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from asym_lightning.cli.commands import TOOLS, run_tool
 from asym_lightning.cli.processes import process_number, report_error
+from asym_lightning.cli.quiet import hushed
 from asym_lightning.cli.usage import UsageError
 
 EXIT_FAILURE = 1
@@ -29,7 +30,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if args is None else args)
     try:
-        return _run(arguments)
+        with hushed():
+            return _run(arguments)
     except KeyboardInterrupt as interrupt:
         if process_number() == 0:
             print(str(interrupt) or "interrupted", file=sys.stderr)
@@ -52,7 +54,9 @@ def _run(arguments: list[str]) -> int:
     if answer := first_answer(arguments):
         print(answer)
         return 0
-    from asym_lightning.cli.training import TrainingCLI
+    from asym_lightning.cli.starting import starting
 
+    with starting():
+        from asym_lightning.cli.training import TrainingCLI
     TrainingCLI(arguments)
     return 0

@@ -14,7 +14,7 @@ from asym_lightning.cli.config_files import merged_config
 from asym_lightning.cli.signatures import Signature, signature
 
 TRAINER = "lightning.pytorch.Trainer"
-FLAGS = ("debug", "print_config")
+FLAGS = ("debug", "quiet", "print_config")
 SHORT = {"-c": "--config", "-h": "--help"}
 # Keys of a class in a config, beside which its arguments may stand.
 _KEYS_OF_CLASS = ("class_path", "init_args", "dict_kwargs")

@@ -35,7 +35,7 @@ OPTIONS = {
     "--trainer.strategy NAME": "how several devices share the work",
     "--trainer.precision NAME": "32-true, bf16-true, bf16-mixed or 16-mixed",
     "--print_config": "show what all configs and options come to",
-    "--debug": "show the traceback of an error",
+    "--quiet": "say what came out, and nothing on the way",
 }
 
 _GIVEN_BY_MODULES = ("params", "optimizer")  # to optimizers and schedules

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelSummary
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerStatus
@@ -24,7 +25,10 @@ from asym_lightning.cli.class_names import import_all
 from asym_lightning.cli.devices import check_devices
 from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.help import VERSION
+from asym_lightning.cli.log_interval import LogEachEpoch
+from asym_lightning.cli.model_summary import TrainedParts
 from asym_lightning.cli.null_options import check_nulls
+from asym_lightning.cli.quiet import hush_progress
 from asym_lightning.cli.short_config import SHORT_CONFIG
 from asym_lightning.core.dtensor import any_sharded
 from asym_lightning.core.files import atomic_file
@@ -84,6 +88,7 @@ class TrainingCLI(LightningCLI):
             help="Threads that PyTorch uses on a CPU; null leaves it to PyTorch. For a tiny model one is fastest: more "
             "wait for each other, and on a busy machine for long.",
         )
+        parser.add_argument("--quiet", action="store_true", help="Say what came out, and on the way only warnings.")
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -91,6 +96,8 @@ class TrainingCLI(LightningCLI):
         self.config = parser.parse_args(args)
         if self.config.get("subcommand"):
             options = self.config[self.config.subcommand]
+            if options.quiet:
+                hush_progress()
             check_checkpoint(options.get("ckpt_path"), str(options.get("trainer.strategy")))
             check_devices(options.trainer)
             for section in ("model", "data"):
@@ -98,11 +105,18 @@ class TrainingCLI(LightningCLI):
         self._given_config = self.config.clone()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the trainer; a fit records itself, so that `report` can read any run."""
+        """Make the trainer, which says and logs as much as suits; a fit records itself, for `report` to read."""
+        options = self._get(self.config_init, "trainer")
+        if self._get(self.config_init, "quiet"):
+            kwargs |= {"enable_progress_bar": False, "enable_model_summary": False}
+        elif options.get("enable_model_summary") is not False and not _has_summary(options.get("callbacks")):
+            self.trainer_defaults["callbacks"] = [TrainedParts()]
         trainer = super().instantiate_trainer(**kwargs)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # it is set by a connector
         if self.subcommand == "fit" and not any(isinstance(callback, RunRecord) for callback in callbacks):
             callbacks.append(RunRecord())
+        if options.get("log_every_n_steps") is None:
+            callbacks.append(LogEachEpoch())
         return trainer
 
     def before_instantiate_classes(self) -> None:
@@ -158,6 +172,11 @@ class TrainingCLI(LightningCLI):
             kwargs["weights_only"] = True  # a checkpoint is data and must not run code
         with started_runs_only(self.trainer):
             return command(**kwargs)
+
+
+def _has_summary(callbacks: Callback | list[Callback] | None) -> bool:
+    given = callbacks if isinstance(callbacks, list) else [callbacks]
+    return any(isinstance(callback, ModelSummary) for callback in given)
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def test_missing_config_is_named_with_its_overlay():
 
 RIGHT_USAGE = {
     "overlay": [*TASK, "--config", "configs/adapters/lora_r8.yaml"],
-    "flags": [*TASK, "--debug", "--seed_everything", "-1"],
+    "flags": [*TASK, "--debug", "--quiet", "--seed_everything", "-1"],
     "long form": [*TASK, "--model.init_args.adapter.init_args.rank=3"],
     "another class": [*TASK, "--model.optimizer", "SGD", "--model.optimizer.momentum=.9"],
     "unknown class": [*TASK, "--model", "my_package.Regressor", "--model.width=3"],
