@@ -1,9 +1,10 @@
-"""What start-up costs: drawing every A of a 7B model, SVD inits, saving and loading.
+"""What start-up costs: until commands answer, drawing every A of a 7B model, SVD inits, saving and loading.
 
-    python -m benchmarks.startup
+    python -m benchmarks.startup [--base ANOTHER_CHECKOUT] [--runs 5] [--only commands]
 
-prints seconds on this machine. The backbone of the 7B rows is on the meta device, for no draw reads its weights; the
-SVD rows have weights with the power-law spectrum of pretrained ones and the flat one of noise, the worst case.
+prints seconds on this machine: of the processor for commands, which run in processes of their own, else of the clock.
+The backbone of the 7B rows is on the meta device, for no draw reads its weights; the SVD rows have weights with the
+power-law spectrum of pretrained ones and the flat one of noise, the worst case.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch import nn
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, load_adapters, save_adapters
 from asym_lightning.adapters.init.singular_vectors import singular_vectors
+from benchmarks.command_start import print_table
 
 
 def llama_q_and_v(num_layers: int = 32, width: int = 4096, device: str = "meta") -> nn.Module:
@@ -38,12 +40,23 @@ def with_spectrum(size: int, power: float) -> torch.Tensor:
 
 
 def main() -> None:
-    """Print one line a measurement."""
+    """Print the table of commands, then one line a measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
-    torch.set_num_threads(parser.parse_args().threads)
-    torch.manual_seed(0)
+    parser.add_argument("--base", type=Path, help="another checkout, whose commands run in turn with those here")
+    parser.add_argument("--runs", type=int, default=5, help="runs of each command (default: 5)")
+    parser.add_argument("--only", choices=["commands", "adapters"], help="measure one of the two")
+    options = parser.parse_args()
+    if options.only != "adapters":
+        print_table(options.runs, options.base)
+    if options.only != "commands":
+        torch.set_num_threads(options.threads)
+        torch.manual_seed(0)
+        measure_adapters()
 
+
+def measure_adapters() -> None:
+    """Print one line a measurement of what building adapters costs."""
     config = AdapterConfig(rank=64, targets=["q", "v"], heads=[])
     model = llama_q_and_v()
     report("Llama-2-7B, q and v, rank 64: inject on the meta device", lambda: inject_adapters(model, config))

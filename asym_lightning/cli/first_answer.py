@@ -49,8 +49,8 @@ def first_answer(arguments: Sequence[str]) -> str | None:
         return text
     if command.partition("=")[0] in _BEFORE_COMMAND:
         return None
-    kind = "option" if command.startswith("-") else "command"
-    raise UsageError(f"there is no {kind} {command!r}{did_you_mean(command, commands)}")
+    kind, known = ("option", ["--help", "--version"]) if command.startswith("-") else ("command", commands)
+    raise UsageError(f"there is no {kind} {command!r}{did_you_mean(command, known, limit=len(known))}")
 
 
 def _check(command: str, given: Given) -> None:

@@ -89,7 +89,7 @@ def _class_help(key: str, name: str | None, given: Given) -> str | None:
     explained = explanations(path)
     lines = [*_wrapped(summary(path)), ""]
     for argument_name, argument in found.arguments.items():
-        if argument_name in _GIVEN_BY_MODULES:
+        if argument.default is None and argument_name in _GIVEN_BY_MODULES:
             continue
         default = "required" if argument.default is None else f"default: {argument.default}"
         below = f"--{key}.{argument_name}.help shows its options." if argument.class_path else ""

@@ -9,6 +9,7 @@ from asym_lightning.cli.commands import TRAINING
 from asym_lightning.cli.first_answer import first_answer
 from asym_lightning.cli.help import OPTIONS
 from asym_lightning.cli.option_names import top_level_options
+from asym_lightning.cli.signatures import signature
 from asym_lightning.cli.training import TrainingCLI
 from asym_lightning.cli.usage import UsageError
 
@@ -25,7 +26,7 @@ WRONG_USAGE = {
     "nothing": ([], "to begin, `lightning fit --config configs/quickstart.yaml`"),
     "command": (["fitt"], "there is no command 'fitt': did you mean fit"),
     "tool": (["swep"], "there is no command 'swep': did you mean sweep"),
-    "option in place of a command": (["--hlep"], "there is no option '--hlep'"),
+    "option in place of a command": (["--hlep"], "there is no option '--hlep': did you mean --help?"),
     "command alone": (["validate"], "`validate` needs a task: `lightning validate --config configs/quickstart.yaml`"),
     "config without its option": (["fit", "x.yaml"], "'x.yaml' belongs to no option: did you mean --config x.yaml?"),
     "stray word": (["fit", *TASK, "extra"], "'extra' belongs to no option."),
@@ -142,6 +143,9 @@ def test_help_of_a_class_fits_two_screens(capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 60
     assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines if line.startswith("--")] == [
+        f"--model.{name}" for name in signature("asym_lightning.modules.ImageClassifier").arguments
+    ]
 
 
 @pytest.mark.parametrize(
