@@ -9,7 +9,8 @@ import pytest
 
 from asym_lightning.core.extras import EXTRAS
 
-PYPROJECT = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+ROOT = Path(__file__).parents[1]
+PYPROJECT = (ROOT / "pyproject.toml").read_text()
 TEXT = ("transformers", "datasets", "pyarrow", "rouge_score")
 VISION = ("timm", "torchvision")
 
@@ -40,11 +41,11 @@ def missing(package, name):
 """
 
 
-def run_without(packages, program):
+def run_without(packages, program, errors=False):
     code = f"BLOCKED = {packages!r}\n{PRELUDE}\n{program}"
-    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stderr
-    return result.stdout.splitlines()
+    return (result.stderr if errors else result.stdout).splitlines()
 
 
 def test_images_need_no_packages_for_text():
@@ -86,6 +87,21 @@ missing(asym_lightning.data, "ImageFolderDataModule")
         "`ImageClassifier` needs timm: pip install 'asym-lightning[vision]'.",
         "`ImageFolderDataModule` needs torchvision: pip install 'asym-lightning[vision]'.",
     ]
+
+
+def test_the_command_line_needs_the_packages_of_what_a_config_names(tmp_path):
+    program = f"""
+from asym_lightning.cli import main
+options = ["--trainer.fast_dev_run=true", "--trainer.default_root_dir={tmp_path}"]
+assert main(["fit", "--config=configs/quickstart.yaml", *options]) == 0
+assert main(["fit", "--config=configs/glue/rte.yaml", *options]) != 0
+"""
+    assert "`TextClassifier` needs transformers: pip install 'asym-lightning[text]'." in "\n".join(
+        run_without(TEXT, program, errors=True)
+    )
+    assert "ImageClassifier" in "\n".join(
+        run_without(TEXT, 'from asym_lightning.cli import main\nmain(["fit", "--help"])')
+    )
 
 
 def test_a_data_set_of_the_hub_and_parquet_name_the_extra(tmp_path):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from importlib import import_module
 
 from asym_lightning.cli.signatures import offered_names, signature
+from asym_lightning.core.extras import extra_named
 from asym_lightning.core.lazy import imported_names
 
 # Where the classes are that go by their bare names below a key.
@@ -54,8 +56,7 @@ def modules_named(text: str) -> list[str]:
     >>> modules_named("data: {class_path: DigitsDataModule}  # not `GLUE`")
     ['asym_lightning.data.digits']
     """
-    words = set(re.findall(r"\w+", text))
-    return sorted({module for package in _LAZY for name, module in imported_names(package).items() if name in words})
+    return sorted(set(_named(text).values()))
 
 
 def import_named(text: str) -> None:
@@ -63,11 +64,24 @@ def import_named(text: str) -> None:
 
     jsonargparse finds a bare name among the classes that are there. So what a text names is imported before it reads
     on, and nothing else: what is for text alone takes longer to import than a small run.
+
+    Raises:
+        ModuleNotFoundError: A class needs a package of an extra that is not installed; the message names both.
     """
-    for module in modules_named(text):
-        import_module(module)
+    for name, module in _named(text).items():
+        with extra_named(name):
+            import_module(module)
 
 
 def import_all() -> None:
-    """Import all classes that go by their bare names, for lists of what there is."""
-    import_named(" ".join(name for package in _LAZY for name in imported_names(package)))
+    """Import all classes that go by their bare names, for lists of what there is: not those of extras that are not."""
+    for package in _LAZY:
+        for name in imported_names(package):
+            with suppress(ModuleNotFoundError):
+                import_named(name)
+
+
+def _named(text: str) -> dict[str, str]:
+    """Names of this package's classes that are in a text, and their modules."""
+    words = set(re.findall(r"\w+", text))
+    return {name: module for package in _LAZY for name, module in imported_names(package).items() if name in words}
