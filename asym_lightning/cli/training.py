@@ -106,8 +106,8 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, which says and logs as much as suits; a fit records itself, for `report` to read."""
-        options = self._get(self.config_init, "trainer")
-        if self._get(self.config_init, "quiet"):
+        options = self.config_init.get(str(self.subcommand), self.config_init).trainer
+        if self._option("quiet"):
             kwargs |= {"enable_progress_bar": False, "enable_model_summary": False}
         elif options.get("enable_model_summary") is not False and not _has_summary(options.get("callbacks")):
             self.trainer_defaults["callbacks"] = [TrainedParts()]
