@@ -22,6 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from asym_lightning.adapters import adapter_layers, num_weights, save_adapters, trainable_parameters
 from asym_lightning.callbacks import RunRecord
 from asym_lightning.cli.class_names import import_all
+from asym_lightning.cli.config_files import with_config_paths
 from asym_lightning.cli.devices import check_devices
 from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.help import VERSION
@@ -92,8 +93,8 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the arguments that were handed over, whatever `sys.argv` holds."""
-        self.config = parser.parse_args(args)
+        """Parse the arguments that were handed over, whatever `sys.argv` holds; configs may be named as recipes are."""
+        self.config = parser.parse_args(with_config_paths(args))
         if self.config.get("subcommand"):
             options = self.config[self.config.subcommand]
             if options.quiet:
