@@ -6,6 +6,7 @@ from asym_lightning.core.lazy import lazy_imports
 
 if TYPE_CHECKING:
     from asym_lightning.adapters.rank.policies import Budget, Energy, GrowOnStall, Milestones, RankPolicy
+    from asym_lightning.callbacks.calibrate import CalibrateA
     from asym_lightning.callbacks.checkpoint import AdapterCheckpoint
     from asym_lightning.callbacks.freeze import FreezeA
     from asym_lightning.callbacks.injection import AdapterInjection
@@ -21,6 +22,7 @@ __all__ = [
     "AdapterInjection",
     "BNormMonitor",
     "Budget",
+    "CalibrateA",
     "Energy",
     "FreezeA",
     "GrowOnStall",
