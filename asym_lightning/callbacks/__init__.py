@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from asym_lightning.callbacks.norm_monitor import BNormMonitor
     from asym_lightning.callbacks.order_seed import OrderSeed
     from asym_lightning.callbacks.rank_schedule import RankScheduler
+    from asym_lightning.callbacks.redraw import RedrawA
     from asym_lightning.callbacks.run_record import RunRecord
 else:
     __getattr__, __dir__ = lazy_imports(__name__)
@@ -30,5 +31,6 @@ __all__ = [
     "OrderSeed",
     "RankPolicy",
     "RankScheduler",
+    "RedrawA",
     "RunRecord",
 ]
