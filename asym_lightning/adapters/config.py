@@ -87,6 +87,11 @@ class AdapterConfig:
         """The parsed :class:`Scheme`."""
         return Scheme.parse(self.scheme)
 
+    @property
+    def needs_data(self) -> bool:
+        """Whether factors are drawn from calibration statistics, hence not before there are data."""
+        return self.resolved_scheme.needs_data
+
     def scaling(self, rank: int, alpha: float) -> float:
         """The factor of B A: ``alpha / rank``, or ``alpha / sqrt(rank)`` where ``rank_stabilized``."""
         return alpha / (math.sqrt(rank) if self.rank_stabilized else rank)

@@ -17,6 +17,7 @@ from asym_lightning.adapters import (
     fill_checkpoint,
     restore_checkpoint,
     trainable_parameters,
+    undrawn_adapters,
     untrained_adapters,
 )
 from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY
@@ -46,6 +47,7 @@ class LifeCycle(Callback):
     | layers have been adapted | what trains is in float32; what is frozen stays in evaluation mode and out of DDP |
     | `on_fit_start`          | an optimizer holds all that trains; processes agree on what does not            |
     | `on_train_start`        | a resumed run goes on from its place                                            |
+    | an epoch starts         | every A has to be drawn                                                         |
     | the first steps         | every adapter has to get a gradient                                             |
     | a checkpoint is written | it holds what was trained, and the place of every process                       |
     | a checkpoint is read    | it has to fit; what was trained is loaded                                       |
@@ -142,6 +144,20 @@ class LifeCycle(Callback):
             place.go_on(trainer, pl_module, self._instant)
         keep_in_evaluation(pl_module, self._backbone(pl_module))  # those that became SyncBatchNorm since
         self._first_step = trainer.global_step
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse an A that is drawn from data and has not been by now, when every callback has started.
+
+        Raises:
+            RuntimeError: There are some; the message names them.
+        """
+        names = undrawn_adapters(self._backbone(pl_module))
+        if names:
+            raise RuntimeError(
+                f"A of {listed([f'`{name}`' for name in names], 4)} is drawn from data and has not been yet: add "
+                "CalibrateA to the Trainer's callbacks, or use a scheme whose A needs none, such as 'hB_zero_A_rand'."
+            )
 
     @override
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:

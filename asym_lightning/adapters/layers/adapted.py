@@ -102,6 +102,15 @@ class AdaptedLayer(nn.Module):
         """``s B A`` in the base weight's shape; zero in rows that are not adapted."""
         raise NotImplementedError
 
+    def tokens(self, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """(tokens, d_in) and (tokens, d_out): what the weight's matrix multiplies, and what it gives or gets back.
+
+        Args:
+            inputs: What the layer is called with.
+            outputs: What it returns, or the loss's gradient by that.
+        """
+        return inputs.flatten(0, -2), outputs.flatten(0, -2)
+
     def updates(self) -> dict[str, Tensor]:
         """What merging adds to which parameter of the layer, by the parameter's name."""
         return {"weight": self.delta_weight()}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
-from asym_lightning.adapters.init.statistics import CalibrationStatistics
+from asym_lightning.adapters.init.statistics import Data
 from asym_lightning.adapters.kernels.linear import Plan, Weight, adapted_linear
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.adapters.rows import Rows
@@ -119,7 +119,7 @@ class SliceAdapters(nn.ModuleDict):
         names = list(self) if self.shares_a else [name]
         return torch.cat([self.rows[n].take(weight, 0) for n in names])
 
-    def reset_parameters(self, weight: Tensor, statistics: Mapping[str, CalibrationStatistics] | None = None) -> None:
+    def reset_parameters(self, weight: Tensor, statistics: Mapping[str, Data] | None = None) -> None:
         """Draw all factors, given the (d_out, d_in) pretrained weight and, for rules that need data, statistics."""
         weight = weight.detach()
         for name, adapter in self.items():

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
-from asym_lightning.adapters.init.statistics import CalibrationStatistics
-from asym_lightning.adapters.layers.lookup import adapter_layers
+from asym_lightning.adapters.init.statistics import Data
+from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.adapters.layers.slices import SliceAdapters
 from asym_lightning.adapters.surgery.freeze import freeze_backbone
@@ -26,7 +26,7 @@ def inject_adapters(
     model: nn.Module,
     config: AdapterConfig,
     *,
-    statistics: Mapping[str, CalibrationStatistics] | None = None,
+    statistics: Mapping[str, Data] | None = None,
     draw: bool = True,
 ) -> InjectionReport:
     """Adapt a model in place: add adapters to the layers that ``config`` names and freeze all else but the heads.
@@ -43,7 +43,8 @@ def inject_adapters(
     Args:
         model: The backbone, or any module that contains it. Layers go by their names in it.
         config: What to adapt and how.
-        statistics: Of calibration batches, for init rules that draw from data: by ``layer.slice``, as in the names of
+        statistics: Of calibration batches, for init rules that draw from data, or rows that were drawn from them
+            before, of which as many are taken as there are to be: by ``layer.slice``, as in the names of
             :func:`adapters_by_name`, or by ``layer.shared`` where slices share one A.
         draw: ``False`` leaves every factor zero, for :func:`reset_adapters` or a file to fill.
 
@@ -82,7 +83,7 @@ def inject_adapters(
     return InjectionReport.of(model, adapter_layers(model), heads)
 
 
-def reset_adapters(model: nn.Module, *, statistics: Mapping[str, CalibrationStatistics] | None = None) -> None:
+def reset_adapters(model: nn.Module, *, statistics: Mapping[str, Data] | None = None, draw: bool = True) -> None:
     """Draw all factors anew, as after building on the meta device and loading the weights.
 
     Where the model is sharded, every process has to call it.
@@ -90,14 +91,31 @@ def reset_adapters(model: nn.Module, *, statistics: Mapping[str, CalibrationStat
     Args:
         model: An adapted model.
         statistics: As for :func:`inject_adapters`.
+        draw: ``False`` makes every factor zero.
 
     Raises:
         ValueError: An init rule draws from data and there are no statistics of a layer.
     """
     for layer in adapter_layers(model).values():
+        if not draw:
+            for parameter in layer.adapters.parameters():
+                parameter.detach().zero_()
+            continue
         weight = layer.weight_matrix()
         needs_weight = layer.adapters.config.resolved_scheme.needs_weight
         layer.adapters.reset_parameters(whole(weight) if needs_weight else weight, statistics)
+
+
+def undrawn_adapters(model: nn.Module) -> list[str]:
+    """Adapters whose A is drawn from data and has not been yet: it is zero, and B would never move.
+
+    Where the model is sharded, every process has to call it.
+    """
+    return [
+        name
+        for name, adapter in adapters_by_name(model).items()
+        if adapter.scheme.A.rule.needs_data and not whole(adapter.factor_A).any()
+    ]
 
 
 def remove_adapters(model: nn.Module) -> None:

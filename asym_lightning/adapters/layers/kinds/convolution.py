@@ -50,6 +50,24 @@ class AdaptedConvolution(AdaptedLayer):
         h = self.convolve(dropped, A.to(x.dtype), None, self.stride, self.padding, self.dilation)
         return out + adapter.scaling * self.convolve(h, B.to(h.dtype))
 
+    def tokens(self: Any, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+        """(places, channels * window) and (places, d_out): what the window sees at each place, and what comes of it."""
+        num_dims = len(self.kernel_size)
+        sides: list[int] = []
+        for dim in reversed(range(num_dims)):  # the last dimension comes first
+            size = self.dilation[dim] * (self.kernel_size[dim] - 1)
+            if isinstance(self.padding, str):
+                sides += [size // 2, size - size // 2] if self.padding == "same" else [0, 0]
+            else:
+                sides += [self.padding[dim]] * 2
+        windows = F.pad(inputs, sides)
+        for dim in range(num_dims):
+            size = self.dilation[dim] * (self.kernel_size[dim] - 1) + 1
+            windows = windows.unfold(2 + dim, size, self.stride[dim])[..., :: self.dilation[dim]]
+        # (batch, channels, *places, *window) to (batch, *places, channels, *window)
+        windows = windows.movedim(1, 1 + num_dims).flatten(1 + num_dims).flatten(0, num_dims)
+        return windows, outputs.movedim(1, -1).flatten(0, num_dims)
+
     def to_peft(self, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
         """Two kernels: (rank, channels, *window) and (d_out, rank, 1, ...)."""
         window = self.weight.shape[2:]
