@@ -1,5 +1,6 @@
 """GPT-NeoX, BLOOM and Falcon, whose fused ``query_key_value`` has q, k and v head by head."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from asym_lightning.adapters.rows import Rows
@@ -7,7 +8,7 @@ from asym_lightning.adapters.targets.families.family import Family, Layout, regi
 from asym_lightning.adapters.targets.families.layouts import interleaved
 
 
-def _falcon(d_out: int, config: Any) -> dict[str, Rows]:
+def _falcon(d_out: int, config: Any) -> Mapping[str, Rows]:
     """Falcon: grouped (new architecture), one shared key and value (multi-query), or interleaved like BLOOM."""
     heads = config.num_attention_heads
     dim = config.hidden_size // heads
