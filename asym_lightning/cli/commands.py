@@ -12,6 +12,8 @@ TRAINING = {
     "predict": "predict with a checkpoint",
 }
 TOOLS = {
+    "doctor": "say what is installed, and whether a run works",
+    "configs": "list, show and copy the configs that come along",
     "sweep": "fit arms x learning rates x seeds, and report them",
     "report": "make a table and a page of finished runs",
     "export": "write a run's adapter as a folder for PEFT",

@@ -1,4 +1,4 @@
-"""Config files by their paths, and what several of them say together."""
+"""Configs by path or, those that come with the package, by name; and what several of them say together."""
 
 from __future__ import annotations
 
@@ -8,22 +8,77 @@ from typing import Any
 
 import yaml
 
+import asym_lightning
 from asym_lightning.cli.short_config import with_init_args
 from asym_lightning.core.messages import did_you_mean
 
+_PACKAGE = Path(asym_lightning.__file__).parent
+# A wheel has them inside the package; a clone, which is installed with `-e`, beside it.
+RECIPES = next((path for path in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if path.is_dir()), _PACKAGE)
+_OPTIONS = ("-c", "--config")
 
-def check_config_file(path: str) -> None:
-    """Check that there is a config.
+
+def recipes() -> dict[str, Path]:
+    """The configs that come with the package, by name, tasks before what is laid over them.
+
+    >>> recipes()["quickstart"].name, recipes()["adapters/lora_r8"].name
+    ('quickstart.yaml', 'lora_r8.yaml')
+    """
+    found = {path.relative_to(RECIPES).with_suffix("").as_posix(): path for path in RECIPES.rglob("*.yaml")}
+    return {name: found[name] for name in sorted(found, key=lambda name: (is_overlay(name), name))}
+
+
+def is_overlay(name: str) -> bool:
+    """Whether a recipe is laid over that of a task, by the folder that it is in."""
+    return bool({"adapters", "strategies", "overlays"} & set(name.split("/")))
+
+
+def config_path(name: str) -> Path:
+    """The config of a name: a file, else one of :func:`recipes`, with or without `configs/` and `.yaml`.
 
     Raises:
-        FileNotFoundError: If there is none; the message names the nearest below `configs` or in the same folder.
+        FileNotFoundError: If there is none; the message names the nearest.
+
+    Example:
+        >>> config_path("configs/quickstart.yaml").name == config_path("quickstart").name
+        True
     """
-    if Path(path).is_file():
-        return
-    known = sorted({str(found) for found in (*Path("configs").rglob("*.yaml"), *Path(path).parent.glob("*.yaml"))})
-    named = [found for found in known if Path(found).stem == Path(path).stem]  # `b_only_r8` for its overlay
-    hint = f": did you mean {' or '.join(named[:2])}?" if named else did_you_mean(path, known, limit=3)
-    raise FileNotFoundError(f"there is no config {path!r}{hint}")
+    if Path(name).is_file():
+        return Path(name)
+    known = recipes()
+    asked = Path(name).as_posix().removeprefix("configs/").removesuffix(".yaml")
+    if asked in known:
+        return known[asked]
+    files = {str(found) for found in (*Path("configs").rglob("*.yaml"), *Path(name).parent.glob("*.yaml"))}
+    candidates = [*sorted(file for file in files if RECIPES not in Path(file).resolve().parents), *known]
+    named = [found for found in candidates if Path(found).stem == Path(name).stem]  # `b_only_r8` for its overlay
+    hint = f": did you mean {' or '.join(named[:2])}?" if named else did_you_mean(name, candidates, limit=3)
+    raise FileNotFoundError(f"there is no config {name!r}{hint}")
+
+
+def with_config_paths(arguments: Sequence[str]) -> list[str]:
+    """Arguments of a command, in which the names of recipes are paths; texts in place of files stay as they are.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+    """
+    given: list[str] = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if equals and option in _OPTIONS:
+            given.append(f"{option}={_path_or_text(value)}")
+        else:
+            given.append(_path_or_text(argument) if given and given[-1] in _OPTIONS else argument)
+    return given
+
+
+def is_text(config: str) -> bool:
+    """Whether a config is a text or an address in place of a file."""
+    return any(sign in config for sign in (":", "\n"))
+
+
+def _path_or_text(config: str) -> str:
+    return config if is_text(config) else str(config_path(config))
 
 
 def merged_config(paths: Sequence[str]) -> dict[str, Any]:
@@ -35,8 +90,7 @@ def merged_config(paths: Sequence[str]) -> dict[str, Any]:
     """
     merged: dict[str, Any] = {}
     for path in paths:
-        check_config_file(path)
-        merged = _overlaid(merged, _long_form(yaml.safe_load(Path(path).read_text()) or {}))
+        merged = _overlaid(merged, _long_form(yaml.safe_load(config_path(path).read_text()) or {}))
     return merged
 
 

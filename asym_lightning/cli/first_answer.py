@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asym_lightning.cli.commands import TOOLS, TRAINING
+from asym_lightning.cli.config_files import recipes
 from asym_lightning.cli.given import Given
 from asym_lightning.cli.help import VERSION, asked_help, program_help
 from asym_lightning.cli.option_names import check_option_names
 from asym_lightning.cli.usage import UsageError
 from asym_lightning.core.messages import did_you_mean
 
-QUICKSTART = "--config configs/quickstart.yaml"
+QUICKSTART = "--config quickstart"
 _BEFORE_COMMAND = ("-c", "--config", "--print_config")  # they may stand before a training command
 _SHOWING = ("help", "print_config")  # they need no task
 
@@ -56,11 +57,11 @@ def first_answer(arguments: Sequence[str]) -> str | None:
 def _check(command: str, given: Given) -> None:
     if not given.options and not given.stray:
         raise UsageError(
-            f"`{command}` needs a task: `lightning {command} {QUICKSTART}`, or another of configs/; "
+            f"`{command}` needs a task: `lightning {command} {QUICKSTART}`, or another of `asym-lightning configs`; "
             f"`lightning {command} --help` shows the options."
         )
     for text in given.stray:
-        hint = f": did you mean --config {text}?" if text.endswith((".yaml", ".yml")) else "."
+        hint = f": did you mean --config {text}?" if text.endswith((".yaml", ".yml")) or text in recipes() else "."
         raise UsageError(f"{text!r} belongs to no option{hint}")
     check_option_names(command, given)
     if not any(name in _SHOWING or name.endswith(".help") for name, _ in given.options):
@@ -74,7 +75,9 @@ def _check_task(given: Given) -> None:
     if isinstance(model, dict) and "class_path" in model:
         return
     if not given.configs:
-        raise UsageError("no task is named: put `--config` and a file of configs/ first, or `--model` and `--data`.")
+        raise UsageError(
+            "no task is named: put `--config` and one of `asym-lightning configs` first, or `--model` and `--data`."
+        )
     raise UsageError(
         f"{Path(given.configs[0]).name} names no task, only what is laid over one: put the config of a task before it, "
         f"such as `{QUICKSTART}`."

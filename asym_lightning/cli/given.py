@@ -10,7 +10,7 @@ from typing import Any
 from yaml import YAMLError
 
 from asym_lightning.cli.class_names import class_path
-from asym_lightning.cli.config_files import merged_config
+from asym_lightning.cli.config_files import is_text, merged_config
 from asym_lightning.cli.signatures import Signature, signature
 
 TRAINER = "lightning.pytorch.Trainer"
@@ -68,7 +68,7 @@ class Given:
         Raises:
             FileNotFoundError: If there is no such config.
         """
-        if any(sign in config for config in self.configs for sign in (":", "\n")):
+        if any(map(is_text, self.configs)):
             return None
         try:
             merged = merged_config(self.configs)

@@ -16,7 +16,7 @@ MAX_WIDTH = 100
 VERSION = f"asym-lightning {asym_lightning.__version__}"
 # The options that most runs need; a screen of 24 lines holds them all.
 OPTIONS = {
-    "--config FILE": "config of a run; later ones, and options, win",
+    "--config FILE": "file, or one of `configs`; later ones win",
     "--ckpt_path FILE": "checkpoint to go on from, or to evaluate",
     "--seed_everything N": "seed of the run (default: 0)",
     "--test_after_fit true": "test the best checkpoint when fit ends",
@@ -56,7 +56,7 @@ train and evaluate:
 {_table(TRAINING)}
 runs that are finished, and comparisons:
 {_table(TOOLS)}
-to begin:          lightning fit --config configs/quickstart.yaml
+to begin:          lightning fit --config quickstart
 for the options:   lightning COMMAND --help"""
 
 

@@ -23,6 +23,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from asym_lightning.adapters import adapter_layers, num_weights, save_adapters, trainable_parameters
 from asym_lightning.callbacks import RunRecord
 from asym_lightning.cli.class_names import import_all
+from asym_lightning.cli.config_files import with_config_paths
 from asym_lightning.cli.devices import check_devices
 from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.help import VERSION
@@ -97,8 +98,8 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the arguments that were handed over, whatever `sys.argv` holds."""
-        self.config = parser.parse_args(args)
+        """Parse the arguments that were handed over, whatever `sys.argv` holds; configs may be named as recipes are."""
+        self.config = parser.parse_args(with_config_paths(args))
         if self.config.get("subcommand"):
             options = self.config[self.config.subcommand]
             if options.quiet:
@@ -111,8 +112,8 @@ class TrainingCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make the trainer, which says and logs as much as suits; a fit records itself, for `report` to read."""
-        options = self._get(self.config_init, "trainer")
-        if self._get(self.config_init, "quiet"):
+        options = self.config_init.get(str(self.subcommand), self.config_init).trainer
+        if self._option("quiet"):
             kwargs |= {"enable_progress_bar": False, "enable_model_summary": False}
         elif options.get("enable_model_summary") is not False and not _has_summary(options.get("callbacks")):
             self.trainer_defaults["callbacks"] = [TrainedParts()]

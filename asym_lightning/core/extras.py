@@ -20,6 +20,15 @@ EXTRAS = {
 _PROJECTS = {"PIL": "pillow", "rouge_score": "rouge-score", "sklearn": "scikit-learn"}
 
 
+def projects(extra: str) -> list[str]:
+    """Names under which the packages of an extra are installed.
+
+    >>> projects("vision")
+    ['timm', 'torchvision', 'pillow']
+    """
+    return [_PROJECTS.get(package, package) for package, of_extra in EXTRAS.items() if of_extra == extra]
+
+
 def check_installed(package: str, needed_by: str) -> None:
     """Check, without importing it, that a package of :data:`EXTRAS` is there.
 

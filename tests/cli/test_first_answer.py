@@ -23,12 +23,16 @@ def in_repository(monkeypatch):
 
 
 WRONG_USAGE = {
-    "nothing": ([], "to begin, `lightning fit --config configs/quickstart.yaml`"),
+    "nothing": ([], "to begin, `lightning fit --config quickstart`"),
     "command": (["fitt"], "there is no command 'fitt': did you mean fit"),
     "tool": (["swep"], "there is no command 'swep': did you mean sweep"),
     "option in place of a command": (["--hlep"], "there is no option '--hlep': did you mean --help?"),
-    "command alone": (["validate"], "`validate` needs a task: `lightning validate --config configs/quickstart.yaml`"),
+    "command alone": (["validate"], "`validate` needs a task: `lightning validate --config quickstart`"),
     "config without its option": (["fit", "x.yaml"], "'x.yaml' belongs to no option: did you mean --config x.yaml?"),
+    "recipe without its option": (
+        ["fit", "glue/rte"],
+        "'glue/rte' belongs to no option: did you mean --config glue/rte?",
+    ),
     "stray word": (["fit", *TASK, "extra"], "'extra' belongs to no option."),
     "short form of a rate": (["fit", *TASK, "--lr", "1"], "no option 'lr': it is `model.optimizer.lr`."),
     "short form, no config": (["fit", "--lr=1"], "no option 'lr': it is `model.optimizer.lr`."),
@@ -72,7 +76,7 @@ def test_wrong_usage_is_one_sentence_with_the_nearest_choice(arguments, sentence
 
 
 def test_missing_config_is_named_with_its_overlay():
-    with pytest.raises(FileNotFoundError, match=r"did you mean configs/adapters/b_only_r8\.yaml"):
+    with pytest.raises(FileNotFoundError, match=r"did you mean adapters/b_only_r8"):
         first_answer(["fit", *TASK, "--config", "b_only_r8"])
 
 

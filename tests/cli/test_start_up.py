@@ -51,6 +51,8 @@ def modules_after(command, folder):
         "fit --model.adapter.help",
         "fit quickstart.yaml",
         "fit --config no.yaml",
+        "configs",
+        "configs show quickstart",
         "fit --lr 3",
         f"fit {QUICKSTART} --trainer.max_epocs 3",
         f"fit {QUICKSTART} --model.adapter.rnak 3",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from asym_lightning.cli.config_files import merged_config
+from asym_lightning.cli.config_files import config_path, merged_config
 from asym_lightning.core.messages import check_choice
 
 LEARNING_RATE_KEY = "model.init_args.optimizer.init_args.lr"
@@ -134,7 +134,7 @@ def plan_runs(sweep: Sweep) -> list[Run]:
 
 def _run(sweep: Sweep, task: str, arm_name: str, rate: float, seed: int) -> Run:
     arm = sweep.arms[arm_name]
-    configs = [*sweep.tasks[task], *arm.configs]
+    configs = [str(config_path(config)) for config in (*sweep.tasks[task], *arm.configs)]
     seeds = {name: seed if name in sweep.vary else FIXED_SEED for name in SEEDS}
     options = [f"--{key}={_text(value)}" for key, value in arm.options.items()]
     options += [f"--{LEARNING_RATE_KEY}={rate:g}", f"--seed_everything={seeds['head']}"]

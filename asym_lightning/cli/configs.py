@@ -1,0 +1,56 @@
+"""`asym-lightning configs`: the configs that come with the package."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from asym_lightning.cli.config_files import RECIPES, config_path, recipes
+from asym_lightning.cli.usage import UsageError
+from asym_lightning.core.files import write_text
+
+DESCRIPTION = """List the configs that come with the package, print one, or copy one to change it.
+`lightning fit --config NAME` takes each by its name; those at the end of the list are laid over that of a task."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser(prog="asym-lightning configs", description=DESCRIPTION, exit_on_error=False)
+    parser.add_argument("action", nargs="?", default="list", choices=["list", "show", "copy"])
+    parser.add_argument("name", nargs="?", help="for `show` and `copy`: name of a config, such as glue/rte")
+    parser.add_argument("to", nargs="?", help="for `copy`: file to write; default: the config's own, below configs/")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    options = parser.parse_args(arguments)
+    if options.action == "list":
+        print(listing())
+        return 0
+    if options.name is None:
+        raise UsageError(f"`configs {options.action}` needs the name of a config; `configs list` shows them.")
+    source = recipes().get(options.name) or config_path(options.name)
+    if options.action == "show":
+        print(source.read_text(), end="")
+        return 0
+    to = Path(options.to or Path("configs", source.relative_to(RECIPES)))
+    if to.exists():
+        raise FileExistsError(f"`{to}` exists; name another file after the config, or remove it.")
+    write_text(to, source.read_text())
+    print(f"config  {to}")
+    return 0
+
+
+def listing() -> str:
+    """A line for each config: its name, and how its comment begins."""
+    room = shutil.get_terminal_size().columns
+    width = max(map(len, recipes()))
+    return "\n".join(f"{name:<{width}}  {_beginning(path, room - width - 2)}" for name, path in recipes().items())
+
+
+def _beginning(path: Path, width: int) -> str:
+    """The first sentence of a config's comment, cut where a line of some width ends."""
+    comment = itertools.takewhile(lambda line: line.startswith("# "), path.read_text().splitlines())
+    sentence = " ".join(line.removeprefix("# ") for line in comment).partition(". ")[0].rstrip(".")
+    return textwrap.shorten(sentence, max(width, 30), placeholder=" ...")
