@@ -134,7 +134,7 @@ def forecast(
         >>> rules = {name: init_rule(name) for name in ("rand", "gradient")}
         >>> result = forecast(found, found, rules, ranks=[1, 2], name="fc")
         >>> {rule: [round(share, 2) for share in shares.values()] for rule, shares in result.explained_by_B.items()}
-        {'rand': [0.02, 0.09], 'gradient': [0.66, 1.0]}
+        {'rand': [0.03, 0.16], 'gradient': [0.84, 1.0]}
     """
     if seen_on.outputs is None:
         raise ValueError("a forecast needs the second moment of gradients at the outputs.")

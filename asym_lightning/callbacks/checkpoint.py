@@ -13,7 +13,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from asym_lightning.adapters import save_adapters
-from asym_lightning.core.dtensor import any_sharded
 from asym_lightning.core.files import atomic_directory
 from asym_lightning.lifecycle.backbone import adapted_backbone, refuse_fsdp1
 from asym_lightning.lifecycle.checkpoint_io import write_atomically
@@ -103,7 +102,7 @@ class AdapterCheckpoint(ModelCheckpoint):
         Args:
             model: The adapted model.
             checkpoint: The checkpoint's path.
-            state: Adapters and heads by their names in ``model``, if they are sharded.
+            state: Adapters and heads by their names in ``model``; None takes those that are in it.
         """
         with atomic_directory(checkpoint.with_suffix(SUFFIX)) as staging:
             save_adapters(model, staging, include_frozen=self.include_frozen, state=state)
@@ -127,7 +126,7 @@ class AdapterCheckpointIO(CheckpointIO):
         """Write the adapter directory and the checkpoint, each whole or not at all."""
         if self._is_owners(path):
             backbone = adapted_backbone(self._trainer, self._trainer.lightning_module)
-            self.owner.save_adapter(backbone, Path(path), self._gathered(checkpoint))
+            self.owner.save_adapter(backbone, Path(path), self._saved_of(backbone, checkpoint))
         self.inner.save_checkpoint(checkpoint, path, storage_options)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -144,13 +143,10 @@ class AdapterCheckpointIO(CheckpointIO):
         """Let the inner one finish."""
         self.inner.teardown()
 
-    def _gathered(self, checkpoint: dict[str, Any]) -> dict[str, Tensor] | None:
-        """What the checkpoint holds of a sharded model: here, in one process, it can't be gathered."""
-        module = self._trainer.lightning_module
-        if not any_sharded(module):
-            return None
-        backbone = adapted_backbone(self._trainer, module)
-        prefix = next(f"{name}." if name else "" for name, part in module.named_modules() if part is backbone)
+    def _saved_of(self, backbone: nn.Module, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What the checkpoint holds of the backbone: averages it may be, and whole where the module is sharded."""
+        named = self._trainer.lightning_module.named_modules()
+        prefix = next(f"{name}." if name else "" for name, part in named if part is backbone)
         return {
             name.removeprefix(prefix): tensor
             for name, tensor in checkpoint["state_dict"].items()

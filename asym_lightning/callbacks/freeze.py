@@ -94,6 +94,12 @@ class FreezeA(Callback):
         """One for each factor, so that two instances can be resumed."""
         return f"{type(self).__qualname__}[{self.factor}]"
 
+    @property
+    def changes_factors(self) -> bool:
+        """Whether a factor that trains is going to be frozen, or both are going to be rotated."""
+        is_later = any((self.after_steps, self.after_epochs, self.after_fraction, self._stall))
+        return is_later or self.orthonormalize
+
     # When
 
     def is_due(self, trainer: Trainer, num_epochs: int) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
 from torch import nn
 from typing_extensions import override
 
@@ -61,7 +60,7 @@ class AdapterInjection(LifeCycle):
 
     Raises:
         ValueError: On start, if there is no such backbone, head or target, or Lightning's `BitsandbytesPrecision`, or
-            a WeightAveraging callback before this one; if `check_after` is less than 1.
+            an average of factors that another callback changes; if `check_after` is less than 1.
         RuntimeError: On start, if there is a second injection, a trained parameter in no optimizer, or, in
             data-parallel training, a frozen one that differs between processes; after `check_after` steps, if an
             adapter got no gradient.
@@ -116,12 +115,6 @@ class AdapterInjection(LifeCycle):
         injections = [c for c in trainer.callbacks if isinstance(c, AdapterInjection)]  # type: ignore[attr-defined]
         if len(injections) > 1:
             raise RuntimeError("There are two AdapterInjection callbacks, but a module is adapted once; remove one.")
-        others = trainer.callbacks[: trainer.callbacks.index(self)]  # type: ignore[attr-defined]
-        if any(isinstance(callback, WeightAveraging) for callback in others):
-            raise ValueError(
-                "A WeightAveraging callback copies the module when it is set up, which is before the adapters are "
-                "there: name AdapterInjection before it."
-            )
         config = asked_config(trainer, self.adapter)
         build = pl_module.configure_model
 

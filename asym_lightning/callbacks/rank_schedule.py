@@ -42,6 +42,8 @@ class RankScheduler(Callback):
         8
     """
 
+    changes_factors = True
+
     def __init__(self, policy: RankPolicy) -> None:
         super().__init__()
         if not isinstance(policy, RankPolicy):

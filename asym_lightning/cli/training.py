@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelSummary
@@ -30,6 +31,7 @@ from asym_lightning.cli.log_interval import LogEachEpoch
 from asym_lightning.cli.model_summary import TrainedParts
 from asym_lightning.cli.null_options import check_nulls
 from asym_lightning.cli.quiet import hush_progress
+from asym_lightning.cli.run_folder import RunFolder, RunTrainer, remove_requeued
 from asym_lightning.cli.short_config import SHORT_CONFIG
 from asym_lightning.core.dtensor import any_sharded
 from asym_lightning.core.files import atomic_file
@@ -44,6 +46,8 @@ class TrainingCLI(LightningCLI):
     """
 
     _command = ""
+    _checkpoint: str | None = None
+    """What is gone on from, or evaluated: the path that `ckpt_path` stands for."""
 
     def __init__(self, args: Sequence[str]) -> None:
         if any(argument.partition("=")[0].endswith("help") for argument in args):
@@ -55,6 +59,7 @@ class TrainingCLI(LightningCLI):
             args=list(args),
             seed_everything_default=0,
             auto_configure_optimizers=False,
+            trainer_class=RunTrainer,
             trainer_defaults={
                 "logger": {
                     "class_path": "lightning.pytorch.loggers.CSVLogger",
@@ -113,12 +118,31 @@ class TrainingCLI(LightningCLI):
         elif options.get("enable_model_summary") is not False and not _has_summary(options.get("callbacks")):
             self.trainer_defaults["callbacks"] = [TrainedParts()]
         trainer = super().instantiate_trainer(**kwargs)
+        self._settle_folder(trainer)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # it is set by a connector
         if self.subcommand == "fit" and not any(isinstance(callback, RunRecord) for callback in callbacks):
             callbacks.append(RunRecord())
         if options.get("log_every_n_steps") is None:
             callbacks.append(LogEachEpoch())
         return trainer
+
+    def _settle_folder(self, trainer: Trainer) -> None:
+        """Let the run have a folder of its own, or that of the run which it goes on with."""
+        if not isinstance(trainer, RunTrainer) or trainer.fast_dev_run:  # type: ignore[attr-defined]  # of a connector
+            return
+        folder = RunFolder(trainer, self._asked_for)
+        self._checkpoint = folder.found(self._option("ckpt_path"))
+        if self.subcommand == "fit":
+            if self._checkpoint is None:
+                folder.go_on_with_job()
+            else:
+                folder.go_on_from(self._checkpoint)
+        folder.give()
+
+    def _asked_for(self) -> dict[str, Any]:
+        """The config as it is going to be saved."""
+        asked: dict[str, Any] = yaml.safe_load(self.parser.dump(self._given_config, skip_none=False))
+        return asked.get(str(self.subcommand), asked)
 
     def before_instantiate_classes(self) -> None:
         """Set the number of threads before anything computes, and build what the config says.
@@ -136,6 +160,7 @@ class TrainingCLI(LightningCLI):
         self._run(self.trainer.fit, model=model, **kwargs)
         seconds = time.monotonic() - started
         metrics = dict(self.trainer.callback_metrics)
+        remove_requeued(self.trainer)  # or Lightning would test it in place of what is loaded here
 
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
         if best:
@@ -169,6 +194,7 @@ class TrainingCLI(LightningCLI):
         return self.config.get(str(self.subcommand), self.config).get(name)
 
     def _run(self, command: Callable[..., Any], **kwargs: Any) -> Any:
+        kwargs["ckpt_path"] = self._checkpoint
         if kwargs.get("weights_only") is None:
             kwargs["weights_only"] = True  # a checkpoint is data and must not run code
         with started_runs_only(self.trainer):
@@ -235,8 +261,7 @@ def print_summary(
     lines = {name: f"{float(value):.4f}" for name, value in sorted(metrics.items())}
     lines["time"] = f"{seconds:.1f} s"
     lines["trained"] = f"{trained:,} of {total:,} parameters ({trained / total:.2%})"
-    if checkpoint:
-        lines["checkpoint"] = checkpoint
+    lines["checkpoint"] = checkpoint or "none, all this is of the weights after the last step"
     if adapter:
         lines["adapter"] = str(adapter)
     width = max(map(len, lines))

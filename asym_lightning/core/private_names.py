@@ -120,9 +120,9 @@ def accumulates(trainer: Trainer) -> bool:
     return trainer.fit_loop._should_accumulate()
 
 
-def count_step_for_loggers(trainer: Trainer) -> None:
-    """Count a step in what loggers go by, which is not the public `global_step`."""
-    trainer.fit_loop.epoch_loop._batches_that_stepped += 1
+def count_step_for_loggers(trainer: Trainer, number: int = 1) -> None:
+    """Count steps in what loggers go by, which is not the public `global_step`."""
+    trainer.fit_loop.epoch_loop._batches_that_stepped += number
 
 
 def shared_sampler(value: Any) -> Any:
@@ -133,6 +133,16 @@ def shared_sampler(value: Any) -> Any:
 def set_inner_checkpoint_io(outer: Any, inner: Any) -> None:
     """Replace what a wrapping `CheckpointIO`, such as the asynchronous one, writes by; its property only reads."""
     outer._checkpoint_io = inner
+
+
+def chooses_version(logger: Any) -> bool:
+    """Whether a logger with folders is still to choose the one of its run; its public `version` chooses."""
+    return logger._version is None
+
+
+def set_version(logger: Any, version: str) -> None:
+    """Let a logger, which nobody has asked for its version yet, write to a folder that exists already."""
+    logger._version = version
 
 
 # transformers

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins import BitsandbytesPrecision
@@ -26,9 +26,15 @@ from asym_lightning.core.dtypes import train_in_float32
 from asym_lightning.core.messages import listed
 from asym_lightning.core.private_names import trainer_of
 from asym_lightning.lifecycle.backbone import named_backbone
-from asym_lightning.lifecycle.batch_norms import keep_in_evaluation
+from asym_lightning.lifecycle.batch_norms import FrozenStatistics, keep_in_evaluation
 from asym_lightning.lifecycle.checkpoint_io import remove_unfinished_checkpoints, write_atomically
 from asym_lightning.lifecycle.loops import Instant, count_as_done
+from asym_lightning.lifecycle.module_copies import (
+    copy_adapted,
+    leave_frozen_out,
+    put_frozen_back,
+    refuse_other_bases,
+)
 from asym_lightning.lifecycle.optimizers import hold_all
 from asym_lightning.lifecycle.place import Place, add_places, take_place
 from asym_lightning.lifecycle.replicas import check_replicas
@@ -70,6 +76,7 @@ class LifeCycle(Callback):
         self._without_gradient: set[str] | None = None
         self._place: Place | None = None
         self._instant = Instant.OTHER
+        self._statistics: FrozenStatistics | None = None
 
     # What the owner calls
 
@@ -79,10 +86,14 @@ class LifeCycle(Callback):
         train_in_float32(module, backbone)
         keep_in_evaluation(module, backbone)
         leave_frozen_out_of_ddp(module, backbone)
+        trainer = trainer_of(module) if isinstance(module, LightningModule) else None
+        if trainer is not None:
+            copy_adapted(trainer, cast(LightningModule, module))
 
     def fill(self, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep what was trained, a description of the adapters, and the place of every process, and nothing else."""
         fill_checkpoint(module, checkpoint)
+        leave_frozen_out(module, checkpoint)
         trainer = _fitting(module)
         if trainer is not None and "optimizer_states" in checkpoint:
             del checkpoint[RANDOM_STATE_KEY]  # a place has it
@@ -96,6 +107,7 @@ class LifeCycle(Callback):
                 checkpoint was written with another adapter configuration or backbone.
         """
         restore_checkpoint(module, checkpoint)
+        put_frozen_back(module, checkpoint)
         trainer = _fitting(module)
         self._place = None if trainer is None else take_place(checkpoint, trainer.global_rank)
         if self._place is not None:
@@ -130,6 +142,7 @@ class LifeCycle(Callback):
             RuntimeError: If a trained parameter is in no optimizer and it is not clear where it belongs, or, in
                 data-parallel training, if adapters or backbones differ between processes.
         """
+        refuse_other_bases(trainer, pl_module)
         hold_all(trainer.optimizers, self.trained(pl_module))
         if isinstance(trainer.model, DistributedDataParallel):
             check_replicas(pl_module)
@@ -143,6 +156,7 @@ class LifeCycle(Callback):
         if place is not None and trainer.ckpt_path:
             place.go_on(trainer, pl_module, self._instant)
         keep_in_evaluation(pl_module, self._backbone(pl_module))  # those that became SyncBatchNorm since
+        self._statistics = FrozenStatistics(pl_module, self._backbone(pl_module))
         self._first_step = trainer.global_step
 
     @override
@@ -158,6 +172,24 @@ class LifeCycle(Callback):
                 f"A of {listed([f'`{name}`' for name in names], 4)} is drawn from data and has not been yet: add "
                 "CalibrateA to the Trainer's callbacks, or use a scheme whose A needs none, such as 'hB_zero_A_rand'."
             )
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Let nothing have replaced what is frozen."""
+        if self._statistics is not None:
+            self._statistics.restore()
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let nothing have written to what is frozen."""
+        if self._statistics is not None:
+            self._statistics.restore(look_inside=True)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let nothing have written to what is frozen, and hold it no longer."""
+        self.on_train_epoch_end(trainer, pl_module)
+        self._statistics = None
 
     @override
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:

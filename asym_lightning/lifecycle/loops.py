@@ -9,6 +9,7 @@ written, it leaves out or does twice in some cases:
 | at the end of an epoch's last batch                  | the next epoch               | validation, end of the epoch  |
 | at the end of an epoch, in a run with `max_steps`    | the end of that epoch again  | the next epoch                |
 | when `max_steps` had cut an epoch, with more of them | its rest, as another epoch   | its rest                      |
+| in the middle of an epoch's last step, as SLURM's signal is | the next epoch         | that step                     |
 | anywhere, with a `ReduceLROnPlateau` by epochs       | and does not let it look     | a look when the epoch ends    |
 
 All that is known here of Lightning's loops beyond its documentation is in this file, but for their private names.
@@ -39,11 +40,12 @@ class Instant(Enum):
 
     BATCH_END = "in a batch's `on_train_batch_end`"
     EPOCH_END = "in an epoch's `on_train_epoch_end`"
+    IN_STEP = "between a batch's `on_train_batch_start` and its end"
     OTHER = "at another time"
 
 
 def count_as_done(checkpoint: dict[str, Any]) -> Instant:
-    """Let Lightning take for done the batch or the epoch in whose last hook a checkpoint was written.
+    """Let Lightning take for done the batch or the epoch in whose last hook a checkpoint was written, and no other.
 
     Args:
         checkpoint: What is going to be restored; its counters are changed.
@@ -58,6 +60,12 @@ def count_as_done(checkpoint: dict[str, Any]) -> Instant:
             for count in counts:
                 count["completed"] += 1
             return instant
+    progress = loop.get("epoch_loop.batch_progress")
+    if progress and progress["current"]["ready"] > progress["current"]["processed"]:
+        for count in (progress["total"], progress["current"]):
+            count["ready"] = count["started"] = count["processed"]
+        progress["is_last_batch"] = False
+        return Instant.IN_STEP
     return Instant.OTHER
 
 
@@ -84,6 +92,8 @@ def go_on(trainer: Trainer, instant: Instant) -> bool:
                 callback.on_train_epoch_start(trainer)
         if instant is Instant.BATCH_END:
             _go_on_from_batch_end(trainer)
+        elif instant is Instant.IN_STEP and validation_is_due(trainer):
+            count_step_for_loggers(trainer, -1)  # it counts the batch before that validation again
         take_for_begun(loop)  # or schedulers that look at a metric would pass this epoch over
         return True
     if instant is Instant.EPOCH_END:

@@ -66,11 +66,11 @@ class ResumableLoader(DataLoader):
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """The batches of an epoch, or the rest of one; nothing is drawn before the first is asked for."""
-        return self._batches(self._epoch.begin())
+        return self._batches(*self._epoch.begin())
 
-    def _batches(self, num_to_skip: int) -> Iterator[Any]:
+    def _batches(self, num_to_skip: int, is_resumed: bool) -> Iterator[Any]:
         epoch = self._epoch
-        epoch.start_from_its_random_state(num_to_skip)
+        epoch.start_from_its_random_state(num_to_skip, is_resumed)
         if keeps_workers(self):  # new ones would be given a seed
             epoch.draw_seed()
         for batch in super().__iter__():
@@ -97,7 +97,7 @@ class ResumableLoader(DataLoader):
                 f"epoch has {len(self)}: resume it with the same data, `batch_size` and number of processes, or resume "
                 "from a checkpoint of the end of an epoch."
             )
-        self._epoch.num_to_skip, self._epoch.start = state["num_given"], state["start"]
+        self._epoch.resume(state["num_given"], state["start"])
 
 
 class Epoch:
@@ -114,22 +114,28 @@ class Epoch:
         self.generators = generators_of(loader)
         self.has_workers = loader.num_workers > 0
         self.num_given = 0
-        self.num_to_skip = 0
         self.start: dict[str, Any] = {}
         """The random state in which the epoch began."""
+        self._num_to_skip: int | None = None  # None begins an epoch, 0 begins it from a random state that it had
         self._num_skipped = 0
+        self._is_resumed = False
         self._now: dict[str, Any] = {}
 
-    def begin(self) -> int:
-        """Begin an epoch; returns how many batches there are to skip in it."""
-        self.num_given, self.num_to_skip = self.num_to_skip, 0
-        return self.num_given
+    def resume(self, num_given: int, start: dict[str, Any]) -> None:
+        """Let the next epoch be the rest of one, after so many batches, that began in a random state."""
+        self._num_to_skip, self.start = num_given, start
 
-    def start_from_its_random_state(self, num_to_skip: int) -> None:
+    def begin(self) -> tuple[int, bool]:
+        """Begin an epoch; returns how many batches there are to skip in it, and whether it is the rest of one."""
+        is_resumed = self._num_to_skip is not None
+        self.num_given, self._num_to_skip = self._num_to_skip or 0, None
+        return self.num_given, is_resumed
+
+    def start_from_its_random_state(self, num_to_skip: int, is_resumed: bool) -> None:
         """Go back to where the epoch began, or note that it begins here."""
-        self._num_skipped = num_to_skip
+        self._num_skipped, self._is_resumed = num_to_skip, is_resumed
         self._now = {"global": random_state(), "generators": generator_states(self.generators)}
-        if num_to_skip:
+        if is_resumed:
             set_random_state(self.start["global"])
             set_generator_states(self.generators, self.start["generators"])
         else:
@@ -141,7 +147,7 @@ class Epoch:
         for number, batch in enumerate(indices, 1):
             if number == 1 and self.has_workers:
                 seed = self.draw_seed()  # after the sampler's draws, so that the order does not depend on workers
-            if number == self._num_skipped:
+            if self._is_resumed and number == max(self._num_skipped, 1):
                 set_random_state(self._now["global"])
                 if not self.has_workers:  # which are ahead with indices: when these draw, saved states are ahead too
                     set_generator_states(self.generators, self._now["generators"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -61,4 +61,15 @@ class WarmupSchedule:
 
     def __call__(self, optimizer: Optimizer, num_steps: int) -> LambdaLR:
         """Return the scheduler of `optimizer` for a run of `num_steps` optimizer steps."""
-        return LambdaLR(optimizer, lambda step: self.factor(step, num_steps))
+        return _Schedule(optimizer, lambda step: self.factor(step, num_steps))
+
+
+class _Schedule(LambdaLR):
+    """A schedule that is taken up again in a run that may have become longer than when it was left."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the rate that the present schedule has at the saved step: that in the optimizer may be its end."""
+        super().load_state_dict(state_dict)
+        rates = [base * factor(self.last_epoch) for base, factor in zip(self.base_lrs, self.lr_lambdas, strict=True)]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate

@@ -8,11 +8,11 @@ import pickle
 import pytest
 import torch
 from lightning.pytorch import seed_everything
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from torch import nn
 
-from asym_lightning.adapters import AdapterConfig, adapter_layers, adapters_by_name, inject_adapters
+from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters
 from asym_lightning.callbacks import AdapterCheckpoint, AdapterInjection
 from tests.callbacks.foreign import Foreign, build_net, injection, loader, trainer
 
@@ -266,15 +266,6 @@ def test_a_copy_of_an_adapted_module_saves_and_loads_for_itself(copied_by, tmp_p
     filled = {"state_dict": copied.state_dict()}
     copied.on_save_checkpoint(filled)
     assert all(torch.equal(filled["state_dict"][name], trained[name]) for name in TRAINED)
-
-
-def test_averages_of_weights_hold_adapters_and_are_refused_before_there_are_any(tmp_path):
-    averaging = EMAWeightAveraging(decay=0.5)
-    module = Foreign()
-    trainer(tmp_path, injection(), averaging).fit(module, loader())
-    assert all(adapter.B.abs().sum() > 0 for adapter in adapters_by_name(module).values())
-    with pytest.raises(ValueError, match="name AdapterInjection before it"):
-        trainer(tmp_path, EMAWeightAveraging(decay=0.5), injection()).fit(Foreign(), loader())
 
 
 def test_two_injections_are_refused(tmp_path):

@@ -13,6 +13,7 @@ from lightning.fabric.utilities.distributed import DistributedSamplerWrapper
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loops import evaluation_loop, fit_loop
 from lightning.pytorch.plugins import AsyncCheckpointIO, TorchCheckpointIO
 from lightning.pytorch.utilities import CombinedLoader
@@ -267,6 +268,15 @@ def test_a_wrapping_checkpoint_io_writes_by_another():
     outer, inner = AsyncCheckpointIO(TorchCheckpointIO()), TorchCheckpointIO()
     names.set_inner_checkpoint_io(outer, inner)
     assert outer.checkpoint_io is inner
+
+
+@pytest.mark.parametrize("kind", [CSVLogger, TensorBoardLogger])
+def test_a_logger_takes_the_version_that_it_has_not_chosen_yet(kind, tmp_path):
+    logger = kind(tmp_path, name="x")
+    assert names.chooses_version(logger)
+    names.set_version(logger, "version_3")
+    assert not names.chooses_version(logger)
+    assert logger.log_dir == str(tmp_path / "x" / "version_3")
 
 
 @pytest.fixture

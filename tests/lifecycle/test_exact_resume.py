@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelChec
 from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.utilities import CombinedLoader
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, IterableDataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
 
 from asym_lightning.callbacks import AdapterCheckpoint, FreezeA, Milestones, OrderSeed, RankScheduler
 from tests.lifecycle.runs import Foreign, Noisy, Own, data, differences, result, start
@@ -317,3 +317,37 @@ def test_another_number_of_loaders_in_mid_epoch_is_refused(tmp_path):
     with pytest.raises(ValueError, match="with 1 training loaders, and now there are 2"):
         two = CombinedLoader([data(), data()], "max_size_cycle")
         trainer.fit(module, two, ckpt_path=tmp_path / "step=2.ckpt", weights_only=True)
+
+
+class InSteps(Callback):
+    """Writes a checkpoint in the middle of every step, as at a signal of SLURM."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        trainer.save_checkpoint(self.folder / f"{trainer.current_epoch}-{batch_idx}.ckpt")
+
+
+@pytest.mark.parametrize("options", [{}, {"val_check_interval": 2, "accumulate_grad_batches": 2}], ids=str)
+def test_a_checkpoint_in_the_middle_of_a_step_goes_on_with_that_step(options, tmp_path):
+    """The same batches and validations come; what is drawn for a batch that was being trained on is drawn again."""
+
+    def fit(folder: Path, checkpoint: Path | None = None) -> list[Any]:
+        module, trainer, trace = start(tmp_path, Own(), InSteps(folder), **options)
+        rows = TensorDataset(Noisy().x, Noisy().x.sum(1, keepdim=True))
+        loaders = [DataLoader(rows, batch_size=4, shuffle=shuffle) for shuffle in (True, False)]
+        trainer.fit(module, *loaders, ckpt_path=checkpoint, weights_only=True)
+        return [(hook.split(" 0.")[0] if "end" in hook else hook, *counts) for hook, *counts, _ in trace.events]
+
+    events = fit(tmp_path / "whole")
+    paths = sorted((tmp_path / "whole").glob("*.ckpt"))
+    assert len(paths) == 10
+    for path in paths:
+        rest = fit(tmp_path / "resumed", path)
+        assert rest[0][0].startswith(f"train_batch_start {path.stem[-1]}")
+        assert [[event[0].split()[0], *event[1:]] for event in rest] == [
+            [event[0].split()[0], *event[1:]] for event in events[-len(rest) :]
+        ], path.name
+        batches = [event for event in rest if "batch" in event[0]]
+        assert batches == [event for event in events if "batch" in event[0]][-len(batches) :], path.name

@@ -105,7 +105,7 @@ def trained_state_dict(module: nn.Module, state: Mapping[str, Tensor] | None = N
         state: Its state dict where that is at hand already, e.g. gathered from shards.
     """
     state = module.state_dict() if state is None else state
-    frozen = _frozen_names(module)
+    frozen = frozen_names(module)
     return {name: _own_storage(tensor) for name, tensor in state.items() if name not in frozen}
 
 
@@ -196,8 +196,8 @@ def check_adapter_description(model: nn.Module, found: Mapping[str, Any]) -> Non
             )
 
 
-def _frozen_names(module: nn.Module) -> set[str]:
-    """Frozen parameters that are no adapter's, and the scales of quantised ones."""
+def frozen_names(module: nn.Module) -> set[str]:
+    """Names in a state dict of what no checkpoint holds: frozen parameters but the adapters', and quantised scales."""
     factors = {id(p) for p in factors_by_name(module).values()}
     frozen = {
         plain_name(name)
@@ -209,7 +209,7 @@ def _frozen_names(module: nn.Module) -> set[str]:
 
 def _sample_frozen(model: nn.Module) -> dict[str, list[float]]:
     """The first few numbers of some frozen matrices, evenly spread over the model."""
-    frozen = _frozen_names(model)
+    frozen = frozen_names(model)
     matrices = {n: p for n, p in model.named_parameters() if n in frozen and p.dim() > 1 and _is_readable(p)}
     names = list(matrices)[:: max(len(matrices) // _NUM_SAMPLED, 1)][:_NUM_SAMPLED]
     return {name: first_numbers(matrices[name], 8).float().tolist() for name in names}

@@ -1,0 +1,95 @@
+"""Callbacks that hold a copy of the module, to average its weights as a rule.
+
+They copy it in their `setup`, which is before layers are adapted, pair its parameters with those of the copy by their
+order, and keep the whole copy in checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+
+from asym_lightning.adapters.files.checkpoint import STATE_KEY, frozen_names
+from asym_lightning.lifecycle.callback_methods import callbacks_that_change_factors
+
+LEFT_OUT_KEY = "frozen_left_out_of"
+_PREFIXES = ("", "module.")  # of the module's own names in a copy's: `AveragedModel` has the second
+
+
+def copy_adapted(trainer: Trainer, module: LightningModule) -> None:
+    """Let callbacks that have copied a module before its layers were adapted copy it again, by their `setup`."""
+    if trainer.state.fn == TrainerFn.FITTING:
+        for callback in _holders(trainer, module):
+            callback.setup(trainer, module, stage="fit")
+
+
+def refuse_other_bases(trainer: Trainer, module: LightningModule) -> None:
+    """Refuse an average of factors whose columns are going to mean something else, or to be frozen, in mid-course.
+
+    Raises:
+        ValueError: A callback holds a copy, and another changes ranks, or freezes a factor when it has been trained.
+    """
+    changing = callbacks_that_change_factors(trainer)
+    for callback in _holders(trainer, module):
+        if changing:
+            raise ValueError(
+                f"{type(callback).__name__} averages factors over the steps of a run, and {type(changing[0]).__name__} "
+                "changes in its course what their columns stand for: leave one of them out."
+            )
+
+
+def leave_frozen_out(module: nn.Module, checkpoint: MutableMapping[str, Any]) -> None:
+    """Leave the frozen backbone out of every state of a copy of the module in a checkpoint, and note where that was."""
+    frozen = frozen_names(module)
+    places = []
+    for place, prefix in _copies_in(checkpoint, frozen):
+        holder = _at(checkpoint, place[:-1])
+        left_out = {f"{prefix}{name}" for name in frozen}
+        holder[place[-1]] = {name: value for name, value in holder[place[-1]].items() if name not in left_out}
+        places.append([prefix, *place])
+    checkpoint[LEFT_OUT_KEY] = places
+
+
+def put_frozen_back(module: nn.Module, checkpoint: MutableMapping[str, Any]) -> None:
+    """Complete what :func:`leave_frozen_out` has left out, from the module."""
+    places = checkpoint.pop(LEFT_OUT_KEY, [])
+    if not places:
+        return
+    state, frozen = module.state_dict(), frozen_names(module)
+    for prefix, *place in places:
+        _at(checkpoint, place).update({f"{prefix}{name}": state[name] for name in frozen if name in state})
+
+
+def _holders(trainer: Trainer, module: LightningModule) -> Iterator[Callback]:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # it is set by a connector
+        held = [value for value in vars(callback).values() if isinstance(value, nn.Module) and value is not module]
+        if any(type(part) is type(module) for value in held for part in value.modules()):
+            yield callback
+
+
+def _copies_in(checkpoint: Mapping[str, Any], frozen: set[str]) -> Iterator[tuple[list[Any], str]]:
+    """Where in a checkpoint a copy's state is, two levels down at most, but for the module's own."""
+    states: list[tuple[list[Any], Any]] = [([key], value) for key, value in checkpoint.items() if key != STATE_KEY]
+    states += [
+        (["callbacks", name, key], value)
+        for name, state in checkpoint.get("callbacks", {}).items()
+        if isinstance(state, MutableMapping)
+        for key, value in state.items()
+    ]
+    for place, state in states:
+        if isinstance(state, Mapping) and frozen and any(isinstance(value, Tensor) for value in state.values()):
+            for prefix in _PREFIXES:
+                if all(f"{prefix}{name}" in state for name in frozen):
+                    yield place, prefix
+                    break
+
+
+def _at(checkpoint: MutableMapping[str, Any], place: list[Any]) -> Any:
+    found: Any = checkpoint
+    for key in place:
+        found = found[key]
+    return found
