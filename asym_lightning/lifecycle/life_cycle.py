@@ -23,7 +23,7 @@ from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY
 from asym_lightning.core.ddp import leave_frozen_out_of_ddp
 from asym_lightning.core.dtypes import train_in_float32
 from asym_lightning.core.messages import listed
-from asym_lightning.core.private_names import trainer_of
+from asym_lightning.core.private_names import ends_with_its_processes, trainer_of
 from asym_lightning.lifecycle.backbone import named_backbone
 from asym_lightning.lifecycle.batch_norms import FrozenStatistics, keep_in_evaluation
 from asym_lightning.lifecycle.checkpoint_io import remove_unfinished_checkpoints, write_atomically
@@ -139,6 +139,12 @@ class LifeCycle(Callback):
                 "it builds its backbone."
             )
         if stage == TrainerFn.FITTING:
+            if ends_with_its_processes(trainer.strategy.launcher):
+                raise ValueError(
+                    "This strategy trains in processes that end with the adapters which they trained, as `ddp_spawn`, "
+                    "`ddp_fork` and `ddp_notebook` do: set `strategy='ddp'` and run a script, or in a notebook "
+                    "`devices=1`."
+                )
             make_loaders_resumable(trainer)
             write_atomically(trainer.strategy)
 
