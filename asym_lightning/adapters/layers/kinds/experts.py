@@ -80,6 +80,11 @@ class AdaptedExpertMatrix(AdaptedLayer, ExpertMatrix):
             return f"is the weights of experts in numbers of type {found}, which are not adapted"
         return None
 
+    @property
+    def shows_tokens(self) -> bool:
+        """No: the owner's code computes, and which tokens go to which expert is not seen from outside."""
+        return False
+
     def weight_matrix(self) -> Tensor:
         """(experts * d_out, d_in); a copy where the parameter is transposed."""
         return (self.whole.mT if self.is_transposed else self.whole).flatten(0, 1)
