@@ -243,7 +243,7 @@ def _check_unchanged(result: Result, check: str, pristine: nn.Module, model: nn.
 
 
 def _check_roles(result: Result, subject: Subject, arm: Arm) -> None:
-    for role in result.targets.split():
+    for role in set(result.targets.split()) & set("qkv"):
         model = copy.deepcopy(subject.model)
         layers = arm.adapt(copy.deepcopy(subject.model), role)
         rows = {(name, next(iter(layer.updates()))): layer.adapters.rows for name, layer in _adapted(layers).items()}
