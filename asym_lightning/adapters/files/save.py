@@ -225,7 +225,15 @@ def _trained_heads(model: nn.Module, config: AdapterConfig) -> list[str]:
     heads = find_heads(model, config.heads)
     trained = [h for h in heads if any(p.requires_grad for p in model.get_submodule(h).parameters())]
     # A head within a head is saved with it.
-    return [h for h in trained if not any(h.startswith(f"{other}.") for other in trained)]
+    outermost = [h for h in trained if not any(h.startswith(f"{other}.") for other in trained)]
+    return [part for head in outermost for part in _callable_parts(head, model.get_submodule(head))]
+
+
+def _callable_parts(name: str, module: nn.Module) -> list[str]:
+    """A head, or what is in it where it is a list: PEFT wraps only what is called."""
+    if not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        return [name]
+    return [part for own, child in module.named_children() for part in _callable_parts(f"{name}.{own}", child)]
 
 
 def _task_type(model: nn.Module) -> str | None:
