@@ -31,7 +31,12 @@ if TYPE_CHECKING:
         trainable_parameters,
         untrained_adapters,
     )
-    from asym_lightning.adapters.surgery.inject import inject_adapters, remove_adapters, reset_adapters
+    from asym_lightning.adapters.surgery.inject import (
+        inject_adapters,
+        remove_adapters,
+        reset_adapters,
+        undrawn_adapters,
+    )
     from asym_lightning.adapters.surgery.merge import merge_adapters, unmerge_adapters
     from asym_lightning.adapters.surgery.quantize import (
         QuantizedPart,
@@ -81,6 +86,7 @@ __all__ = [
     "save_adapters",
     "trainable_parameters",
     "trained_state_dict",
+    "undrawn_adapters",
     "unmerge_adapters",
     "untrained_adapters",
 ]

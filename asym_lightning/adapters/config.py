@@ -35,6 +35,7 @@ class AdapterConfig:
         alpha_pattern: The same for ``alpha``.
         rank_stabilized: Use ``scaling = alpha / sqrt(rank)`` (Kalajdzievski 2023).
         share_a: Slices of one fused matrix (q, k, v) share one A.
+        share_expert_a: The experts of one layer of a mixture share one A; ``False`` gives each its own, as `peft` does.
         max_rank: Number of rows of A and columns of B to allocate, for schedules that grow the rank; ``None``
             allocates ``rank``.
         seed: Seed of the random factors. Independent of every other seed; each layer draws from its own generator.
@@ -57,6 +58,7 @@ class AdapterConfig:
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
     rank_stabilized: bool = False
     share_a: bool = False
+    share_expert_a: bool = True
     max_rank: int | None = None
     seed: int = 0
     path: str = "auto"
@@ -86,6 +88,11 @@ class AdapterConfig:
     def resolved_scheme(self) -> Scheme:
         """The parsed :class:`Scheme`."""
         return Scheme.parse(self.scheme)
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether factors are drawn from calibration statistics, hence not before there are data."""
+        return self.resolved_scheme.needs_data
 
     def scaling(self, rank: int, alpha: float) -> float:
         """The factor of B A: ``alpha / rank``, or ``alpha / sqrt(rank)`` where ``rank_stabilized``."""

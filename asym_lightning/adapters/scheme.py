@@ -75,6 +75,11 @@ class Scheme:
         """Whether a factor is drawn from the pretrained weight."""
         return self.A.rule.needs_weight or self.B.rule.needs_weight
 
+    @property
+    def needs_data(self) -> bool:
+        """Whether a factor is drawn from calibration statistics."""
+        return self.A.rule.needs_data or self.B.rule.needs_data
+
     def _check_can_move(self, text: str) -> None:
         if not (self.A.is_trained or self.B.is_trained):
             raise ValueError(f"`scheme` {text!r} trains nothing; mark the factor to train with 'h', as in 'hB_zero'.")

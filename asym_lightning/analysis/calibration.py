@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from asym_lightning.adapters.init.generator import layer_generator
 from asym_lightning.adapters.init.statistics import CalibrationStatistics
 from asym_lightning.adapters.rows import Rows
 from asym_lightning.analysis.observed_layers import observed_layers
+from asym_lightning.core.dtensor import whole
+from asym_lightning.core.gradients import gradients_by
 from asym_lightning.core.random_state import random_state, set_random_state
 
 # Rows of gradients that are kept of all batches together; more are projected.
@@ -69,6 +71,7 @@ def calibration_statistics(
     *,
     layers_at_a_time: int | None = None,
     seed: int = 0,
+    outputs: bool = False,
 ) -> Iterator[tuple[str, CalibrationStatistics]]:
     """Run batches forward and backward and give the statistics of one site after the other.
 
@@ -91,6 +94,8 @@ def calibration_statistics(
         layers_at_a_time: Number of layers whose statistics are in memory together; each such group costs one more
             pass over the batches. ``None`` means all.
         seed: Seed of the projections.
+        outputs: Take the second moment of the gradients at the outputs too, and keep gradients of all outputs, in the
+            order of batches. That is d_out (d_out + d_in (number of batches)) numbers a site.
 
     Raises:
         ValueError: There are no batches, a loss has no gradient, a layer gets none, or a sum is not finite; the message
@@ -113,7 +118,7 @@ def calibration_statistics(
     step = layers_at_a_time or len(names)
     for start in range(0, len(names), step):
         sums = {
-            name: _LayerSums(model.get_submodule(name), of_layer, len(batches), seed)
+            name: _LayerSums(model.get_submodule(name), of_layer, len(batches), seed, outputs)
             for name in names[start : start + step]
             if (of_layer := {key: site for key, site in sites.items() if site.layer == name})
         }
@@ -123,10 +128,35 @@ def calibration_statistics(
             yield from sums.pop(name).statistics(name)
 
 
+def drawn_from(
+    model: nn.Module, statistics: Iterable[tuple[str, CalibrationStatistics]], num_rows: Mapping[str, int] | None = None
+) -> dict[str, Tensor]:
+    """Every A of an adapted model as its init rule draws it, in the order in which statistics come.
+
+    The A's in the model stay as they are; `reset_adapters(model, statistics=...)` takes what is returned here.
+
+    Args:
+        model: An adapted model; where it is sharded every process has to call this.
+        statistics: By the A's names, such as :func:`calibration_statistics` gives them; each is let go before the next.
+        num_rows: By A's name; ``None`` means each adapter's rank.
+    """
+    layers = adapter_layers(model).values()
+    adapters = {adapter.A_key: (layer, part) for layer in layers for part, adapter in layer.adapters.items()}
+    drawn: dict[str, Tensor] = {}
+    for key, found in statistics:
+        layer, part = adapters[key]
+        adapter = layer.adapters[part]
+        needs_weight = adapter.scheme.A.rule.needs_weight
+        weight = layer.adapters.A_weight(part, whole(layer.weight_matrix())) if needs_weight else None
+        rank = None if num_rows is None else num_rows[key]
+        drawn[key] = adapter.draw_A(weight, {key: found}, rank=rank).to(torch.float32)
+    return drawn
+
+
 class _LayerSums:
     """What is summed for one layer and its sites."""
 
-    def __init__(self, layer: nn.Module, sites: Mapping[str, Site], num_batches: int, seed: int) -> None:
+    def __init__(self, layer: nn.Module, sites: Mapping[str, Site], num_batches: int, seed: int, outputs: bool) -> None:
         weight: Tensor = layer.weight  # type: ignore[assignment]
         d_in = next(iter(sites.values())).d_in
         options: Any = {
@@ -135,13 +165,15 @@ class _LayerSums:
         }
         self.layer, self.batch = layer, 0
         self._sites, self._seed = sites, seed
-        self._num_rows = math.ceil(NUM_ROWS / num_batches)
+        most = max(site.d_out for site in sites.values())
+        self._num_rows = most if outputs else math.ceil(NUM_ROWS / num_batches)
         self._num_tokens = torch.zeros((), dtype=torch.int64, device=weight.device)
         self._moment = torch.zeros(d_in, d_in, **options)
         self._gradients = {
             key: torch.zeros(num_batches, min(site.d_out, self._num_rows), d_in, **options)
             for key, site in sites.items()
         }
+        self._outputs = {key: torch.zeros(site.d_out, site.d_out, **options) for key, site in sites.items() if outputs}
 
     def add(self, inputs: Tensor, gradients: Tensor) -> None:
         """Take in what passed through the layer in one call."""
@@ -152,6 +184,8 @@ class _LayerSums:
         for key, site in self._sites.items():
             of_site = torch.cat([rows.take(g) for rows in site.rows], dim=1)
             self._gradients[key][self.batch] += self._projected(of_site, key).T @ x
+            if key in self._outputs:
+                self._outputs[key] += of_site.T @ of_site
 
     def _projected(self, gradients: Tensor, key: str) -> Tensor:
         """(tokens, d_out) on at most so many columns as are kept of a batch, the same ones in every process."""
@@ -172,7 +206,10 @@ class _LayerSums:
         for key, of_batches in self._gradients.items():
             gradients = (_summed(of_batches) / _num_processes()).flatten(0, 1).cpu()
             _check_finite(gradients, f"the gradients by the weight of `{name}`")
-            yield key, CalibrationStatistics(moment, gradients)
+            outputs = self._outputs.get(key)
+            if outputs is not None:
+                outputs = (_summed(outputs) / count / _num_processes() ** 2).cpu()
+            yield key, CalibrationStatistics(moment, gradients, outputs)
 
 
 def _run(
@@ -190,7 +227,7 @@ def _run(
                     f"the loss of calibration batch {number} depends on nothing that trains, so it has no gradient."
                 )
             # By all trainable parameters: hooks fire on the way, and no `.grad` is left behind.
-            torch.autograd.grad(value, [p for p in model.parameters() if p.requires_grad], allow_unused=True)
+            gradients_by(value, [p for p in model.parameters() if p.requires_grad])
 
 
 def _gram(x: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from asym_lightning.adapters.layers.adapted import AdaptedLayer
+from asym_lightning.adapters.layers.kinds.registry import kind_of
 
 Observer = Callable[[str, Tensor, Tensor], None]
 
@@ -44,27 +46,8 @@ def _hook(name: str, observe: Observer) -> Callable[[nn.Module, tuple[Any, ...],
         if not output.requires_grad:
             return
         x = inputs[0].detach()
-
-        def on_gradient(gradient: Tensor) -> None:
-            g = gradient.detach()
-            if isinstance(layer, nn.Conv2d):
-                observe(name, _windows(layer, x), g.flatten(2).transpose(1, 2).flatten(0, 1))
-            else:
-                observe(name, x.flatten(0, -2), g.flatten(0, -2))
-
-        output.register_hook(on_gradient)
+        kind = type(layer) if isinstance(layer, AdaptedLayer) else kind_of(layer) or AdaptedLayer
+        # The method reads only what the host's layer has.
+        output.register_hook(lambda gradient: observe(name, *kind.tokens(layer, x, gradient.detach())))  # type: ignore[arg-type]
 
     return on_forward
-
-
-def _windows(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """(places, channels * height * width): what the window of a convolution sees at each place."""
-    sides: list[int] = []
-    for dim in (1, 0):  # the last dimension comes first
-        size, padding = conv.dilation[dim] * (conv.kernel_size[dim] - 1), conv.padding
-        if isinstance(padding, str):
-            sides += [size // 2, size - size // 2] if padding == "same" else [0, 0]
-        else:
-            sides += [int(padding[dim])] * 2
-    windows = F.unfold(F.pad(x, sides), conv.kernel_size, conv.dilation, stride=conv.stride)
-    return windows.transpose(1, 2).flatten(0, 1)

@@ -6,12 +6,14 @@ from asym_lightning.core.lazy import lazy_imports
 
 if TYPE_CHECKING:
     from asym_lightning.adapters.rank.policies import Budget, Energy, GrowOnStall, Milestones, RankPolicy
+    from asym_lightning.callbacks.calibrate import CalibrateA
     from asym_lightning.callbacks.checkpoint import AdapterCheckpoint
     from asym_lightning.callbacks.freeze import FreezeA
     from asym_lightning.callbacks.injection import AdapterInjection
     from asym_lightning.callbacks.norm_monitor import BNormMonitor
     from asym_lightning.callbacks.order_seed import OrderSeed
     from asym_lightning.callbacks.rank_schedule import RankScheduler
+    from asym_lightning.callbacks.redraw import RedrawA
     from asym_lightning.callbacks.run_record import RunRecord
 else:
     __getattr__, __dir__ = lazy_imports(__name__)
@@ -21,6 +23,7 @@ __all__ = [
     "AdapterInjection",
     "BNormMonitor",
     "Budget",
+    "CalibrateA",
     "Energy",
     "FreezeA",
     "GrowOnStall",
@@ -28,5 +31,6 @@ __all__ = [
     "OrderSeed",
     "RankPolicy",
     "RankScheduler",
+    "RedrawA",
     "RunRecord",
 ]

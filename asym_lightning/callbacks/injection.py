@@ -152,7 +152,7 @@ class AdapterInjection(LifeCycle):
             if inside:
                 heads = dict.fromkeys([*find_heads(backbone, config.heads), *inside])
                 config = dataclasses.replace(config, heads=tuple(heads))
-        self.report = inject_adapters(backbone, config)
+        self.report = inject_adapters(backbone, config, draw=not config.needs_data)
         if outside is not None:
             _freeze_outside(module, backbone, outside)
         self.adapted(module)

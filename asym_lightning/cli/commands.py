@@ -21,6 +21,8 @@ TOOLS = {
     "similarity": "compare the factors of several adapters",
     "bounds": "bound the gap between training and test loss",
     "estimate": "estimate memory and traffic of a config's step",
+    "calibrate": "choose a frozen A by data, for any run",
+    "advise": "say which factor, A, layers and ranks to train",
 }
 
 

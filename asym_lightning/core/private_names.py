@@ -9,7 +9,7 @@ Methods of others that a class overrides have to stand in that class: :data:`OVE
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
+    from lightning.pytorch.utilities import CombinedLoader
 
 __all__ = [
     "DataDependentOutputException",
@@ -110,6 +111,11 @@ def take_for_begun(*loops: Any) -> None:
 def data_fetcher(trainer: Trainer) -> Any:
     """What hands the training batches to the fit loop; the loaders, which are public, are asked by it ahead of time."""
     return trainer.fit_loop._data_fetcher
+
+
+def loading_mode(loader: CombinedLoader) -> Literal["min_size", "max_size_cycle", "max_size", "sequential"]:
+    """How a `CombinedLoader` puts batches together, to make another one of the same kind."""
+    return loader._mode
 
 
 def validation_is_due(trainer: Trainer) -> bool:

@@ -17,6 +17,7 @@ from asym_lightning.adapters import (
     fill_checkpoint,
     restore_checkpoint,
     trainable_parameters,
+    undrawn_adapters,
     untrained_adapters,
 )
 from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY
@@ -53,6 +54,7 @@ class LifeCycle(Callback):
     | layers have been adapted | what trains is in float32; what is frozen stays in evaluation mode and out of DDP |
     | `on_fit_start`          | an optimizer holds all that trains; nobody else decides on it; processes agree  |
     | `on_train_start`        | a resumed run goes on from its place                                            |
+    | an epoch starts         | every A has to be drawn                                                         |
     | the first steps         | every adapter has to get a gradient                                             |
     | every step              | what was promised trains, and what was frozen stays                             |
     | a checkpoint is written | it holds what was trained, and the place of every process                       |
@@ -178,6 +180,20 @@ class LifeCycle(Callback):
         if self._promise is not None:
             self._promise.note_values()
         self._first_step = trainer.global_step
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse an A that is drawn from data and has not been by now, when every callback has started.
+
+        Raises:
+            RuntimeError: There are some; the message names them.
+        """
+        names = undrawn_adapters(self._backbone(pl_module))
+        if names:
+            raise RuntimeError(
+                f"A of {listed([f'`{name}`' for name in names], 4)} is drawn from data and has not been yet: add "
+                "CalibrateA to the Trainer's callbacks, or use a scheme whose A needs none, such as 'hB_zero_A_rand'."
+            )
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

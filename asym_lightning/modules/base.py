@@ -198,7 +198,8 @@ class AdapterModule(LightningModule, ABC):
             quantize_backbone(backbone, options.quantization, find_heads(backbone, heads))
         if self.adapter is not None:
             self._let_callbacks_change_adapter()
-            self.injection_report = inject_adapters(backbone, dataclasses.replace(self.adapter, heads=heads))
+            config = dataclasses.replace(self.adapter, heads=heads)
+            self.injection_report = inject_adapters(backbone, config, draw=not config.needs_data)
         elif not self.train_backbone:
             freeze_backbone(backbone, find_heads(backbone, heads))
         metrics = self.build_metrics()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from asym_lightning.adapters import adapters_by_name, reset_adapters
+from asym_lightning.adapters import adapter_layers, adapters_by_name, reset_adapters
 from asym_lightning.core.dtensor import sharded_like
 from asym_lightning.sharding.weights import PretrainedWeights
 
@@ -66,7 +66,8 @@ def materialize(
     for name, buffer in model.named_buffers():
         if (found := weights.find(name, model)) is not None:
             buffer.copy_(weights.read(found, tuple(buffer.shape)))
-    reset_adapters(model)
+    layers = adapter_layers(model).values()
+    reset_adapters(model, draw=not any(layer.adapters.config.needs_data for layer in layers))
 
 
 class _Place(NamedTuple):

@@ -29,18 +29,25 @@ def test_inputs_and_gradients_give_the_gradient_of_the_weight():
     assert not layer._forward_hooks
 
 
+@pytest.mark.parametrize("is_adapted", [False, True])
 @pytest.mark.parametrize(
-    "options",
+    ("kind", "window", "options"),
     [
-        {"stride": 2, "padding": (1, 2)},
-        {"padding": "same", "dilation": (1, 2)},
-        {"padding": "valid"},
+        (nn.Conv1d, 3, {"stride": 2, "padding": 1}),
+        (nn.Conv2d, (3, 2), {"stride": 2, "padding": (1, 2)}),
+        (nn.Conv2d, (3, 2), {"padding": "same", "dilation": (1, 2)}),
+        (nn.Conv2d, (3, 2), {"padding": "valid"}),
+        (nn.Conv3d, 2, {"dilation": (1, 2, 1)}),
     ],
 )
-def test_windows_of_a_convolution_give_the_gradient_of_its_kernel(options):
+def test_windows_of_a_convolution_give_the_gradient_of_its_kernel(kind, window, options, is_adapted):
     torch.manual_seed(0)
-    conv = nn.Conv2d(2, 3, (3, 2), **options)
-    found = weight_gradients(nn.Sequential(conv), ["0"], lambda: conv(torch.randn(2, 2, 7, 6)).square().sum())
+    conv = kind(2, 3, window, **options)
+    model, x = nn.Sequential(conv), torch.randn(2, 2, *[7, 6, 5][: conv.weight.dim() - 2])
+    if is_adapted:
+        inject_adapters(model, AdapterConfig(rank=2, targets=["0"], heads=[]))
+        conv.weight.requires_grad_(True)
+    found = weight_gradients(model, ["0"], lambda: conv(x).square().sum())
     torch.testing.assert_close(found["0"].view_as(conv.weight), conv.weight.grad)
 
 

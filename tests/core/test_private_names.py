@@ -16,6 +16,7 @@ from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loops import evaluation_loop, fit_loop
 from lightning.pytorch.plugins import AsyncCheckpointIO, TorchCheckpointIO
+from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
 from torch.distributed.fsdp._common_utils import FSDP_PREFIX
 from torch.nn.parallel import DistributedDataParallel
@@ -236,6 +237,11 @@ class Asked(Callback):
         self.logged.append(trainer.fit_loop.epoch_loop._batches_that_stepped)
         names.count_step_for_loggers(trainer)
         self.logged.append(trainer.fit_loop.epoch_loop._batches_that_stepped)
+
+
+@pytest.mark.parametrize("mode", ["min_size", "max_size_cycle", "max_size", "sequential"])
+def test_a_combined_loader_says_how_it_puts_batches_together(mode):
+    assert names.loading_mode(CombinedLoader({"a": [1], "b": [2, 3]}, mode)) == mode
 
 
 def test_the_fit_loop_says_what_comes_after_a_batch():

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, load_adapters, save_adapters
-from asym_lightning.callbacks import AdapterCheckpoint, BNormMonitor, FreezeA, Milestones, RankScheduler
+from asym_lightning.callbacks import AdapterCheckpoint, BNormMonitor, CalibrateA, FreezeA, Milestones, RankScheduler
 from asym_lightning.cli.errors import check_checkpoint
-from asym_lightning.core.dtensor import is_sharded, whole_state_dict
+from asym_lightning.core.dtensor import is_sharded, whole, whole_state_dict
 from asym_lightning.modules import ImageClassifier
 from asym_lightning.strategies import FSDP2Strategy
 from tests.callbacks.foreign import Foreign, build_net, injection, loader, trainer
@@ -287,3 +287,26 @@ def test_a_folder_of_shards_is_refused_where_no_fsdp2_reads_it(tmp_path):
     check_checkpoint(str(tmp_path), "Namespace(class_path='asym_lightning.strategies.FSDP2Strategy')")
     with pytest.raises(ValueError, match=r"resume it with configs/strategies/fsdp2\.yaml"):
         check_checkpoint(str(tmp_path), "ddp")
+
+
+def calibrated(folder: Path) -> dict:
+    """In both processes."""
+    module, start = classifier(), Start()
+    calibrate = CalibrateA(num_batches=3, head_steps=2)
+    fit(folder, module, calibrate, start)
+    ends = {adapter.A_key: whole(adapter.factor_A) for adapter in adapters_by_name(module.backbone).values()}
+    return {"start": start.state, "chosen": dict(calibrate.chosen.factors), "ends": ends}
+
+
+def test_A_is_chosen_as_one_process_chooses_it(tmp_path):
+    found, other = (outcome.value for outcome in in_two_processes(calibrated, tmp_path))
+    head = {name: tensor for name, tensor in found["start"].items() if name.startswith("backbone.head.")}
+    module = start_from(classifier(scheme="hB_zero_A_whitened_gradient"), head)
+    calibrate = CalibrateA(num_batches=3, head_steps=2)
+    fit(tmp_path, module, calibrate)
+    assert calibrate.chosen.factors.keys() == found["chosen"].keys()
+    for name, A in calibrate.chosen.factors.items():
+        assert torch.equal(found["chosen"][name], other["chosen"][name])
+        assert torch.equal(found["chosen"][name], found["ends"][name])
+        spanned = (A @ found["chosen"][name].T).square().sum()
+        assert spanned == pytest.approx(len(A), rel=1e-3), name

@@ -48,6 +48,7 @@ class SavedAdapter:
         peft_config: ``adapter_config.json``.
         config: Our configuration as it was saved; None where `peft` wrote the directory.
         ranks: Rank by layer and slice; empty where `peft` wrote the directory.
+        scaling: Of every layer, where we wrote the directory and it has but one.
         checksums: Of the A's that a compact directory leaves out, by layer and slice.
         factors: By ``layer.lora_A`` and ``layer.lora_B``; in a compact directory by ``layer.slice.lora_B``.
         others: What the heads hold, by its name in the model.
@@ -57,6 +58,7 @@ class SavedAdapter:
     peft_config: Mapping[str, Any]
     config: Mapping[str, Any] | None
     ranks: Mapping[str, int]
+    scaling: float | None
     checksums: Mapping[str, float]
     factors: Mapping[str, Tensor]
     others: Mapping[str, Tensor]
@@ -103,8 +105,8 @@ def read_directory(directory: str | Path) -> SavedAdapter:
     else:
         metadata = _metadata(header[METADATA_KEY], path / TENSOR_FILE) if METADATA_KEY in header else {}
     return SavedAdapter(
-        path, peft_config, metadata.get("config"), metadata.get("ranks", {}), metadata.get("checksums", {}), factors,
-        others,
+        path, peft_config, metadata.get("config"), metadata.get("ranks", {}), metadata.get("scaling"),
+        metadata.get("checksums", {}), factors, others,
     )  # fmt: skip
 
 

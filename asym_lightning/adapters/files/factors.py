@@ -63,6 +63,10 @@ def _by_slice(name: str, A: Tensor | None, B: Tensor, saved: SavedAdapter) -> di
     if saved.is_compact:  # a key a slice, with A where it is trained
         return {name.removesuffix(".all"): Factors(A, B, saved.checksums.get(name))}
     ranks = {key: rank for key, rank in saved.ranks.items() if key.rpartition(".")[0] == name}
+    if A is not None and saved.scaling is not None and ranks:  # padded to the largest rank of all layers
+        shares_a = saved.config is not None and saved.config["share_a"]
+        width = next(iter(ranks.values())) if shares_a else sum(ranks.values())
+        A, B = A[:width], B[:, :width]
     if A is None or sum(ranks.values()) != B.shape[1] or len(ranks) < 2:
         return {name.removesuffix(".all"): Factors(A, B)}
     sizes = list(ranks.values())

@@ -19,14 +19,15 @@ from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_na
 from asym_lightning.adapters.surgery.inject import inject_adapters, remove_adapters
 from asym_lightning.core.dtensor import sharded_like
 
-_REFUSED_FEATURES = (
-    "use_dora",
-    "lora_bias",
-    "use_qalora",
-    "use_bdlora",
-    "layer_replication",
-    "trainable_token_indices",
-)
+# What `peft` writes that says nothing of the update, or is read here, or matters only with a feature that is refused.
+_UNDERSTOOD = {
+    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying", "exclude_modules",
+    "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha",
+    "lora_dropout", "megatron_core", "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r",
+    "rank_pattern", "revision", "runtime_config", "target_modules", "target_parameters", "task_type", "use_rslora",
+}  # fmt: skip
+# Inits that leave the base weight as it is; the others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) change it.
+_PLAIN_INITS = (True, False, None, "gaussian", "orthogonal", "eva")
 
 
 def load_adapters(model: nn.Module, directory: str | Path) -> None:
@@ -44,7 +45,7 @@ def load_adapters(model: nn.Module, directory: str | Path) -> None:
             file or layer, what was expected and what was found.
     """
     saved = read_directory(directory)
-    config = _config_of(saved)
+    config = _config_of(saved, model)
     was_adapted = bool(adapter_layers(model))
     if not was_adapted:
         trainable = {name: p.requires_grad for name, p in model.named_parameters()}
@@ -59,7 +60,7 @@ def load_adapters(model: nn.Module, directory: str | Path) -> None:
         raise
 
 
-def _config_of(saved: SavedAdapter) -> AdapterConfig:
+def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
     """The configuration that the adapter was saved with; where `peft` wrote it, whole layers with both factors trained.
 
     Raises:
@@ -75,29 +76,68 @@ def _config_of(saved: SavedAdapter) -> AdapterConfig:
             return AdapterConfig(**saved.config)
         except (TypeError, ValueError) as error:
             raise ValueError(f"`{saved.path}` has a configuration that is not known here: {error}") from error
+    _refuse_what_is_not_understood(saved)
     peft_config = saved.peft_config
-    used = [feature for feature in _REFUSED_FEATURES if peft_config.get(feature)]
-    if peft_config.get("bias", "none") != "none":
-        used.append("bias")
-    if used:
-        raise ValueError(
-            f"`{saved.path / CONFIG_FILE}` uses {', '.join(f'`{u}`' for u in used)}, which plain low-rank adapters "
-            "don't have."
-        )
+    places = {path: _own_name(path, model, saved) for path in _paths(saved)}
     # Longest first: a name may be the suffix of another, and the first match in a pattern counts.
-    layers = sorted({name.rpartition(".")[0] for name in saved.factors}, key=len, reverse=True)
-    ranks = {layer: len(saved.factors[f"{layer}.lora_A"]) for layer in layers if f"{layer}.lora_A" in saved.factors}
+    paths = sorted(places, key=lambda path: len(places[path]), reverse=True)
+    ranks = {path: _peft_rank(path, model, saved) for path in paths if f"{path}.lora_A" in saved.factors}
     heads = peft_config.get("modules_to_save") or ()
     return AdapterConfig(
         scheme="hB_zero_hA_he",
         rank=peft_config["r"],
         alpha=peft_config["lora_alpha"],
         dropout=peft_config.get("lora_dropout", 0.0),
-        targets=layers,
+        targets=[places[path] for path in paths],
         heads=[h for h in heads if any(f".{h}." in f".{name}" for name in saved.others)],
-        rank_pattern=ranks,
-        alpha_pattern={layer: _peft_scaling(peft_config, layer, rank) * rank for layer, rank in ranks.items()},
+        rank_pattern={places[path]: rank for path, rank in ranks.items()},
+        alpha_pattern={
+            places[path]: _peft_scaling(peft_config, places[path], rank) * rank for path, rank in ranks.items()
+        },
+        share_expert_a=False,
     )
+
+
+def _refuse_what_is_not_understood(saved: SavedAdapter) -> None:
+    peft_config = saved.peft_config
+    used = [key for key, value in peft_config.items() if value and key not in _UNDERSTOOD]
+    if peft_config.get("bias", "none") != "none":
+        used.append("bias")
+    if peft_config.get("init_lora_weights") not in _PLAIN_INITS:
+        used.append(f"init_lora_weights: {peft_config['init_lora_weights']}")
+    if used:
+        raise ValueError(
+            f"`{saved.path / CONFIG_FILE}` uses {', '.join(f'`{u}`' for u in used)}, which plain low-rank adapters "
+            "don't have."
+        )
+
+
+def _paths(saved: SavedAdapter) -> list[str]:
+    return list(dict.fromkeys(name.rpartition(".")[0] for name in saved.factors))
+
+
+def _own_name(path: str, model: nn.Module, saved: SavedAdapter) -> str:
+    """The layer that `peft` keeps at a path: it wraps layers, and parameters of experts one around the other."""
+    plain = path.replace(".base_layer", "")
+    experts = _targeted_parameters(plain, model, saved)
+    depth = path.count(".base_layer")
+    return f"{plain}.{experts[-1 - depth]}" if depth < len(experts) else plain
+
+
+def _targeted_parameters(name: str, model: nn.Module, saved: SavedAdapter) -> list[str]:
+    targets = saved.peft_config.get("target_parameters") or ()
+    modules = dict(model.named_modules())
+    if not targets or name not in modules:
+        return []
+    parameters = [parameter for parameter, _ in modules[name].named_parameters(recurse=False)]
+    return [p for p in parameters if any(f".{name}.{p}".endswith(f".{target}") for target in targets)]
+
+
+def _peft_rank(path: str, model: nn.Module, saved: SavedAdapter) -> int:
+    rank = len(saved.factors[f"{path}.lora_A"])
+    name = path.replace(".base_layer", "")
+    experts = _targeted_parameters(name, model, saved)
+    return rank // len(model.get_submodule(name).get_parameter(experts[0])) if experts else rank
 
 
 def _peft_scaling(peft_config: Mapping[str, Any], layer: str, rank: int) -> float:
@@ -146,12 +186,18 @@ def _slices_of(
     """A and B of each slice of one layer, with the model's own scaling; adds the keys it reads to ``wanted``."""
     if saved.is_compact:
         return {s: _compact_slice(name, s, layer, saved, wanted) for s in layer.adapters}
-    keys = (f"{name}.lora_A", f"{name}.lora_B")
+    path = layer.peft_place(name).path
+    if f"{path}.lora_A" not in saved.factors and f"{name}.base_layer.lora_A" in saved.factors:
+        path = f"{name}.base_layer"
+    keys = (f"{path}.lora_A", f"{path}.lora_B")
     wanted.update(keys)
     missing = [key for key in keys if key not in saved.factors]
     if missing:
         raise ValueError(f"`{saved.path}` lacks `{missing[0]}`, which the model needs.")
-    A, B = layer.from_peft(*(saved.factors[key] for key in keys))
+    try:
+        A, B = layer.from_peft(*(saved.factors[key] for key in keys))
+    except ValueError as error:
+        raise ValueError(f"`{saved.path}` does not fit `{name}`, which {error}.") from error
     return _split_joined(name, layer, A, B, saved)
 
 
@@ -161,7 +207,14 @@ def _split_joined(
     """Undo :func:`_joined`."""
     adapters = layer.adapters
     first = next(iter(adapters.values()))
-    scaling = first.scaling if saved.config else _peft_scaling(saved.peft_config, name, A.shape[0])
+    if saved.scaling is not None:  # ours, padded to the largest rank of all layers
+        own = [saved.ranks.get(f"{name}.{part}", adapter.rank) for part, adapter in adapters.items()]
+        width = own[0] if adapters.shares_a else sum(own)
+        A, B, scaling = A[:width], B[:, :width], saved.scaling
+    elif saved.config:
+        scaling = first.scaling
+    else:
+        scaling = _peft_scaling(saved.peft_config, name, layer.peft_rank(A.shape[0]))
     covered = sum(rows.count for rows in adapters.rows.values())
     d_out, _ = layer.shape_of(layer)
     if B.shape[0] != d_out:

@@ -6,6 +6,9 @@ What is written here `peft` reads. Two things PEFT's layout has no word for:
   block-diagonal matrix, which is the same update at the sum of the ranks. One shared A needs no blocks.
 * Our configuration. It is in the safetensors header, where `peft` does not look.
 
+Readers that know one rank and one alpha (vLLM, llama.cpp) read it too: scalings that differ are folded into B, and
+factors of a smaller rank are padded with zeros to the largest.
+
 The compact form leaves out every frozen A that its seed gives back; ``adapter_config.json`` then holds seed, rule and
 checksums under ``asym_lightning`` and a ``peft_type`` of its own, so that `peft` refuses the file and does not invent
 an A.
@@ -84,6 +87,7 @@ def adapter_contents(
     metadata: dict[str, Any] = {
         "config": config.to_dict(),
         "ranks": {name: adapter.rank for name, adapter in adapters_by_name(model).items()},
+        "scaling": config.scaling(config.rank, config.alpha),
     }
     if state is None:
         own, is_writer = model.state_dict(), True
@@ -129,37 +133,44 @@ def _peft_form(
     config: AdapterConfig,
     heads: list[str],
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    scaling = config.scaling(config.rank, config.alpha)
+    joined = {name: _joined(layer, factors[name], scaling) for name, layer in layers.items()}
+    ranks = {name: layer.peft_rank(len(joined[name][0])) for name, layer in layers.items()}
+    # Of those whose rank PEFT counts as we do; the others (groups of a convolution, an A for each expert) keep theirs.
+    largest = max((rank for name, rank in ranks.items() if rank == len(joined[name][0])), default=config.rank)
+    alpha = config.alpha if largest == config.rank and not config.rank_stabilized else scaling * largest
     tensors: dict[str, Tensor] = {}
-    ranks: dict[str, int] = {}
-    alphas: dict[str, float] = {}
     for name, layer in layers.items():
-        A, B, scaling = _joined(layer, factors[name])
-        ranks[name], alphas[name] = A.shape[0], scaling * A.shape[0]
+        A, B = joined[name]
+        if ranks[name] == len(A):
+            missing, ranks[name] = largest - len(A), largest
+            A, B = nn.functional.pad(A, (0, 0, 0, missing)), nn.functional.pad(B, (0, missing))
         for key, factor in zip(layer.peft_names, layer.to_peft(A, B), strict=True):
-            tensors[f"{KEY_PREFIX}{name}.{key}"] = factor
-    alpha = config.rank * config.scaling(config.rank, config.alpha)
+            tensors[f"{KEY_PREFIX}{layer.peft_place(name).path}.{key}"] = factor
+    places = {name: layer.peft_place(name) for name, layer in layers.items()}
+    own = {f"^{re.escape(places[name].target)}": rank for name, rank in ranks.items() if rank != largest}
     model_config = getattr(model, "config", None)
     return tensors, {
         "peft_type": "LORA",
         "task_type": _task_type(model),
         "base_model_name_or_path": getattr(model_config, "name_or_path", None) or None,
         "inference_mode": True,
-        "r": config.rank,
+        "r": largest,
         "lora_alpha": alpha,
-        "lora_dropout": config.dropout,
+        "lora_dropout": 0.0 if any(place.is_parameter for place in places.values()) else config.dropout,
         "bias": "none",
         "fan_in_fan_out": any(layer.fan_in_fan_out for layer in layers.values()),
-        "target_modules": list(layers),
+        "target_modules": list(dict.fromkeys(place.target for place in places.values() if not place.is_parameter)),
+        "target_parameters": [place.target for place in places.values() if place.is_parameter] or None,
         "modules_to_save": heads or None,
-        "rank_pattern": {re.escape(name): r for name, r in ranks.items() if r != config.rank},
-        "alpha_pattern": {re.escape(name): a for name, a in alphas.items() if a != alpha},
+        "rank_pattern": own,
+        "alpha_pattern": {target: scaling * rank for target, rank in own.items()},
     }
 
 
-def _joined(layer: AdaptedLayer, factors: Factors) -> tuple[Tensor, Tensor, float]:
-    """The layer's update as one A (r, d_in), one B (d_out, r) and a scaling; r sums the slices' ranks."""
+def _joined(layer: AdaptedLayer, factors: Factors, scaling: float) -> tuple[Tensor, Tensor]:
+    """The layer's update as one A (r, d_in) and one B (d_out, r) for a scaling; r sums the slices' ranks."""
     adapters = layer.adapters
-    first = next(iter(adapters.values()))
     d_out, _ = layer.shape_of(layer)
     As = [A for A, _ in factors.values()]
     A = torch.cat(As[:1] if adapters.shares_a else As)
@@ -167,11 +178,11 @@ def _joined(layer: AdaptedLayer, factors: Factors) -> tuple[Tensor, Tensor, floa
     column = 0
     for name, adapter in adapters.items():
         rows = adapters.rows[name]
-        block = factors[name][1] * (adapter.scaling / first.scaling)
+        block = factors[name][1] * (adapter.scaling / scaling)
         columns = slice(column, column + adapter.rank)
         rows.view(B[:, columns], 0).copy_(rows.split(block, 0))
         column += 0 if adapters.shares_a else adapter.rank
-    return A, B, first.scaling
+    return A, B
 
 
 def _compact_form(
@@ -185,7 +196,7 @@ def _compact_form(
             A, tensors[f"{KEY_PREFIX}{key}.lora_B.weight"] = factors[name][slice_name]
             rule = adapter.scheme.A.rule
             # From a sharded weight no A can be drawn here alone.
-            is_here = not any(is_sharded(parameter) for parameter in layer.parameters(recurse=False))
+            is_here = not any(is_sharded(parameter) for parameter in layer.base_parameters())
             is_redrawn = rule.is_redrawn and (is_here or not rule.needs_weight)
             if not adapter.factor_A.requires_grad and is_redrawn and torch.equal(A, redraw_A(layer, slice_name).to(A)):
                 checksums[key] = checksum(A)
@@ -202,13 +213,18 @@ def _trained_heads(model: nn.Module, config: AdapterConfig) -> list[str]:
 
 
 def _task_type(model: nn.Module) -> str | None:
-    """PEFT's name of the task, from a transformers class name; ``None`` for other models."""
+    """PEFT's name of the task, from a transformers class name; ``None`` for other models.
+
+    PEFT's wrapper for a sequence-to-sequence task takes text, hence none for models of speech and images.
+    """
+    name, model_config = type(model).__name__, getattr(model, "config", None)
+    is_text_to_text = getattr(model_config, "is_encoder_decoder", False) and model.main_input_name == "input_ids"
     for suffix, task in (
         ("ForSequenceClassification", "SEQ_CLS"),
         ("ForCausalLM", "CAUSAL_LM"),
         ("LMHeadModel", "CAUSAL_LM"),
-        ("ForConditionalGeneration", "SEQ_2_SEQ_LM"),
+        ("ForConditionalGeneration", "SEQ_2_SEQ_LM" if is_text_to_text else None),
     ):
-        if type(model).__name__.endswith(suffix):
+        if name.endswith(suffix):
             return task
     return None

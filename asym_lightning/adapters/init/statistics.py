@@ -23,6 +23,8 @@ class CalibrationStatistics:
             loss's gradient by the rows of the weight that are adapted: the G one above the other, or fewer rows in
             their place. The factor and not the product, since it is the smaller one where d_in is large. ``None`` means
             that no gradients were taken.
+        outputs: (d_out, d_out), the mean of ``g g^T`` over the loss's gradients g by the outputs of those rows.
+            ``None`` means that it was not taken.
 
     Raises:
         ValueError: S is not square, the gradients are not as long, or one of them holds NaN or infinity.
@@ -30,13 +32,14 @@ class CalibrationStatistics:
 
     inputs: Tensor
     gradients: Tensor | None = None
+    outputs: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.inputs.shape != (self.d_in, self.d_in):
             raise ValueError(f"`inputs` must be {self.d_in} x {self.d_in}, got {tuple(self.inputs.shape)}.")
         if self.gradients is not None and (self.gradients.dim() != 2 or self.gradients.shape[1] != self.d_in):
             raise ValueError(f"`gradients` must be k x {self.d_in}, got {tuple(self.gradients.shape)}.")
-        for name, matrix in (("inputs", self.inputs), ("gradients", self.gradients)):
+        for name, matrix in (("inputs", self.inputs), ("gradients", self.gradients), ("outputs", self.outputs)):
             if matrix is not None and not matrix.isfinite().all():
                 raise ValueError(f"`{name}` holds NaN or infinity.")
 
@@ -54,3 +57,7 @@ class CalibrationStatistics:
         if self.gradients is None:
             raise ValueError("these statistics are of inputs alone, and the init rule draws from gradients too.")
         return self.gradients
+
+
+Data = CalibrationStatistics | Tensor
+"""What a rule that needs data draws from, or the (rank, d_in) rows that it drew from them before."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from asym_lightning.adapters.init.generator import layer_generator
 from asym_lightning.adapters.init.rule import Draw, InitRule
-from asym_lightning.adapters.init.statistics import CalibrationStatistics
+from asym_lightning.adapters.init.statistics import Data
 from asym_lightning.adapters.scheme import Scheme
 from asym_lightning.core.dtensor import edited
 from asym_lightning.core.dtypes import InFloat32
@@ -86,14 +86,14 @@ class LowRankAdapter(InFloat32):
         self,
         weight: Tensor | None = None,
         A_weight: Tensor | None = None,
-        statistics: Mapping[str, CalibrationStatistics] | None = None,
+        statistics: Mapping[str, Data] | None = None,
     ) -> None:
         """Draw both factors anew.
 
         Args:
             weight: The (d_out, d_in) pretrained weight, for rules that need it.
             A_weight: The weight that A is made for where that is another one, because slices share A.
-            statistics: Of calibration batches by adapter, for rules that need data.
+            statistics: Of calibration batches by A's name, or rows that were drawn from them, for rules that need data.
         """
         with torch.no_grad():
             with edited(self.factor_A) as A:
@@ -104,7 +104,7 @@ class LowRankAdapter(InFloat32):
     def draw_A(
         self,
         weight: Tensor | None = None,
-        statistics: Mapping[str, CalibrationStatistics] | None = None,
+        statistics: Mapping[str, Data] | None = None,
         *,
         rank: int | None = None,
     ) -> Tensor:
@@ -112,23 +112,19 @@ class LowRankAdapter(InFloat32):
 
         Args:
             weight: The pretrained weight that A is made for, for rules that need it.
-            statistics: Of calibration batches by A's name, for rules that need data.
+            statistics: Of calibration batches by A's name, or rows that were drawn from them, for rules that need data.
             rank: Number of rows; ``None`` means the active rank.
         """
         generator = layer_generator(self.seed, f"{self.A_key}.A")
         draw = Draw(rank or self.rank, self.d_in, self.d_in, generator, weight)
         return self._draw(self.scheme.A.rule, draw, self.A_key, statistics)
 
-    def draw_B(
-        self, weight: Tensor | None = None, statistics: Mapping[str, CalibrationStatistics] | None = None
-    ) -> Tensor:
+    def draw_B(self, weight: Tensor | None = None, statistics: Mapping[str, Data] | None = None) -> Tensor:
         """B as its rule gives it, (d_out, rank); see :meth:`draw_A`."""
         draw = Draw(self.rank, self.d_out, self.rank, layer_generator(self.seed, f"{self.key}.B"), weight)
         return self._draw(self.scheme.B.rule, draw, self.key, statistics).T
 
-    def _draw(
-        self, rule: InitRule, draw: Draw, key: str, statistics: Mapping[str, CalibrationStatistics] | None
-    ) -> Tensor:
+    def _draw(self, rule: InitRule, draw: Draw, key: str, statistics: Mapping[str, Data] | None) -> Tensor:
         if not rule.needs_weight:
             draw = draw._replace(weight=None)
         elif draw.weight is None or draw.weight.is_meta:
@@ -142,6 +138,8 @@ class LowRankAdapter(InFloat32):
                     f"Init {rule.name!r} of `{key}` is drawn from data, and there are no statistics of it; give "
                     "`inject_adapters` those of calibration batches."
                 )
+            if isinstance(found, Tensor):
+                return _drawn_before(found, draw, key)
             if found.d_in != self.d_in:
                 raise ValueError(f"The statistics of `{key}` are of {found.d_in} inputs, but it has {self.d_in}.")
             draw = draw._replace(statistics=found)
@@ -168,3 +166,12 @@ class LowRankAdapter(InFloat32):
         """Shapes, scaling and scheme, for ``print(model)``."""
         rank = str(self.rank) if self.rank == self.max_rank else f"{self.rank} of {self.max_rank}"
         return f"{self.d_out}x{self.d_in}, rank={rank}, scaling={self.scaling:g}, {self.scheme}"
+
+
+def _drawn_before(rows: Tensor, draw: Draw, key: str) -> Tensor:
+    if rows.dim() != 2 or len(rows) < draw.rank or rows.shape[1] != draw.dim:
+        raise ValueError(
+            f"`{key}` needs {draw.rank} rows of length {draw.dim}, but what was drawn before for it is "
+            f"{tuple(rows.shape)}."
+        )
+    return rows[: draw.rank]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
-from asym_lightning.adapters.init.statistics import CalibrationStatistics
+from asym_lightning.adapters.init.statistics import Data
 from asym_lightning.adapters.kernels.linear import Plan, Weight, adapted_linear
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.adapters.rows import Rows
@@ -21,12 +21,25 @@ class SliceAdapters(nn.ModuleDict):
         adapters: One :class:`LowRankAdapter` a slice; those that share A hold the same parameter.
         rows: Which rows of the weight each slice is.
         config: The configuration that the model was adapted with.
+        is_read: Host code reads the layer's weight, and has to find the update in it.
+
+    Attributes:
+        has_opened_bypass: The layer's host went past it until it was adapted.
     """
 
-    def __init__(self, adapters: Mapping[str, LowRankAdapter], rows: Mapping[str, Rows], config: AdapterConfig) -> None:
+    def __init__(
+        self,
+        adapters: Mapping[str, LowRankAdapter],
+        rows: Mapping[str, Rows],
+        config: AdapterConfig,
+        *,
+        is_read: bool = False,
+    ) -> None:
         super().__init__(adapters)
         self.rows = dict(rows)
         self.config = config
+        self.is_read = is_read
+        self.has_opened_bypass = False
         self.host_class: type[nn.Module] = nn.Module
         self._packed: Tensor | None = None
 
@@ -119,11 +132,23 @@ class SliceAdapters(nn.ModuleDict):
         names = list(self) if self.shares_a else [name]
         return torch.cat([self.rows[n].take(weight, 0) for n in names])
 
-    def reset_parameters(self, weight: Tensor, statistics: Mapping[str, CalibrationStatistics] | None = None) -> None:
+    def reset_parameters(self, weight: Tensor, statistics: Mapping[str, Data] | None = None) -> None:
         """Draw all factors, given the (d_out, d_in) pretrained weight and, for rules that need data, statistics."""
         weight = weight.detach()
         for name, adapter in self.items():
             adapter.reset_parameters(self.rows[name].take(weight, 0), self.A_weight(name, weight), statistics)
+
+    def joined(self, d_out: int) -> tuple[Tensor, Tensor]:
+        """One A (sum of ranks, d_in) and one ``s B`` (d_out, sum of ranks), whose product is the whole update."""
+        if len(self) == 1 and self.Bs[0].shape[0] == d_out:
+            (adapter,) = self.values()
+            return adapter.factor_A, adapter.scaling * adapter.factor_B
+        blocks = []
+        for name, adapter in self.items():
+            block = adapter.factor_B.new_zeros(d_out, adapter.max_rank)
+            self.rows[name].view(block, 0).copy_(self.rows[name].split(adapter.scaling * adapter.factor_B, 0))
+            blocks.append(block)
+        return torch.cat([*self.As]), sum(blocks[1:], blocks[0]) if self.shares_a else torch.cat(blocks, 1)
 
     def delta_weight(self, weight: Weight) -> Tensor:
         """The update of the whole (d_out, d_in) weight, zero in rows that no slice covers."""

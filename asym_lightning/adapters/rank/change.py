@@ -91,7 +91,14 @@ def orthonormalize(group: RankGroup, optimizers: Iterable[Optimizer] = (), *, fa
 
 
 @torch.no_grad()
-def grow_rank(group: RankGroup, rank: int, optimizers: Iterable[Optimizer] = (), *, step: int = 0) -> None:
+def grow_rank(
+    group: RankGroup,
+    rank: int,
+    optimizers: Iterable[Optimizer] = (),
+    *,
+    step: int = 0,
+    directions: Tensor | None = None,
+) -> None:
     """Add directions that change nothing yet: rows of A orthonormal to the present ones, and zero columns of B.
 
     * A that is still as its seed gave it grows into what its seed gives at the new rank, so it can still be redrawn.
@@ -100,6 +107,14 @@ def grow_rank(group: RankGroup, rank: int, optimizers: Iterable[Optimizer] = (),
     * Where B is the frozen factor, B gets such columns and A zero rows.
 
     New columns have no momentum, and a tenth of the old ones' mean second moment.
+
+    Args:
+        group: What to change.
+        rank: The new rank.
+        optimizers: Those that may hold state of the factors; it follows.
+        step: Step of training, which the draw depends on.
+        directions: At least as many rows as A gets new ones, the most important first, to be made orthogonal to the
+            present rows; ``None`` draws them.
     """
     old, optimizers = group.rank, list(optimizers)
     if group.frozen_is_B:
@@ -110,7 +125,7 @@ def grow_rank(group: RankGroup, rank: int, optimizers: Iterable[Optimizer] = (),
                 B[:, old:rank] = columns.to(B)
     else:
         first = group.adapters[0]
-        rows = _seeded_rows(first, rank)
+        rows = _seeded_rows(first, rank) if directions is None else _rows_of(directions, group.A)[: rank - old]
         if rows is None:
             generator = layer_generator(first.seed, f"{first.A_key}.A.grown.{step}")
             rows = _rows_beside(group.A, rank - old, generator)
@@ -175,6 +190,15 @@ def _rows_beside(present: Tensor, count: int, generator: torch.Generator) -> Ten
     Q, _ = _qr(present.T)
     rows = orthonormal_rows(count, present.shape[1], generator, beside=Q.T)
     return rows * (length if length > 0 else 1)
+
+
+def _rows_of(directions: Tensor, present: Tensor) -> Tensor:
+    """Directions made orthogonal to the rows of ``present``, which are orthonormal, and orthonormal themselves."""
+    rows = directions.to(present)
+    # Twice is enough (Kahan): once leaves the rounding errors of directions that are nearly there already.
+    for _ in range(2):
+        rows = rows - rows @ present.T @ present
+    return _qr(rows.T)[0].T
 
 
 def _seeded_rows(adapter: LowRankAdapter, rank: int) -> Tensor | None:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
-from asym_lightning.adapters.init.statistics import CalibrationStatistics
-from asym_lightning.adapters.layers.lookup import adapter_layers
+from asym_lightning.adapters.init.statistics import Data
+from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.adapters.layers.slices import SliceAdapters
 from asym_lightning.adapters.surgery.freeze import freeze_backbone
 from asym_lightning.adapters.surgery.merge import merged_layers, unmerge_adapters
 from asym_lightning.adapters.surgery.quantize import prepare_quantized
 from asym_lightning.adapters.surgery.report import InjectionReport
-from asym_lightning.adapters.targets.bypasses import open_bypasses, refuse_bypasses
-from asym_lightning.adapters.targets.find import Target, find_targets, resolve_pattern
+from asym_lightning.adapters.targets.bypasses import close_bypass, open_bypasses, read_layers
+from asym_lightning.adapters.targets.find import Found, Target, find_targets, resolve_pattern
 from asym_lightning.adapters.targets.heads import find_heads
+from asym_lightning.adapters.targets.unplayed import unplayed_roles
 from asym_lightning.core.dtensor import whole
 
 
@@ -26,7 +27,7 @@ def inject_adapters(
     model: nn.Module,
     config: AdapterConfig,
     *,
-    statistics: Mapping[str, CalibrationStatistics] | None = None,
+    statistics: Mapping[str, Data] | None = None,
     draw: bool = True,
 ) -> InjectionReport:
     """Adapt a model in place: add adapters to the layers that ``config`` names and freeze all else but the heads.
@@ -43,7 +44,8 @@ def inject_adapters(
     Args:
         model: The backbone, or any module that contains it. Layers go by their names in it.
         config: What to adapt and how.
-        statistics: Of calibration batches, for init rules that draw from data: by ``layer.slice``, as in the names of
+        statistics: Of calibration batches, for init rules that draw from data, or rows that were drawn from them
+            before, of which as many are taken as there are to be: by ``layer.slice``, as in the names of
             :func:`adapters_by_name`, or by ``layer.shared`` where slices share one A.
         draw: ``False`` leaves every factor zero, for :func:`reset_adapters` or a file to fill.
 
@@ -58,31 +60,35 @@ def inject_adapters(
     present = adapter_layers(model)
     if present:
         _check_same_config(next(iter(present.values())).adapters.config, config)
-        return InjectionReport.of(model, present, find_heads(model, config.heads))
+        heads = find_heads(model, config.heads)
+        return _report(model, config, heads, find_targets(model, config, heads))
     if any(True for _ in merged_layers(model)):
         raise RuntimeError(
             "The model's adapters are merged; call `unmerge_adapters` or `remove_adapters` before injecting."
         )
     heads = find_heads(model, config.heads)
     prepare_quantized(model, heads)
-    targets = find_targets(model, config, heads)
-    refuse_bypasses(model, targets)
+    found = find_targets(model, config, heads)
+    targets = found.targets
+    read = read_layers(model, [target.name for target in targets])
     # All is built, hence checked, before the first layer is touched.
     built = []
     for target in targets:
         weight = target.weight
-        built.append(_build(target, weight, config))
+        built.append(_build(target, weight, config, is_read=target.kind.is_read or target.name in read))
         if draw and not weight.is_meta:
             built[-1].reset_parameters(weight, statistics)
     _check_patterns_used(config, targets)
+    _check_rank_used(config, built)
     freeze_backbone(model, heads)
-    open_bypasses(model, [target.name for target in targets])
+    opened = open_bypasses(model, [target.name for target in targets])
     for target, adapters in zip(targets, built, strict=True):
+        adapters.has_opened_bypass = target.name in opened
         target.kind.adapt_host(target.layer, adapters)
-    return InjectionReport.of(model, adapter_layers(model), heads)
+    return _report(model, config, heads, found)
 
 
-def reset_adapters(model: nn.Module, *, statistics: Mapping[str, CalibrationStatistics] | None = None) -> None:
+def reset_adapters(model: nn.Module, *, statistics: Mapping[str, Data] | None = None, draw: bool = True) -> None:
     """Draw all factors anew, as after building on the meta device and loading the weights.
 
     Where the model is sharded, every process has to call it.
@@ -90,24 +96,48 @@ def reset_adapters(model: nn.Module, *, statistics: Mapping[str, CalibrationStat
     Args:
         model: An adapted model.
         statistics: As for :func:`inject_adapters`.
+        draw: ``False`` makes every factor zero.
 
     Raises:
         ValueError: An init rule draws from data and there are no statistics of a layer.
     """
     for layer in adapter_layers(model).values():
+        if not draw:
+            for parameter in layer.adapters.parameters():
+                parameter.detach().zero_()
+            continue
         weight = layer.weight_matrix()
         needs_weight = layer.adapters.config.resolved_scheme.needs_weight
         layer.adapters.reset_parameters(whole(weight) if needs_weight else weight, statistics)
 
 
+def undrawn_adapters(model: nn.Module) -> list[str]:
+    """Adapters whose A is drawn from data and has not been yet: it is zero, and B would never move.
+
+    Where the model is sharded, every process has to call it.
+    """
+    return [
+        name
+        for name, adapter in adapters_by_name(model).items()
+        if adapter.scheme.A.rule.needs_data and not whole(adapter.factor_A).any()
+    ]
+
+
 def remove_adapters(model: nn.Module) -> None:
     """Take the adapters out: every layer has its class, keys and weight (to the bit) back. Parameters stay frozen."""
     unmerge_adapters(model)
-    for layer in adapter_layers(model).values():
+    for name, layer in adapter_layers(model).items():
+        if layer.adapters.has_opened_bypass:
+            close_bypass(model, name)
         layer.restore_host()
 
 
-def _build(target: Target, weight: Tensor, config: AdapterConfig) -> SliceAdapters:
+def _report(model: nn.Module, config: AdapterConfig, heads: Sequence[str], found: Found) -> InjectionReport:
+    unplayed = unplayed_roles(model, config.targets, found)
+    return InjectionReport.of(model, adapter_layers(model), heads, left_out=found.left_out, unplayed=unplayed)
+
+
+def _build(target: Target, weight: Tensor, config: AdapterConfig, *, is_read: bool) -> SliceAdapters:
     if config.path in ("packed", "formed") and not target.kind.has_dense_weight:
         raise ValueError(
             f"Path {config.path!r} needs a dense weight, and that of `{target.name}` is quantised; use 'two_gemm' or "
@@ -117,13 +147,18 @@ def _build(target: Target, weight: Tensor, config: AdapterConfig) -> SliceAdapte
     # Low-precision weights get float32 factors: B starts at zero and its first steps would be lost in bfloat16.
     dtype = torch.float32 if weight.dtype.itemsize < 4 else weight.dtype
     shares_a = config.share_a and len(target.rows) > 1
+    narrowest = min(rows.count for rows in target.rows.values())
     adapters: dict[str, LowRankAdapter] = {}
     for name, rows in target.rows.items():
         key = f"{target.name}.{name}"
         rank, source = resolve_pattern(config.rank_pattern, target, name, config.rank)
         alpha, _ = resolve_pattern(config.alpha_pattern, target, name, config.alpha)
         max_rank = max(rank, config.max_rank or rank) if target.kind.can_change_rank else rank
-        largest = min(rows.count, d_in)
+        scaling = config.scaling(rank, alpha)
+        largest = min(narrowest if shares_a else rows.count, d_in)
+        if max_rank > largest and not target.is_named and not (source and rank > largest):
+            # One of all that `all-linear` means: as much as it allows, at the strength of the others.
+            rank, max_rank = min(rank, largest), largest
         if max_rank > largest:
             field = "rank" if rank > largest else "max_rank"
             where = f"rank_pattern[{source!r}]" if source and field == "rank" else field
@@ -136,7 +171,7 @@ def _build(target: Target, weight: Tensor, config: AdapterConfig) -> SliceAdapte
             d_in,
             rank=rank,
             max_rank=max_rank,
-            scaling=config.scaling(rank, alpha),
+            scaling=scaling,
             scheme=config.resolved_scheme,
             key=key,
             A_key=f"{target.name}.shared" if shares_a else key,
@@ -150,7 +185,7 @@ def _build(target: Target, weight: Tensor, config: AdapterConfig) -> SliceAdapte
             raise ValueError(f"`share_a` needs one rank for all slices of `{target.name}`, got different ones.")
         for other in others:
             other.factor_A = first.factor_A
-    return SliceAdapters(adapters, target.rows, config)
+    return SliceAdapters(adapters, target.rows, config, is_read=is_read)
 
 
 def _check_same_config(old: AdapterConfig, new: AdapterConfig) -> None:
@@ -162,7 +197,15 @@ def _check_same_config(old: AdapterConfig, new: AdapterConfig) -> None:
         )
 
 
-def _check_patterns_used(config: AdapterConfig, targets: list[Target]) -> None:
+def _check_rank_used(config: AdapterConfig, built: Sequence[SliceAdapters]) -> None:
+    ranks = [adapter.rank for adapters in built for adapter in adapters.values()]
+    if not config.rank_pattern and max(ranks) < config.rank:
+        raise ValueError(
+            f"`rank` is {config.rank}, but each of the layers that `targets` mean allows at most {max(ranks)}."
+        )
+
+
+def _check_patterns_used(config: AdapterConfig, targets: Sequence[Target]) -> None:
     for field in ("rank_pattern", "alpha_pattern"):
         pattern = getattr(config, field)
         used = {resolve_pattern(pattern, target, name, None)[1] for target in targets for name in target.rows}

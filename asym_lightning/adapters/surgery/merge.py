@@ -6,13 +6,14 @@ exact way back, the weight that was there wait outside the module tree, so ``sta
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from asym_lightning.adapters.layers.adapted import AdaptedLayer
+from asym_lightning.adapters.layers.adapted import AdaptedLayer, own_parameter
 from asym_lightning.adapters.layers.slices import SliceAdapters
 from asym_lightning.adapters.surgery.quantize import (
     QuantizedPart,
@@ -29,13 +30,19 @@ class MergedAdapters(NamedTuple):
 
     kind: type[AdaptedLayer]
     # In a tuple, so that nn.Module does not register them.
+    layer: tuple[nn.Module]
     adapters: tuple[SliceAdapters]
-    # By parameter; none where they were quantised: `requantize_layers` has them.
+    # By parameter; none where they were quantised: `requantize_layers` has them. A parameter that other layers hold too
+    # is here itself, for the merged layer has one of its own.
     weights: Mapping[str, Tensor]
+    # Configurations by which transformers ties this layer's weight to the embeddings.
+    tied_by: tuple[Any, ...] = ()
 
 
 def merge_adapters(model: nn.Module, *, keep_weights: bool = True, dequantize: bool = False) -> None:
     """Add every update to its weight and leave plain layers behind; on a merged model it does nothing.
+
+    Where several layers hold one parameter, a merged one gets one of its own, for its update is not that of the others.
 
     >>> from asym_lightning.adapters import AdapterConfig, inject_adapters
     >>> model = nn.Sequential(nn.Linear(4, 4))
@@ -55,6 +62,7 @@ def merge_adapters(model: nn.Module, *, keep_weights: bool = True, dequantize: b
 
     Raises:
         ValueError: The model is quantised, and ``dequantize`` is ``False``.
+        RuntimeError: A weight is not here: on the meta device, or offloaded by accelerate.
     """
     quantized = QuantizedPart.of(model)
     if quantized.num_layers and not dequantize:
@@ -62,20 +70,36 @@ def merge_adapters(model: nn.Module, *, keep_weights: bool = True, dequantize: b
             f"{quantized.num_layers} layers are quantised to {' and '.join(quantized.kinds)}, too coarse to hold a "
             "merged update: merge with `dequantize=True` (on the command line `--dequantize`) into dense weights."
         )
-    for layer in [module for module in model.modules() if isinstance(module, AdaptedLayer)]:
+    layers = [module for module in model.modules() if isinstance(module, AdaptedLayer)]
+    if any(p.is_meta for layer in layers for p in layer.base_parameters()):
+        raise RuntimeError(
+            "Some adapted weights are on the meta device, hence a merge would be lost: load them first, and without "
+            "offloading (`device_map`, `cpu_offload`)."
+        )
+    owners = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
+    for layer in layers:
         # In the factors' precision: in bfloat16 the sum would be rounded twice.
-        updates, adapters, kind = layer.updates(), layer.adapters, type(layer)
+        updates, adapters, kind, holder = layer.updates(), layer.adapters, type(layer), layer.holder()
         layer.restore_host()
         if not kind.has_dense_weight:
             dequantize_layer(layer, keep_weight=keep_weights)
         originals: dict[str, Tensor] = {}
         for name, update in updates.items():
-            weight, delta = getattr(layer, name).detach(), update.detach()
-            if keep_weights and kind.has_dense_weight:
-                originals[name] = weight.clone()
-            weight.copy_(weight.to(delta.dtype) + delta.to(weight.device))
+            parameter, delta = own_parameter(holder, name), update.detach()
+            weight = parameter.detach()
+            merged = weight.to(delta.dtype) + delta.to(weight.device)
+            if owners[id(parameter)] > 1:
+                originals[name] = parameter
+                own = nn.Parameter(merged.to(weight.dtype), requires_grad=parameter.requires_grad)
+                holder.register_parameter(name, own)
+            else:
+                if keep_weights and kind.has_dense_weight:
+                    originals[name] = weight.clone()
+                weight.copy_(merged)
+        tied_by = _untie(model, layer) if any(isinstance(weight, nn.Parameter) for weight in originals.values()) else ()
         if keep_weights:
-            setattr(layer, _ATTRIBUTE, MergedAdapters(kind, (adapters,), originals))
+            merged_layer = MergedAdapters(kind, (layer,), (adapters,), originals, tied_by)
+            vars(holder).setdefault(_ATTRIBUTE, []).append(merged_layer)
     for _, rest in list(quantized_layers(model)):
         dequantize_layer(rest, keep_weight=keep_weights)
 
@@ -83,16 +107,38 @@ def merge_adapters(model: nn.Module, *, keep_weights: bool = True, dequantize: b
 def unmerge_adapters(model: nn.Module) -> None:
     """Undo :func:`merge_adapters`: the original weights, bit for bit, and the adapters beside them."""
     requantize_layers(model)
-    for layer in list(merged_layers(model)):
-        merged: MergedAdapters = getattr(layer, _ATTRIBUTE)
-        delattr(layer, _ATTRIBUTE)
-        adapted = merged.kind.adapt_host(layer, merged.adapters[0])
-        with torch.no_grad():
-            for name, weight in merged.weights.items():
-                getattr(adapted, name).copy_(weight)
-        adapted.adapters.to(next(adapted.parameters(recurse=False)).device)
+    for holder in list(merged_layers(model)):
+        for merged in vars(holder).pop(_ATTRIBUTE):
+            with torch.no_grad():
+                for name, weight in merged.weights.items():
+                    if isinstance(weight, nn.Parameter):
+                        holder.register_parameter(name, weight)
+                    else:
+                        own_parameter(holder, name).copy_(weight)
+            for config in merged.tied_by:
+                config.tie_word_embeddings = True
+            adapted = merged.kind.adapt_host(merged.layer[0], merged.adapters[0])
+            adapted.adapters.to(next(holder.parameters(recurse=False)).device)
 
 
 def merged_layers(model: nn.Module) -> Iterator[nn.Module]:
-    """Layers whose adapters can be unmerged."""
-    return (module for module in model.modules() if hasattr(module, _ATTRIBUTE))
+    """Modules with parameters from which adapters can be unmerged."""
+    return (module for module in model.modules() if _ATTRIBUTE in vars(module))
+
+
+def _untie(model: nn.Module, layer: nn.Module) -> tuple[Any, ...]:
+    """Tell a model of transformers that its output layer shares no weight with the embeddings any more.
+
+    Returns:
+        The configurations that said it does.
+    """
+    configs = []
+    for module in model.modules():
+        get_output, config = getattr(module, "get_output_embeddings", None), getattr(module, "config", None)
+        if callable(get_output) and config is not None and get_output() is layer:
+            configs += [config, *(part for part in vars(config).values() if hasattr(part, "tie_word_embeddings"))]
+    # By identity: they compare by value, and have no hash.
+    tied = {id(config): config for config in configs if getattr(config, "tie_word_embeddings", False)}
+    for config in tied.values():
+        config.tie_word_embeddings = False
+    return tuple(tied.values())

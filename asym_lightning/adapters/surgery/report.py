@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
+from asym_lightning.adapters.layers.lookup import adapter_layers, factors_by_name
 from asym_lightning.adapters.surgery.quantize import QuantizedPart, num_weights
+from asym_lightning.adapters.targets.find import output_layers
+from asym_lightning.adapters.targets.patterns import is_within
+from asym_lightning.core.messages import listed
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,10 @@ class InjectionReport:
         trainable: Parameters that train, each counted once.
         total: All parameters, each counted once.
         quantized: What of the backbone is quantised.
+        reach: Share of the weights in matrices that are in adapted ones; embeddings, output layers and heads aside.
+        unreached: The others, as names with ``*`` for numbers, by their share: those with a hundredth at least.
+        left_out: Layers that ``all-linear`` or ``all-conv`` means and that can't be adapted, with the reason.
+        unplayed: By role that was asked for, attention and MLPs in which no layer plays it.
     """
 
     layers: tuple[LayerReport, ...]
@@ -56,9 +67,21 @@ class InjectionReport:
     trainable: int
     total: int
     quantized: QuantizedPart
+    reach: float
+    unreached: Mapping[str, float]
+    left_out: Mapping[str, str]
+    unplayed: Mapping[str, Sequence[str]]
 
     @classmethod
-    def of(cls, model: nn.Module, layers: Mapping[str, AdaptedLayer], heads: Sequence[str]) -> InjectionReport:
+    def of(
+        cls,
+        model: nn.Module,
+        layers: Mapping[str, AdaptedLayer],
+        heads: Sequence[str],
+        *,
+        left_out: Mapping[str, str] | None = None,
+        unplayed: Mapping[str, Sequence[str]] | None = None,
+    ) -> InjectionReport:
         """Describe a model as it is now."""
         rows: list[LayerReport] = []
         for name, layer in layers.items():
@@ -86,6 +109,9 @@ class InjectionReport:
             trainable=sum(p.numel() for p in parameters if p.requires_grad),
             total=sum(num_weights(p) for p in parameters),
             quantized=QuantizedPart.of(model),
+            **_reach(model, heads),
+            left_out=left_out or {},
+            unplayed=unplayed or {},
         )
 
     def __str__(self) -> str:
@@ -118,9 +144,54 @@ class InjectionReport:
             lines.append(f"trained in full: {', '.join(self.heads)}")
         if self.quantized.num_layers:
             lines.append(str(self.quantized))
+        lines += self._what_is_not()
         share = self.trainable / max(self.total, 1)
         lines.append(f"trainable {self.trainable:,} of {self.total:,} parameters ({share:.2%})")
         return "\n".join(lines)
+
+    def _what_is_not(self) -> Iterator[str]:
+        """A line for each kind of thing that was asked for and is not adapted."""
+        for reason, names in _grouped(self.left_out).items():
+            yield f"left out: {listed(names, 4)}, which {reason}"
+        for role, holders in self.unplayed.items():
+            yield f"no {role} is known in {listed(holders, 4)}"
+        if self.unreached:
+            rest = listed([f"{name} ({share:.0%})" for name, share in self.unreached.items()], 4)
+            yield f"adapted matrices hold {self.reach:.0%} of the weights in matrices; others are {rest}"
+
+
+def _grouped(reasons: Mapping[str, str]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        groups.setdefault(reason, []).append(name)
+    return {reason: _without_numbers(names) for reason, names in groups.items()}
+
+
+def _without_numbers(names: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys(re.sub(r"(?<![^.])\d+(?![^.])", "*", name) for name in names))
+
+
+def _reach(model: nn.Module, heads: Sequence[str]) -> dict[str, Any]:
+    factors = {id(parameter) for parameter in factors_by_name(model).values()}
+    adapted = {id(p) for layer in adapter_layers(model).values() for p in layer.base_parameters()}
+    outputs = {f"{name}.weight" for name in output_layers(model)}
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    sizes = {
+        name: num_weights(p)
+        for name, p in model.named_parameters()
+        if (p.dim() > 1 or num_weights(p) != p.numel())
+        and not (id(p) in factors or id(p) in embeddings or name in outputs or is_within(name, heads))
+    }
+    here = {name for name, p in model.named_parameters() if id(p) in adapted}
+    total = sum(sizes.values())
+    rest: Counter[str] = Counter()
+    for name, size in sizes.items():
+        if name not in here:
+            rest[_without_numbers([name])[0]] += size
+    return {
+        "reach": sum(size for name, size in sizes.items() if name in here) / total if total else 1.0,
+        "unreached": {name: size / total for name, size in rest.most_common() if size >= total / 100},
+    }
 
 
 def _norm(factor: Tensor) -> float:

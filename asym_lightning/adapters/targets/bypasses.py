@@ -1,46 +1,113 @@
-"""Host code that reads a layer's weight without calling the layer, which would leave its adapter silently untrained."""
+"""Host code that reads a layer's weight and does not call the layer, so that an adapter beside it has no effect."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ast
+import functools
+import inspect
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-import torch
 from torch import nn
 
-from asym_lightning.adapters.targets.find import Target
+_METADATA = {"dtype", "device", "shape", "ndim", "requires_grad", "is_meta", "size", "dim", "numel"}
+# Code that sets weights and computes nothing with them.
+_SETTERS = {"__init__", "_init_weights", "init_weights", "reset_parameters", "extra_repr", "__repr__"}
+_CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 
 
-def open_bypasses(model: nn.Module, names: Iterable[str]) -> None:
-    """Make known bypassing hosts call their layer.
+def open_bypasses(model: nn.Module, names: Iterable[str]) -> set[str]:
+    """Make known bypassing hosts call their layer, which costs less than to form the weight for them.
 
     timm's BEiT, EVA and SwinV2 compute ``F.linear(x, qkv.weight, cat(q_bias, 0, v_bias))`` but call ``qkv`` and add the
-    same bias afterwards where ``qkv_bias_separate`` is set, which is the same function.
+    same bias afterwards where ``qkv_bias_separate`` is set, which is the same function but for its rounding.
+
+    Returns:
+        Those of the named layers whose hosts went past them till now.
     """
-    for parent in _parents(model, names):
-        if getattr(parent, "qkv_bias_separate", None) is False and getattr(parent, "q_bias", None) is not None:
+    opened = set()
+    for name in names:
+        parent = model.get_submodule(name.rpartition(".")[0])
+        if _can_be_opened(parent):
+            if not parent.qkv_bias_separate:
+                opened.add(name)
             parent.qkv_bias_separate = True  # type: ignore[assignment]
+    return opened
 
 
-def refuse_bypasses(model: nn.Module, targets: list[Target]) -> None:
-    """Refuse layers whose host would never call them.
+def close_bypass(model: nn.Module, name: str) -> None:
+    """Undo :func:`open_bypasses` for a layer of those that it returned."""
+    model.get_submodule(name.rpartition(".")[0]).qkv_bias_separate = False  # type: ignore[assignment]
 
-    Raises:
-        ValueError: A target lies in ``nn.MultiheadAttention``, or in ``nn.TransformerEncoderLayer`` while torch may
-            take its fused evaluation path; the message names the layer.
+
+def read_layers(model: nn.Module, names: Iterable[str]) -> set[str]:
+    """Those of the named layers whose weight is read by code of a module that they lie in.
+
+    Found in the source of the classes: ``self.dt_proj.weight`` in a method of the module that holds ``dt_proj``, unless
+    it asks for no more than a dtype or a shape. A layer that is read once in a while and called otherwise is one of
+    them.
+
+    >>> encoder = nn.TransformerEncoderLayer(8, 2, 16)
+    >>> sorted(read_layers(encoder, ["linear1", "self_attn.out_proj"]))
+    ['linear1', 'self_attn.out_proj']
     """
-    for target, parent in zip(targets, _parents(model, [target.name for target in targets]), strict=True):
-        if isinstance(parent, nn.MultiheadAttention):
-            raise ValueError(
-                f"Layer `{target.name}` lies in nn.MultiheadAttention, which reads its weight and never calls "
-                "it, so its adapter would not train; name it in `exclude`."
-            )
-        # The fused path skips the layers in evaluation only: training would look right and every score be wrong.
-        if isinstance(parent, nn.TransformerEncoderLayer) and torch.backends.mha.get_fastpath_enabled():
-            raise ValueError(
-                f"Layer `{target.name}` lies in nn.TransformerEncoderLayer, whose fused path skips it in evaluation; "
-                "call torch.backends.mha.set_fastpath_enabled(False) first, or name it in `exclude`."
-            )
+    return {name for name in names if any(path in _read_by(cls) for cls, path in _ancestors(model, name))}
 
 
-def _parents(model: nn.Module, names: Iterable[str]) -> list[nn.Module]:
-    return [model.get_submodule(name.rpartition(".")[0]) for name in names]
+@functools.cache
+def _read_by(cls: Any) -> frozenset[tuple[str, ...]]:
+    """Layers whose weight the methods of a class read, as paths of attributes below ``self``, indices left out."""
+    found: set[tuple[str, ...]] = set()
+    for base in cls.__mro__[: cls.__mro__.index(nn.Module)]:
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError, SyntaxError):  # made at run time, or in C
+            continue
+        for method in ast.walk(tree):
+            if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)) and method.name not in _SETTERS:
+                found.update(_read_in(method))
+    return frozenset(found)
+
+
+def _read_in(method: ast.AST) -> Iterator[tuple[str, ...]]:
+    locals_: dict[str, tuple[str, ...]] = {}
+    for node in ast.walk(method):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and (path := _path(node.value, {})):
+            locals_[node.targets[0].id] = path
+    asked = {id(n.value) for n in ast.walk(method) if isinstance(n, ast.Attribute) and n.attr in _METADATA}
+    asked |= {id(a) for n in ast.walk(method) if isinstance(n, ast.Call) and _is_question(n) for a in n.args}
+    for node in ast.walk(method):
+        if isinstance(node, ast.Attribute) and node.attr == "weight" and id(node) not in asked:
+            path = _path(node.value, locals_)
+            if path:
+                yield path
+
+
+def _path(node: ast.AST, locals_: dict[str, tuple[str, ...]]) -> tuple[str, ...] | None:
+    """``self.a[0].b`` as ``("a", "b")``, ``()`` for ``self`` and ``None`` for anything else."""
+    while isinstance(node, ast.Subscript):
+        node = node.value
+    if isinstance(node, ast.Name):
+        return () if node.id == "self" else locals_.get(node.id)
+    if isinstance(node, ast.Attribute):
+        above = _path(node.value, locals_)
+        return None if above is None else (*above, node.attr)
+    return None
+
+
+def _is_question(call: ast.Call) -> bool:
+    return isinstance(call.func, ast.Name) and call.func.id in ("isinstance", "type", "hasattr")
+
+
+def _ancestors(model: nn.Module, name: str) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """The classes of the modules that a layer lies in, from the nearest, and its path below each, indices left out."""
+    parts = name.split(".")
+    for i in range(len(parts) - 1, -1, -1):
+        module = model.get_submodule(".".join(parts[:i]))
+        if not isinstance(module, _CONTAINERS) and not _can_be_opened(module):
+            yield type(module), tuple(part for part in parts[i:] if not part.isdigit())
+
+
+def _can_be_opened(module: nn.Module) -> bool:
+    return hasattr(module, "qkv_bias_separate") and getattr(module, "q_bias", None) is not None

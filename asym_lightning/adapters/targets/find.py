@@ -1,4 +1,4 @@
-"""From the names in a configuration to layers of a model: roles, ``all-linear``, suffixes and globs."""
+"""From the names in a configuration to layers of a model: roles, ``all-linear``, ``all-conv``, suffixes and globs."""
 
 from __future__ import annotations
 
@@ -10,25 +10,37 @@ from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
-from asym_lightning.adapters.layers.kinds.registry import host_kind, host_names, kind_of
+from asym_lightning.adapters.layers.kinds.registry import host_kind, host_names, kind_of, kinds, layers_of
 from asym_lightning.adapters.rows import Rows
+from asym_lightning.adapters.targets.derived import derived_role, derived_slices
 from asym_lightning.adapters.targets.families.family import GENERIC, Family, family_of, known_roles
 from asym_lightning.adapters.targets.patterns import is_within, matches, matching, suffixes
 from asym_lightning.core.messages import did_you_mean, listed
 
-ALL_LINEAR = "all-linear"
+ALL_LINEAR, ALL_CONV = "all-linear", "all-conv"
+EVERY = (ALL_LINEAR, ALL_CONV)
 WHOLE = "all"
 
 
 @dataclass
 class Target:
-    """A layer to adapt and the slices of it."""
+    """A layer to adapt and the slices of it.
+
+    Attributes:
+        name: Its name in the model.
+        layer: The layer.
+        kind: How it is adapted.
+        rows: Rows of each slice.
+        roles: Role of each slice, ``""`` where it plays none that is known.
+        is_named: It was asked for by a role or by its name, and not only as one of all.
+    """
 
     name: str
     layer: nn.Module
     kind: type[AdaptedLayer]
     rows: dict[str, Rows] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)
+    is_named: bool = True
 
     @property
     def weight(self) -> Tensor:
@@ -37,33 +49,99 @@ class Target:
         return self.kind.weight_matrix(self.layer)  # type: ignore[arg-type]
 
 
-def find_targets(model: nn.Module, config: AdapterConfig, heads: Iterable[str] = ()) -> list[Target]:
-    """The layers that ``config.targets`` names, in the model's order, heads and ``config.exclude`` left out.
+@dataclass(frozen=True)
+class Found:
+    """What targets are found in a model.
+
+    Attributes:
+        targets: The layers to adapt, in the model's order.
+        left_out: Layers that ``all-linear`` or ``all-conv`` would mean and that can't be adapted, with the reason.
+        candidates: All layers that may be targets, by name.
+    """
+
+    targets: Sequence[Target]
+    left_out: Mapping[str, str]
+    candidates: Mapping[str, Candidate]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A layer that may be a target, and what is known of it before any is asked for.
+
+    Attributes:
+        name: Its name in the model.
+        layer: The layer.
+        kind: The kind of adapted layer of its class, or of one that its class is derived from.
+        role: The role that it plays as a whole, or ``""``.
+        slices: Rows by slice of a fused layer; ``None`` where it is not fused, empty where the rows are not known.
+        is_output: It turns hidden states into tokens, or shares its weight with an embedding.
+    """
+
+    name: str
+    layer: nn.Module
+    kind: type[AdaptedLayer]
+    role: str
+    slices: Mapping[str, Rows] | None
+    is_output: bool
+
+    def slices_for(self, token: str) -> dict[str, tuple[Rows, str]]:
+        """Slices of this layer that ``token`` names, each with its rows and its role."""
+        whole = {WHOLE: (Rows(0, self.kind.shape_of(self.layer)[0]), self.role)}
+        if token in EVERY:
+            means = self.kind.counts_as_linear(self.layer) if token == ALL_LINEAR else self.kind.is_convolution
+            if self.is_output or not means:
+                return {}
+            return {s: (rows, s) for s, rows in self.slices.items()} if self.slices else whole
+        if token not in roles():
+            return whole
+        if token in _roles_of_kinds():  # experts may also be modules, in a list of that name
+            return whole if token == self.kind.own_role or token in self.name.split(".") else {}
+        if self.slices is not None:
+            return {token: (self.slices[token], token)} if token in self.slices else {}
+        return whole if self.role == token else {}
+
+
+def roles() -> tuple[str, ...]:
+    """The words for roles: those of families, and those of kinds of layers."""
+    return tuple(dict.fromkeys((*known_roles(), *_roles_of_kinds())))
+
+
+def _roles_of_kinds() -> list[str]:
+    return [kind.own_role for kind in kinds() if kind.own_role]
+
+
+def find_targets(model: nn.Module, config: AdapterConfig, heads: Iterable[str] = ()) -> Found:
+    """The layers that ``config.targets`` names, heads and ``config.exclude`` left out.
 
     Raises:
-        ValueError: A target or an excluded pattern matches nothing, a layer is of a kind that can't be adapted, or a
-            slice and the whole of one layer are asked for at once.
+        ValueError: A target or an excluded pattern matches nothing, a layer that is named is of a kind that can't be
+            adapted, or a slice and the whole of one layer are asked for at once.
     """
     heads = tuple(heads)
-    layers = {name: layer for name, layer in model.named_modules() if host_kind(layer)}
-    excluded = _excluded(config.exclude, layers)
-    candidates = {n: layer for n, layer in layers.items() if not is_within(n, heads) and n not in excluded}
-    families = _families(model, candidates)
-    outputs = output_layers(model)
-    found: dict[str, dict[str, tuple[Rows, str]]] = {}
+    layers = layers_of(model)
+    excluded = _excluded(config.exclude, model, layers)
+    names = [n for n in layers if not (is_within(n, heads) or is_within(n, excluded))]
+    candidates = _candidates(model, {name: layers[name] for name in names})
+    slices: dict[str, dict[str, tuple[Rows, str]]] = {}
+    named: set[str] = set()
     for token in config.targets:
-        is_pattern = token not in (*known_roles(), ALL_LINEAR)
-        names = matching(token, candidates) if is_pattern else candidates
-        hits = {
-            name: slices
-            for name in names
-            if (slices := _slices(token, name, candidates[name], *families[name], is_output=name in outputs))
-        }
+        of_token = candidates if token in (*roles(), *EVERY) else matching(token, candidates)
+        hits = {name: found for name in of_token if (found := candidates[name].slices_for(token))}
         if not hits:
-            raise ValueError(_no_match(token, model, layers, candidates, families))
-        for name, slices in hits.items():
-            found.setdefault(name, {}).update(slices)
-    return [_target(name, candidates[name], found[name]) for name in candidates if name in found]
+            raise ValueError(_no_match(token, model, layers, candidates))
+        for name, found in hits.items():
+            slices.setdefault(name, {}).update(found)
+        named.update(() if token in EVERY else hits)
+    left_out = {n: _other_forward(layers[n]) for n in slices if n not in named and kind_of(layers[n]) is None}
+    targets = [
+        _target(candidates[name], slices[name], config, is_named=name in named)
+        for name in candidates
+        if name in slices and name not in left_out
+    ]
+    if not targets:
+        name, reason = next(iter(left_out.items()))
+        raise ValueError(f"`targets` mean only layers that can't be adapted: `{name}` {reason}.")
+    return Found(targets, left_out, candidates)
 
 
 def resolve_pattern(
@@ -76,66 +154,6 @@ def resolve_pattern(
     return default, None
 
 
-def _slices(
-    token: str, name: str, layer: nn.Module, family: Family, model_config: Any, *, is_output: bool
-) -> dict[str, tuple[Rows, str]]:
-    """Slices of this layer that ``token`` names, each with its rows and its role."""
-    kind = host_kind(layer)
-    assert kind is not None
-    d_out, _ = kind.shape_of(layer)
-    whole = Rows(0, d_out)
-    role = next((r for r, suffixes in family.roles.items() if any(matches(name, s) for s in suffixes)), "")
-    if token not in (*known_roles(), ALL_LINEAR):
-        return {WHOLE: (whole, role)}
-    if token == ALL_LINEAR and (is_output or not kind.is_linear):
-        return {}
-    fused = kind.slices_of(layer)
-    if fused is None and (layout := next((f for suffix, f in family.fused.items() if matches(name, suffix)), None)):
-        fused = layout(d_out, model_config)
-    if token in known_roles():
-        if fused is not None:
-            return {token: (fused[token], token)} if token in fused else {}
-        return {WHOLE: (whole, token)} if role == token else {}
-    return {s: (rows, s) for s, rows in fused.items()} if fused is not None else {WHOLE: (whole, role)}
-
-
-def _target(name: str, layer: nn.Module, slices: dict[str, tuple[Rows, str]]) -> Target:
-    kind = kind_of(layer)
-    if kind is None:
-        raise ValueError(
-            f"Layer `{name}` is a {type(layer).__name__}, which may compute its output in a way of its own; only "
-            f"{', '.join(host_names())} themselves are adapted. Name it in `exclude`, or register a kind for it."
-        )
-    if refusal := kind.refusal(layer):
-        raise ValueError(f"Layer `{name}` {refusal}; name it in `exclude`.")
-    if WHOLE in slices and len(slices) > 1:
-        parts = ", ".join(s for s in slices if s != WHOLE)
-        raise ValueError(
-            f"`targets` ask for the whole of `{name}` and for its slices {parts} at once; name one of them."
-        )
-    # In the order of the rows, whatever the order of `targets`.
-    ordered = dict(sorted(slices.items(), key=lambda item: item[1][0].start))
-    return Target(
-        name,
-        layer,
-        kind,
-        rows={s: rows for s, (rows, _) in ordered.items()},
-        roles={s: role for s, (_, role) in ordered.items()},
-    )
-
-
-def _families(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[Family, Any]]:
-    """For each layer the family of its nearest announcing ancestor, and that ancestor's config."""
-    announced = {n: (f, getattr(m, "config", None)) for n, m in model.named_modules() if (f := family_of(m))}
-    default = announced.get("", (GENERIC, getattr(model, "config", None)))
-    result = {}
-    for name in names:
-        parents = name.split(".")[:-1]
-        paths = (".".join(parents[:i]) for i in range(len(parents), 0, -1))
-        result[name] = next((announced[path] for path in paths if path in announced), default)
-    return result
-
-
 def output_layers(model: nn.Module) -> set[str]:
     """Layers that turn hidden states into tokens, or share their weight with an embedding."""
     embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
@@ -145,45 +163,103 @@ def output_layers(model: nn.Module) -> set[str]:
         if callable(get_output):
             heads.add(id(get_output()))
     layers = ((name, layer) for name, layer in model.named_modules() if host_kind(layer))
-    return {n for n, layer in layers if id(layer) in heads or id(getattr(layer, "weight", None)) in embeddings}
+    return {n for n, layer in layers if id(layer) in heads or id(layer._parameters.get("weight")) in embeddings}
+
+
+def _candidates(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, Candidate]:
+    """Each layer by the family of its nearest announcing ancestor."""
+    announced = {name: (family, module) for name, module in model.named_modules() if (family := family_of(module))}
+    default = announced.get("", (GENERIC, model))
+    outputs = output_layers(model)
+    found = {}
+    for name, layer in layers.items():
+        kind = host_kind(layer)
+        assert kind is not None
+        parts = name.split(".")
+        paths = (".".join(parts[:i]) for i in range(len(parts) - 1, 0, -1))
+        family, announcing = next((announced[path] for path in paths if path in announced), default)
+        role = next((r for r, patterns in family.roles.items() if any(matches(name, p) for p in patterns)), None)
+        role = derived_role(name, model) if role is None else role
+        slices = kind.slices_of(layer)
+        if slices is None:
+            slices = _fused(model, name, kind.shape_of(layer)[0], family, announcing)
+        found[name] = Candidate(name, layer, kind, role, slices, name in outputs)
+    return found
+
+
+def _fused(model: nn.Module, name: str, d_out: int, family: Family, announcing: nn.Module) -> Mapping[str, Rows] | None:
+    """The slices of a fused projection by its family's layout or, where that has none, by the code that reads it."""
+    for suffix, layout in family.fused.items():
+        if matches(name, suffix):
+            holder = model.get_submodule(".".join(name.split(".")[: -len(suffix.split("."))]))
+            return layout(d_out, getattr(announcing, "config", None) or holder)
+    return derived_slices(name, model, d_out)
+
+
+def _target(
+    candidate: Candidate, slices: dict[str, tuple[Rows, str]], config: AdapterConfig, *, is_named: bool
+) -> Target:
+    name, layer = candidate.name, candidate.layer
+    kind = kind_of(layer)
+    if kind is None:
+        raise ValueError(
+            f"Layer `{name}` {_other_forward(layer)}; only {', '.join(host_names())} themselves are adapted. Name it "
+            "in `exclude`, or register a kind for it."
+        )
+    if refusal := kind.refusal(layer):
+        raise ValueError(f"Layer `{name}` {refusal}; name it in `exclude`.")
+    if WHOLE in slices and len(slices) > 1:
+        parts = ", ".join(s for s in slices if s != WHOLE)
+        raise ValueError(
+            f"`targets` ask for the whole of `{name}` and for its slices {parts} at once; name one of them."
+        )
+    if not config.share_expert_a and WHOLE in slices and (parts_of := kind.parts_with_own_A(layer)):
+        slices = {part: (rows, candidate.role) for part, rows in parts_of.items()}
+    # In the order of the rows, whatever the order of `targets`.
+    ordered = dict(sorted(slices.items(), key=lambda item: item[1][0].start))
+    return Target(
+        name,
+        layer,
+        kind,
+        rows={s: rows for s, (rows, _) in ordered.items()},
+        roles={s: role for s, (_, role) in ordered.items()},
+        is_named=is_named,
+    )
+
+
+def _other_forward(layer: nn.Module) -> str:
+    return f"is a {type(layer).__name__}, which may compute its output in a way of its own"
 
 
 # --- messages -----------------------------------------------------------------------------------------------------
 
 
-def _excluded(patterns: Sequence[str], layers: Mapping[str, nn.Module]) -> set[str]:
-    found: set[str] = set()
+def _excluded(patterns: Sequence[str], model: nn.Module, layers: Mapping[str, nn.Module]) -> list[str]:
+    """Layers, and modules with all layers in them."""
+    names = [name for name, _ in model.named_modules() if name]
+    found: list[str] = []
     for pattern in patterns:
-        hits = matching(pattern, layers)
-        if not hits:
+        hits = matching(pattern, names)
+        if not any(is_within(layer, hits) for layer in layers):
             raise ValueError(f"`exclude` entry {pattern!r} matches no layer{did_you_mean(pattern, suffixes(layers))}")
-        found.update(hits)
+        found += hits
     return found
 
 
 def _no_match(
-    token: str,
-    model: nn.Module,
-    layers: Mapping[str, nn.Module],
-    candidates: Mapping[str, nn.Module],
-    families: Mapping[str, tuple[Family, Any]],
+    token: str, model: nn.Module, layers: Mapping[str, nn.Module], candidates: Mapping[str, Candidate]
 ) -> str:
     dropped = [name for name in layers if name not in candidates and matches(name, token)]
     if dropped:
         return f"`targets` entry {token!r} matches only layers that are heads or excluded: {listed(dropped, 8)}."
-    if token not in known_roles():
-        known = [*known_roles(), ALL_LINEAR, *suffixes(layers)]
-        return f"`targets` entry {token!r} matches no layer{did_you_mean(token, known)}"
+    words = (*roles(), *EVERY)
+    if token not in words:
+        return f"`targets` entry {token!r} matches no layer{did_you_mean(token, [*words, *suffixes(layers)])}"
     message = f"`targets` entry {token!r} matches no layer of {type(model).__name__}"
-    if any(isinstance(m, nn.MultiheadAttention) for m in model.modules()) and token in "qkvo":
-        return (
-            f"{message}: its nn.MultiheadAttention reads its projections as bare weights and calls no layer for them, "
-            "so they can't be adapted; target 'mlp' or name layers."
-        )
-    played = [
-        role
-        for role in known_roles()
-        if any(_slices(role, name, layer, *families[name], is_output=False) for name, layer in candidates.items())
-    ]
-    roles = f"the roles {', '.join(played)}" if played else "no role that is known for it"
-    return f"{message}, which has {roles}; other layers go by suffix: {listed(suffixes(layers), 8)}."
+    played = [word for word in words if any(c.slices_for(word) for c in candidates.values())]
+    has = f"the roles {', '.join(played)}" if played else "no role that is known for it"
+    others = f"other layers go by suffix: {listed(suffixes(layers), 8)}"
+    unknown = [name for name, c in candidates.items() if c.slices is not None and not c.slices]
+    if unknown and token in roles():
+        others = f"which rows of fused layers such as `{unknown[0]}` are q, k and v is not known, so name those whole"
+    return f"{message}, which has {has}; {others}."

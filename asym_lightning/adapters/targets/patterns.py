@@ -7,16 +7,30 @@ from fnmatch import fnmatchcase
 
 
 def matches(name: str, pattern: str) -> bool:
-    """Whether ``pattern`` is a dotted suffix of ``name``; ``*`` stands for any text within one component.
+    """Whether ``pattern`` is a dotted suffix of ``name``.
+
+    ``*`` stands for any text within one component, and ``**`` for any number of components, none too.
 
     >>> matches("blocks.0.attn.qkv", "attn.qkv"), matches("blocks.0.attn.qkv", "qk")
     (True, False)
     >>> matches("layer.0.output.dense", "layer.*.output.dense")
     True
+    >>> matches("vision_tower.encoder.layers.0.mlp.fc1", "vision_tower.**.fc*")
+    True
     """
-    wanted = pattern.split(".")
-    found = name.split(".")[-len(wanted) :]
-    return len(found) == len(wanted) and all(map(fnmatchcase, found, wanted))
+    wanted, found = pattern.split("."), name.split(".")
+    if "**" not in wanted:
+        found = found[-len(wanted) :]
+        return len(found) == len(wanted) and all(map(fnmatchcase, found, wanted))
+    return any(_fits(found[start:], wanted) for start in range(len(found) + 1))
+
+
+def _fits(found: list[str], wanted: list[str]) -> bool:
+    if not wanted:
+        return not found
+    if wanted[0] == "**":
+        return any(_fits(found[skipped:], wanted[1:]) for skipped in range(len(found) + 1))
+    return bool(found) and fnmatchcase(found[0], wanted[0]) and _fits(found[1:], wanted[1:])
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from asym_lightning.adapters.layers.adapted import AdaptedLayer
+from asym_lightning.adapters.layers.adapted import AdaptedLayer, PeftPlace, own_parameter
 from asym_lightning.adapters.layers.kinds.registry import register_kind
-
-# transformers' Falcon writes out `x @ W.T + b` to round like its first implementation.
-_PLAIN_SUBCLASSES = ("FalconLinear",)
 
 
 @register_kind
@@ -18,11 +16,13 @@ class AdaptedLinear(AdaptedLayer, nn.Linear):
     """``y = x (W + s B A)^T + b``; see :mod:`asym_lightning.adapters.kernels.linear`."""
 
     host = nn.Linear
+    # transformers' Falcon writes out `x @ W.T + b` to round like its first implementation.
+    plain_subclasses: ClassVar[tuple[str, ...]] = ("FalconLinear",)
 
     @classmethod
     def adapts(cls, layer: nn.Module) -> bool:
         """The class itself, and the few subclasses that are known to compute the same."""
-        return super().adapts(layer) or type(layer).__name__ in _PLAIN_SUBCLASSES
+        return super().adapts(layer) or type(layer).__name__ in cls.plain_subclasses
 
     @classmethod
     def shape_of(cls, layer: Any) -> tuple[int, int]:
@@ -31,12 +31,25 @@ class AdaptedLinear(AdaptedLayer, nn.Linear):
 
     def weight_matrix(self) -> Tensor:
         """(d_out, d_in): the weight itself."""
-        return self.weight
+        return own_parameter(self)
 
     def delta_weight(self) -> Tensor:
         """(d_out, d_in)."""
-        return self.adapters.delta_weight(self.weight)
+        return self.adapters.delta_weight(own_parameter(self))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_in) to (..., d_out)."""
-        return self.adapters(x, self.weight, self.bias)
+        return self.adapters(x, own_parameter(self), self.bias)
+
+
+@register_kind
+class AdaptedAttentionOutput(AdaptedLinear, NonDynamicallyQuantizableLinear):
+    """The output projection of ``nn.MultiheadAttention``, a linear layer under a name of its own."""
+
+    host = NonDynamicallyQuantizableLinear
+    plain_subclasses = ()
+
+    def peft_place(self, name: str) -> PeftPlace:
+        """With the attention that it is the output of, which PEFT adapts with it."""
+        attention, _, own = name.rpartition(".")
+        return PeftPlace(f"{attention}.base_layer.{own}", attention)

@@ -50,11 +50,13 @@ def kinds() -> tuple[type[AdaptedLayer], ...]:
 
 
 def kind_of(layer: nn.Module) -> type[AdaptedLayer] | None:
-    """The kind that adapts exactly this layer, or ``None``.
+    """The kind that adapts exactly this layer, or that does already; ``None`` where there is none.
 
     >>> kind_of(nn.Linear(2, 2)).__name__, kind_of(nn.ReLU())
     ('AdaptedLinear', None)
     """
+    if isinstance(layer, AdaptedLayer):
+        return type(layer)
     _know_libraries_of(layer)
     return next((kind for kind in kinds() if kind.adapts(layer)), None)
 
@@ -62,6 +64,18 @@ def kind_of(layer: nn.Module) -> type[AdaptedLayer] | None:
 def host_kind(layer: nn.Module) -> type[AdaptedLayer] | None:
     """The kind of a layer that may be named as a target: its own, or one of a class that it is a subclass of."""
     return kind_of(layer) or next((kind for kind in kinds() if isinstance(layer, kind.host)), None)
+
+
+def layers_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Everything in a model that may be named as a target, by name and in its order."""
+    found: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if host_kind(module):
+            found[name] = module
+        for kind in kinds():
+            for parameter, part in kind.parts_of(module).items():
+                found.setdefault(f"{name}.{parameter}".removeprefix("."), part)
+    return found
 
 
 def host_names() -> list[str]:

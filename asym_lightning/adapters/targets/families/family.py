@@ -11,8 +11,9 @@ from torch import nn
 from asym_lightning.adapters.rows import Rows
 
 ROLES = ("q", "k", "v", "o", "mlp")
-Layout = Callable[[int, Any], dict[str, Rows]]
-"""Takes d_out of a fused layer and the model's config, gives the rows of its slices."""
+Layout = Callable[[int, Any], Mapping[str, Rows]]
+"""Takes d_out of a fused layer and the model's config or, where it has none, the module in which the layer goes by the
+name in ``fused``; gives the rows of its slices, none where they are not known."""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 from asym_lightning.adapters.rows import Rows
 from asym_lightning.adapters.targets.families.family import Layout
+
+
+def in_order(**sizes: int) -> dict[str, Rows]:
+    """Blocks of rows, one after another.
+
+    >>> in_order(q=4, k=2)
+    {'q': Rows(start=0, size=4, groups=1), 'k': Rows(start=4, size=2, groups=1)}
+    """
+    return by_head(1, **sizes)
+
+
+def by_head(num_heads: int, **sizes: int) -> dict[str, Rows]:
+    """For each head, blocks of rows one after another.
+
+    >>> by_head(3, k=4, v=2)
+    {'k': Rows(start=0, size=4, groups=3), 'v': Rows(start=4, size=2, groups=3)}
+    """
+    starts = dict(zip(sizes, accumulate(sizes.values(), initial=0), strict=False))
+    return {name: Rows(starts[name], size, num_heads) for name, size in sizes.items()}
 
 
 def contiguous(*names: str) -> Layout:

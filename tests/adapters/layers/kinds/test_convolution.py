@@ -111,21 +111,69 @@ def test_peft_reads_our_files_and_we_read_its(cls, tmp_path):
     torch.testing.assert_close(bare.eval()(x), theirs(x), rtol=1e-5, atol=1e-5)
 
 
-def test_groups_and_other_padding_are_refused():
-    for cls in CONVOLUTIONS:
-        model = nn.Sequential(cls(4, 4, 3, groups=4))
-        with pytest.raises(ValueError, match=r"`0` is a convolution with groups=4.*name it in `exclude`"):
-            inject_adapters(model, AdapterConfig(rank=1, targets=["0"]))
-        model = nn.Sequential(cls(4, 4, 3, padding=1, padding_mode="circular"))
-        with pytest.raises(ValueError, match=r"`0` is a convolution with groups=1 and padding_mode='circular'"):
-            inject_adapters(model, AdapterConfig(rank=1, targets=["0"]))
+GROUPED = [
+    {"groups": 2},
+    {"groups": 4, "padding": 1, "padding_mode": "circular"},
+    {"padding": 1, "padding_mode": "reflect"},
+]
 
 
-def test_all_linear_leaves_convolutions_out():
+@pytest.mark.parametrize("options", GROUPED)
+@pytest.mark.parametrize("cls", CONVOLUTIONS, ids=lambda cls: cls.__name__)
+def test_groups_and_other_padding_are_those_of_the_dense_kernel(cls, options):
+    torch.manual_seed(0)
+    model = nn.Sequential(cls(4, 8, 3, **options)).double()
+    dense = copy.deepcopy(model)
+    inject_adapters(model, AdapterConfig(rank=3, targets=["0"], scheme="hB_zero_hA_rand"))
+    perturb(model)
+    adapter = model[0].adapters["all"]
+    assert (adapter.d_out, adapter.d_in) == (8, 4 // options.get("groups", 1) * 3 ** (model[0].weight.dim() - 2))
+    dense[0].weight = nn.Parameter(dense_kernel(model[0]).detach())
+    x = torch.randn(2, 4, *[6] * (model[0].weight.dim() - 2)).double()
+    out, wanted = model(x), dense(x)
+    torch.testing.assert_close(out, wanted)
+    out.square().sum().backward()
+    wanted.square().sum().backward()
+    G = dense[0].weight.grad.flatten(1)
+    torch.testing.assert_close(adapter.factor_B.grad, adapter.scaling * G @ adapter.factor_A.T)
+    torch.testing.assert_close(adapter.factor_A.grad, adapter.scaling * adapter.factor_B.T @ G)
+    merge_adapters(model)
+    torch.testing.assert_close(model(x), wanted)
+
+
+def test_slices_of_a_convolution_are_rows_of_its_kernel():
+    class Attention(nn.Module):
+        num_heads = 2
+
+        def __init__(self):
+            super().__init__()
+            self.qkv = nn.Conv2d(4, 12, 1)
+
+        def forward(self, x):
+            q, k, v = self.qkv(x).reshape(len(x), 3, self.num_heads, 2, -1).unbind(1)
+            return (q.mT @ k).softmax(-1) @ v.mT
+
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"attn": Attention()})
+    dense, x = copy.deepcopy(model), torch.randn(2, 4, 3, 3)
+    inject_adapters(model, AdapterConfig(rank=2, targets=["q", "v"]))
+    perturb(model)
+    layer = model["attn"].qkv
+    with torch.no_grad():
+        for name, rows in {"q": slice(0, 4), "v": slice(8, 12)}.items():
+            adapter = layer.adapters[name]
+            dense["attn"].qkv.weight[rows] += (adapter.scaling * adapter.B @ adapter.A)[..., None, None]
+    torch.testing.assert_close(model["attn"](x), dense["attn"](x))
+    torch.testing.assert_close(layer.weight + layer.delta_weight(), dense["attn"].qkv.weight)
+
+
+def test_all_linear_leaves_convolutions_out_but_those_of_a_window_of_one():
     for cls in CONVOLUTIONS:
-        model = nn.ModuleDict({"conv": cls(4, 4, 3), "fc": nn.Linear(4, 4)})
+        model = nn.ModuleDict(
+            {"conv": cls(4, 4, 3), "grouped": cls(4, 4, 1, groups=2), "one": cls(4, 4, 1), "fc": nn.Linear(4, 4)}
+        )
         inject_adapters(model, AdapterConfig(rank=1, targets="all-linear"))
-        assert list(adapter_layers(model)) == ["fc"]
+        assert list(adapter_layers(model)) == ["one", "fc"]
 
 
 def test_a_convolutions_adapter_is_no_unit_of_its_own_for_fsdp1():

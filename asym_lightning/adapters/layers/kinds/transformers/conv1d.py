@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
-from asym_lightning.adapters.layers.adapted import AdaptedLayer
+from asym_lightning.adapters.layers.adapted import AdaptedLayer, own_parameter
 from asym_lightning.adapters.layers.kinds.registry import register_kind
 
 
@@ -18,12 +18,12 @@ class AdaptedConv1D(AdaptedLayer, Conv1D):  # type: ignore[misc]
 
     def weight_matrix(self) -> Tensor:
         """(d_out, d_in) view of the weight."""
-        return self.weight.T
+        return own_parameter(self).T
 
     def delta_weight(self) -> Tensor:
         """(d_in, d_out)."""
-        return self.adapters.delta_weight(self.weight.T).T
+        return self.adapters.delta_weight(own_parameter(self).T).T
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d_in) to (..., d_out)."""
-        return self.adapters(x, self.weight.T, self.bias)
+        return self.adapters(x, own_parameter(self).T, self.bias)

@@ -1,0 +1,125 @@
+"""Files of A's that were chosen once, for any run of the same backbone: a safetensors file with one tensor an A."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from asym_lightning.adapters.layers.lookup import adapter_layers
+from asym_lightning.core.dtensor import first_numbers, is_sharded
+from asym_lightning.core.files import atomic_file
+from asym_lightning.core.messages import listed
+
+METADATA_KEY = "asym_lightning_A"
+_NUM_SAMPLED = 8
+
+
+@dataclass(frozen=True)
+class ChosenA:
+    """A's by the names that they are drawn by, and how they were chosen.
+
+    Args:
+        rule: The init rule.
+        factors: (rank, d_in) by ``layer.slice``, or ``layer.shared`` where slices share one A.
+        made_by: Whatever tells how: number of batches, seed, seconds.
+        backbone: The first numbers of each layer's weight, by which a backbone is known again.
+    """
+
+    rule: str
+    factors: Mapping[str, Tensor]
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+    backbone: Mapping[str, list[float]] = field(default_factory=dict)
+
+
+def save_chosen(chosen: ChosenA, path: str | Path) -> None:
+    """Write the file, whole or not at all.
+
+    Args:
+        chosen: What to write.
+        path: The file, by custom with the suffix ``.safetensors``.
+    """
+    described = {name: value for name, value in asdict(chosen).items() if name != "factors"}
+    tensors = {name: A.detach().to("cpu", torch.float32).contiguous() for name, A in chosen.factors.items()}
+    with atomic_file(path) as staging:
+        save_file(tensors, staging, metadata={"format": "pt", METADATA_KEY: json.dumps(described)})
+
+
+def read_chosen(path: str | Path) -> ChosenA:
+    """Read what :func:`save_chosen` wrote.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged or holds something else.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"`{path}` is no file of A's: there is no such file.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            described = json.loads((file.metadata() or {})[METADATA_KEY])
+            factors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return ChosenA(factors=factors, **described)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"`{path}` is no file of A's as `asym-lightning calibrate` writes it ({type(error).__name__}: {error})."
+        ) from error
+
+
+def check_chosen(chosen: ChosenA, model: nn.Module, path: str | Path) -> None:
+    """Check that a file of A's fits an adapted model: its backbone, its layers and slices, its ranks.
+
+    Where the model is sharded every process has to call it.
+
+    Args:
+        chosen: What was read.
+        model: An adapted model.
+        path: Where it was read, for messages.
+
+    Raises:
+        ValueError: It does not fit; the message says what was expected and found.
+    """
+    for name, layer in adapter_layers(model).items():
+        for adapter in layer.adapters.values():
+            A = chosen.factors.get(adapter.A_key)
+            if A is None:
+                raise ValueError(
+                    f"`{path}` has no A for `{adapter.A_key}`; it has those of {listed(sorted(chosen.factors), 3)}: "
+                    "make it with the same `targets` and `share_a`."
+                )
+            if A.dim() != 2 or A.shape[1] != adapter.d_in:
+                raise ValueError(
+                    f"`{path}` is of another backbone: A of `{adapter.A_key}` should have rows of length "
+                    f"{adapter.d_in}, found {tuple(A.shape)}."
+                )
+            if len(A) < adapter.rank:
+                raise ValueError(
+                    f"`{path}` has rank {len(A)} for `{adapter.A_key}`, and rank {adapter.rank} is asked for; make it "
+                    f"with `rank` {adapter.rank} or more, of which fewer rows can be used."
+                )
+        here, there = _sample(layer), chosen.backbone.get(name)
+        # A tolerance wide enough for a backbone kept in bfloat16 then and in float32 now.
+        if here and there and not torch.allclose(torch.tensor(here), torch.tensor(there), rtol=2e-2, atol=1e-4):
+            raise ValueError(
+                f"`{path}` is of another backbone: the weight of `{name}` starts with {here[0]:.6g} here and with "
+                f"{there[0]:.6g} there."
+            )
+
+
+def backbone_sample(model: nn.Module) -> dict[str, list[float]]:
+    """The first numbers of every adapted layer's weight that is dense (communicates where the model is sharded)."""
+    samples = {name: _sample(layer) for name, layer in adapter_layers(model).items()}
+    return {name: sample for name, sample in samples.items() if sample}
+
+
+def _sample(layer: nn.Module) -> list[float]:
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    if not (type(weight) is nn.Parameter or is_sharded(weight)) or not weight.is_floating_point():
+        return []
+    return first_numbers(weight, _NUM_SAMPLED).float().tolist()

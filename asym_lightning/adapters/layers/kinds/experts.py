@@ -1,0 +1,197 @@
+"""The adapted weights of experts that a mixture keeps in one parameter, (experts, d_out, d_in) or transposed."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asym_lightning.adapters.layers.adapted import AdaptedLayer, PeftPlace
+from asym_lightning.adapters.layers.expert_weight import ExpertWeight, whole_plan
+from asym_lightning.adapters.layers.kinds.registry import register_kind
+from asym_lightning.adapters.layers.slices import SliceAdapters
+from asym_lightning.adapters.rows import Rows
+
+_NAME = re.compile(r"Experts?(?![a-z])|ParallelExperts")
+_UP, _DOWN = ("gate_up_proj", "up_proj", "gate_proj"), ("down_proj",)
+
+
+class ExpertMatrix(nn.Module):
+    """One parameter of experts seen as a layer, which it is not: the parameter stays where it is.
+
+    Args:
+        owner: The module of the experts.
+        parameter: Name of the parameter in it.
+    """
+
+    def __init__(self, owner: nn.Module, parameter: str) -> None:
+        super().__init__()
+        # In a tuple, so that nn.Module does not register it.
+        self.owner, self.parameter = (owner,), parameter
+        self.is_transposed = _is_transposed(owner, parameter)
+
+    @property
+    def whole(self) -> nn.Parameter:
+        """The parameter."""
+        parameter = self.owner[0]._parameters[self.parameter]
+        assert parameter is not None
+        return parameter
+
+
+def _is_transposed(owner: nn.Module, parameter: str) -> bool:
+    """Whether it is (experts, d_in, d_out): said by transformers, or by which sides of two projections fit."""
+    said = getattr(owner, "is_transposed", None)
+    if said is not None:
+        return bool(said)
+    shapes = {name: p.shape for name, p in owner._parameters.items() if p is not None and p.dim() == 3}
+    up = next((shapes[name] for name in _UP if name in shapes), None)
+    down = next((shapes[name] for name in _DOWN if name in shapes), None)
+    return up is not None and down is not None and up[2] != down[1] and up[1] == down[2]
+
+
+@register_kind
+class AdaptedExpertMatrix(AdaptedLayer, ExpertMatrix):
+    """Every expert's projection gets an update: A is one for all of them, B has rows for each.
+
+    So the update is low-rank in the matrix of all experts' rows, (experts * d_out, d_in). Where experts do not share A,
+    each is a slice of that matrix with factors of its own. The parameter is shown to the owner's code as an
+    :class:`ExpertWeight` while its forward pass runs. Dropout is not drawn for it.
+    """
+
+    host = ExpertMatrix
+    calls_adapters = False
+    own_role = "experts"
+
+    @classmethod
+    def parts_of(cls, module: nn.Module) -> dict[str, nn.Module]:
+        """The parameters of three dimensions of a module whose class is called experts."""
+        if not _NAME.search(type(module).__name__):
+            return {}
+        return {n: ExpertMatrix(module, n) for n, p in module._parameters.items() if p is not None and p.dim() == 3}
+
+    @classmethod
+    def refusal(cls, layer: Any) -> str | None:
+        """Numbers that are packed or of an unknown kind."""
+        if not layer.whole.is_floating_point() or not type(layer.whole).__module__.startswith("torch."):
+            found = f"{type(layer.whole).__name__} ({layer.whole.dtype})"
+            return f"is the weights of experts in numbers of type {found}, which are not adapted"
+        return None
+
+    def weight_matrix(self) -> Tensor:
+        """(experts * d_out, d_in); a copy where the parameter is transposed."""
+        return (self.whole.mT if self.is_transposed else self.whole).flatten(0, 1)
+
+    def delta_weight(self) -> Tensor:
+        """In the parameter's shape."""
+        delta = self.adapters.delta_weight(self.weight_matrix()).unflatten(0, (len(self.whole), -1))
+        return delta.mT if self.is_transposed else delta
+
+    def holder(self) -> nn.Module:
+        """The module of the experts."""
+        return self.owner[0]
+
+    def base_parameters(self) -> list[nn.Parameter]:
+        """The one."""
+        return [self.whole]
+
+    @classmethod
+    def shape_of(cls, layer: Any) -> tuple[int, int]:
+        """(experts * d_out, d_in)."""
+        num_experts, d_out, d_in = layer.whole.mT.shape if layer.is_transposed else layer.whole.shape
+        return num_experts * d_out, d_in
+
+    @classmethod
+    def parts_with_own_A(cls, layer: Any) -> dict[str, Rows]:
+        """Each expert by its number."""
+        d_out = cls.shape_of(layer)[0] // len(layer.whole)
+        return {str(i): Rows(i * d_out, d_out) for i in range(len(layer.whole))}
+
+    @classmethod
+    def adapt_host(cls, layer: Any, adapters: SliceAdapters) -> AdaptedLayer:
+        """Put the matrix beside its parameter, under the same name; attributes of the owner give the parameter."""
+        adapted = super().adapt_host(layer, adapters)
+        assert isinstance(adapted, cls)
+        owner = adapted.holder()
+        # `add_module` refuses the name of a parameter.
+        owner._modules[adapted.parameter] = adapted
+        if sum(isinstance(module, cls) for module in owner._modules.values()) == 1:
+            hooks = owner.register_forward_pre_hook(_show), owner.register_forward_hook(_hide, always_call=True)
+            vars(owner)["expert_hooks"] = hooks
+        return adapted
+
+    def restore_host(self) -> None:
+        """Take the matrix away from its owner."""
+        owner = self.holder()
+        del owner._modules[self.parameter]
+        super().restore_host()
+        if not any(isinstance(module, AdaptedExpertMatrix) for module in owner._modules.values()):
+            for hook in vars(owner).pop("expert_hooks"):
+                hook.remove()
+
+    def view(self) -> Tensor:
+        """The parameter as the owner's forward pass gets it."""
+        first, *others = self.adapters.values()
+        # Cut into experts once: a cut for each would give each a gradient of the size of all.
+        Bs = self.adapters.Bs if others else first.factor_B.unflatten(0, (len(self.whole), -1)).unbind()
+        plan = whole_plan(first.scaling, Bs[0].shape[0], self.adapters.config.path)
+        shown = ExpertWeight.of(self.whole, self.adapters.As, Bs, plan, is_transposed=self.is_transposed)
+        return shown if _is_understood(self.holder()) else shown.formed()
+
+    def peft_place(self, name: str) -> PeftPlace:
+        """PEFT wraps the owner once for each parameter, in their order."""
+        experts, _, own = name.rpartition(".")
+        modules = self.holder()._modules
+        adapted = [n for n in self.holder()._parameters if isinstance(modules.get(n), AdaptedExpertMatrix)]
+        depth = len(adapted) - 1 - adapted.index(own)
+        return PeftPlace(experts + depth * ".base_layer", name, is_parameter=True)
+
+    def to_peft(self, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+        """(experts * rank, d_in) and (d_out, rank * experts), with the experts' columns of B interleaved."""
+        num_experts = len(self.whole)
+        B = B.unflatten(0, (num_experts, -1))
+        if len(self.adapters) == 1:
+            As, Bs = A.expand(num_experts, *A.shape), B
+        else:  # blocks on the diagonal
+            As = A.unflatten(0, (num_experts, -1))
+            Bs = torch.stack([part[:, i * As.shape[1] : (i + 1) * As.shape[1]] for i, part in enumerate(B)])
+        if self._is_turned():
+            As, Bs = Bs.mT, As.mT
+        return As.flatten(0, 1), Bs.permute(1, 2, 0).flatten(1)
+
+    def from_peft(self, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+        """Undo :meth:`to_peft`."""
+        num_experts = len(self.whole)
+        As, Bs = A.unflatten(0, (num_experts, -1)), B.unflatten(1, (-1, num_experts)).permute(2, 0, 1)
+        if self._is_turned():
+            As, Bs = Bs.mT, As.mT
+        if len(self.adapters) == 1 and all(other.equal(As[0]) for other in As):
+            return As[0], Bs.flatten(0, 1)
+        return As.flatten(0, 1), torch.block_diag(*Bs)
+
+    def peft_rank(self, rank: int) -> int:
+        """PEFT counts the rank of one expert."""
+        return rank if len(self.adapters) == 1 else rank // len(self.whole)
+
+    def _is_turned(self) -> bool:
+        """PEFT believes the module, whether a parameter is transposed, and takes d_in and d_out accordingly."""
+        return self.is_transposed != bool(getattr(self.holder(), "is_transposed", False))
+
+
+def _is_understood(owner: Any) -> bool:
+    """Whether the products are torch's own: kernels of other libraries take the numbers as they lie in memory."""
+    chosen = getattr(getattr(owner, "config", None), "_experts_implementation", None)
+    return chosen in (None, "eager", "batched_mm", "grouped_mm") and not torch.compiler.is_compiling()
+
+
+def _show(owner: nn.Module, inputs: Any) -> None:
+    for name, module in owner._modules.items():
+        if isinstance(module, AdaptedExpertMatrix):
+            vars(owner)[name] = module.view()
+
+
+def _hide(owner: nn.Module, inputs: Any, output: Any) -> None:
+    for name, module in owner._modules.items():
+        if isinstance(module, AdaptedExpertMatrix):
+            vars(owner).pop(name, None)

@@ -1,0 +1,53 @@
+"""`asym-lightning calibrate`: choose A once, by data, for any number of runs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
+
+DESCRIPTION = """Choose the A of every adapter of a config by a few batches of its own training data and loss, as the
+callback CalibrateA does before a run, and write them to a file, which runs of the same backbone and targets take with
+CalibrateA(file=...). A file of a large rank serves smaller ones too. Options of fit may follow."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="asym-lightning calibrate", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False
+    )
+    parser.add_argument("--config", action="append", default=[], help="config of a run; several are overlaid")
+    parser.add_argument("--out", required=True, metavar="FILE", help="file to write, such as A.safetensors")
+    parser.add_argument("--rule", help="init rule that draws from data; default: the scheme's, or whitened_gradient")
+    parser.add_argument("--num-batches", type=int, default=8, help="training batches to look at (default: 8)")
+    parser.add_argument("--head-steps", type=int, default=0, help="steps to train heads before (default: 0)")
+    parser.add_argument("--layers-at-a-time", type=int, help="layers in memory together; default: all")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    options, of_fit = parser.parse_known_args(arguments)
+    if not options.config:
+        raise ValueError("`calibrate` needs `--config`, as fit does.")
+
+    from asym_lightning.adapters.files.chosen import save_chosen
+    from asym_lightning.callbacks import CalibrateA
+    from asym_lightning.cli.built_model import start_run
+
+    calibrate = CalibrateA(
+        options.rule,
+        num_batches=options.num_batches,
+        head_steps=options.head_steps,
+        layers_at_a_time=options.layers_at_a_time,
+    )
+
+    def write(trainer: Trainer, module: LightningModule) -> None:
+        assert calibrate.chosen is not None
+        if trainer.is_global_zero:
+            save_chosen(calibrate.chosen, options.out)
+            ranks = sorted({len(A) for A in calibrate.chosen.factors.values()})
+            print(f"{len(calibrate.chosen.factors)} A's of rank {', '.join(map(str, ranks))}  {options.out}")
+
+    configs = [part for config in options.config for part in ("--config", config)]
+    start_run([*configs, *of_fit], write, [calibrate])
+    return 0

@@ -1,0 +1,127 @@
+"""A transformers configuration of any type, made small by what its fields are called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import CONFIG_MAPPING, PretrainedConfig
+
+WIDTH, HEADS, KV_HEADS, HEAD_DIM, INNER, VOCABULARY, POSITIONS, IMAGE, PATCH = 64, 4, 2, 16, 96, 160, 128, 32, 8
+# Every width of every tower is the same, so that what joins two of them fits. First match counts.
+RULES: tuple[tuple[str, int], ...] = (
+    (r"num_key_value_heads|num_kv_heads|kv_heads|.*_num_key_value_heads|num_global_key_value_heads", KV_HEADS),
+    (r"(.*_)?(num_attention_heads|attention_heads|num_heads|n_heads?|num_query_heads|heads)", HEADS),
+    (r"head_dim|.*_head_dim|d_kv|kv_channels|attention_head_dim|dim_head|d_head|v_head_dim|global_head_dim", HEAD_DIM),
+    (r"qk_rope_head_dim|qk_nope_head_dim", HEAD_DIM),
+    (r"q_lora_rank|kv_lora_rank|o_lora_rank", 24),
+    (
+        r"(?!.*(feat|conv|upsampl|adapter|pos))(.*_)?(num_)?(hidden_|encoder_|decoder_)?(layers?|blocks)|depth|n_layers?",
+        2,
+    ),
+    (r"first_k_dense_replace|num_dense_layers", 1),
+    (r"(.*_)?(intermediate_size|ffn_dim|mlp_dim|d_ff|d_inner|n_inner|ffn_hidden_size|intermediate_dim)", INNER),
+    (r".*intermediate_size.*|dim_feedforward|.*feedforward_dim|.*linear_units|share_expert_dim", INNER),
+    (r"(num_|n_routed_|moe_num_|num_local_)experts", 4),
+    (r"num_experts_per_tok(en)?|top_k|moe_top_?k|moe_k|router_top_k", 2),
+    (r"n_shared_experts|num_shared_experts|moe_num_shared_experts", 1),
+    (r"n_group|topk_group|num_expert_group|n_groups", 1),
+    (r"hidden_size|d_model|n_embd|embed_dim|hidden_dim|dim|emb_dim|width|(.*_)?(hidden_size|d_model)", WIDTH),
+    (r"(.*_)?(embedding_size|projection_dim|embed_dim|hidden_dim|proj_dim|projection_size|output_dim)", WIDTH),
+    (r"embedding_dim|project_dim|classifier_proj_size|word_embed_proj_dim|latent_dim|.*pooler_output_size", WIDTH),
+    (r"(.*_)?vocab_size(_.*)?", VOCABULARY),
+    (r"max_position_embeddings|n_positions|n_ctx|max_(source|target)_positions|context_length|max_seq_len", POSITIONS),
+    (r"(sliding_window|local_attention|attention_window|window_size|sliding_window_size)", 4),
+    (r"image_size|pretrain_image_size|img_size|crop_size", IMAGE),
+    (r"patch_size", PATCH),
+    (r"num_frames", 4),
+    (r"num_queries|num_query_tokens", 8),
+)
+_LAYER_LISTS = ("layer_types", "mlp_layer_types", "layers_block_type", "indexer_types")
+_TOKEN = re.compile(r".*(token_id|token_index|_id|token_ids)$")
+
+
+def small_config(model_type: str, overrides: Mapping[str, Any] | None = None) -> PretrainedConfig:
+    """The smallest configuration of a type that the rules and ``overrides`` make.
+
+    Args:
+        model_type: A key of transformers' mapping of configurations.
+        overrides: Fields that the rules get wrong, dotted for those of a sub-configuration; ``*name`` in all of them.
+    """
+    default = CONFIG_MAPPING[model_type]()
+    return _shrunk(default, dict(overrides or {}))
+
+
+def _shrunk(default: PretrainedConfig, overrides: dict[str, Any]) -> PretrainedConfig:
+    values: dict[str, Any] = {}
+    for name, value in vars(default).items():
+        if name.startswith("_"):
+            continue
+        if isinstance(value, PretrainedConfig):
+            inner = {
+                k.removeprefix(f"{name}."): v
+                for k, v in overrides.items()
+                if k.startswith((f"{name}.", "*")) or k == "mrope_section"
+            }
+            values[name] = _shrunk(value, inner)
+            continue
+        small = _small_value(name, value)
+        if small is not None:
+            values[name] = small
+    values |= _layers(default, values)
+    if isinstance(rope := getattr(default, "rope_parameters", None), dict):
+        values["rope_parameters"] = _rotary(rope, overrides)
+    values |= _tokens(default, values)
+    values |= {n[1:]: v for n, v in overrides.items() if n.startswith("*") and hasattr(default, n[1:])}
+    values |= {n: v for n, v in overrides.items() if "." not in n and not n.startswith("*") and n != "mrope_section"}
+    names = {n: default.attribute_map.get(n, n) for n in values}
+    computed = {n for n, own in names.items() if isinstance(getattr(type(default), own, None), property)}
+    return type(default)(**{n: v for n, v in values.items() if n not in computed})
+
+
+def _small_value(name: str, value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        return None
+    return next((min(small, value) for pattern, small in RULES if re.fullmatch(pattern, name)), None)
+
+
+def _rotary(parameters: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The sections of a rotation in several axes, which share a head's width, in parameters of one or more kinds."""
+    small = {k: _rotary(v, overrides) if isinstance(v, dict) else v for k, v in parameters.items()}
+    if "mrope_section" in {*small, *overrides} and "rope_type" in small:
+        small["mrope_section"] = [2, 3, 3]
+    return small
+
+
+def _layers(default: PretrainedConfig, small: dict[str, Any]) -> dict[str, Any]:
+    """As many layers as there are kinds of them, one of each kind."""
+    lists = {n: list(v) for n in _LAYER_LISTS if isinstance(v := getattr(default, n, None), (list, tuple)) and v}
+    if not lists:
+        return {}
+    length = min(map(len, lists.values()))
+    kinds: dict[tuple[Any, ...], int] = {}
+    for i in range(length):
+        kinds.setdefault(tuple(v[i] for v in lists.values()), i)
+    chosen = sorted(kinds.values())[:4]
+    chosen = chosen if len(chosen) > 1 else [*chosen, *chosen]
+    fields = {n: [v[i] for i in chosen] for n, v in lists.items()}
+    for name in ("num_hidden_layers", "n_layer", "num_layers", "n_layers"):
+        if hasattr(default, name):
+            fields[name] = len(chosen)
+    return fields
+
+
+def _tokens(default: PretrainedConfig, small: dict[str, Any]) -> dict[str, Any]:
+    """Special tokens within the small vocabulary, each its own."""
+    fields, free = {}, iter(range(VOCABULARY - 1, 0, -1))
+    for name, value in vars(default).items():
+        if name in small and not isinstance(small[name], int):
+            continue
+        if (_TOKEN.fullmatch(name) and isinstance(value, int) and not isinstance(value, bool) and value >= 8) or (
+            _TOKEN.fullmatch(name) and isinstance(value, (list, tuple)) and value and isinstance(value[0], int)
+        ):
+            fields[name] = next(free)
+    if getattr(default, "pad_token_id", 0) is None:
+        fields["pad_token_id"] = 0
+    return fields

@@ -1,0 +1,121 @@
+"""Roles and rows that are found by names and by the code that takes a projection apart."""
+
+import pytest
+import torch
+from torch import nn
+
+from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters
+from asym_lightning.adapters.rows import Rows
+from asym_lightning.adapters.targets.derived import order_in_code
+
+
+class Base(nn.Module):
+    num_heads = 2
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.proj = nn.Linear(8, 24), nn.Linear(8, 8)
+
+
+class InOrderAttention(Base):
+    def forward(self, x):
+        qkv = self.qkv(x).reshape(len(x), -1, 3, self.num_heads, 4).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        return self.proj((q @ k.mT).softmax(-1) @ v)
+
+
+class ByHeadAttention(Base):
+    def forward(self, x):
+        qkv = self.qkv(x)
+        q, k, v = qkv.view(len(x), -1, self.num_heads, 3 * 4).transpose(1, 2).chunk(3, dim=3)
+        return self.proj((q @ k.mT).softmax(-1) @ v)
+
+
+class ValuesFirstAttention(Base):
+    def forward(self, x):
+        v, q, k = self.qkv(x).chunk(3, dim=-1)
+        return self.proj((q @ k.mT).softmax(-1) @ v)
+
+
+class PartsFirstAttention(Base):
+    def forward(self, x):
+        q, k, v = self.qkv(x).view(len(x), -1, 3, self.num_heads, 4).unbind(2)
+        q, k = rotated(q, k)
+        return self.proj((q @ k.mT).softmax(-1) @ v)
+
+
+class WidthOfHeadsAttention(Base):
+    def forward(self, x):
+        qkv = self.qkv(x)
+        qkv = qkv.view(len(x), 3, -1, 4)
+        q, k, v = qkv.unbind(dim=-3)
+        return self.proj((q @ k.mT).softmax(-1) @ v)
+
+
+def rotated(q, k):
+    return q, k
+
+
+class StrangeAttention(Base):
+    def forward(self, x):
+        return self.proj(torch.roll(self.qkv(x), 1)[..., :8])
+
+
+@pytest.mark.parametrize(
+    ("cls", "order", "v"),
+    [
+        (InOrderAttention, ("qkv", "in order", ""), Rows(16, 8)),
+        (ByHeadAttention, ("qkv", "by head", "self.num_heads"), Rows(8, 4, 2)),
+        (PartsFirstAttention, ("qkv", "in order", ""), Rows(16, 8)),
+        (WidthOfHeadsAttention, ("qkv", "in order", ""), Rows(16, 8)),
+        (ValuesFirstAttention, ("vqk", "in order", ""), Rows(0, 8)),
+    ],
+)
+def test_rows_are_read_in_the_code(cls, order, v):
+    assert order_in_code(cls, "qkv") == order
+    model = nn.ModuleDict({"attn": cls()})
+    inject_adapters(model, AdapterConfig(rank=2, targets=["v", "o"]))
+    layers = adapter_layers(model)
+    assert layers["attn.qkv"].adapters.rows == {"v": v}
+    assert list(layers["attn.proj"].adapters) == ["all"]
+
+
+def test_rows_that_are_not_understood_are_not_guessed():
+    assert order_in_code(StrangeAttention, "qkv") is None
+    model = nn.ModuleDict({"attn": StrangeAttention()})
+    with pytest.raises(ValueError, match=r"which rows of fused layers such as `attn.qkv` are q, k and v is not known"):
+        inject_adapters(model, AdapterConfig(rank=2, targets=["q"]))
+    inject_adapters(model, AdapterConfig(rank=2, targets="all-linear"))
+    assert list(adapter_layers(model)["attn.qkv"].adapters) == ["all"]
+
+
+def test_names_play_roles_in_attention_and_in_mlps_alone():
+    class OddAttention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.to_q, self.to_v, self.to_out = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    class OddMLP(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w1, self.to_q = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    model = nn.ModuleDict({"a": OddAttention(), "m": OddMLP(), "to_q": nn.Linear(4, 4)})
+    inject_adapters(model, AdapterConfig(rank=2, targets=["q", "v", "o", "mlp"]))
+    assert list(adapter_layers(model)) == ["a.to_q", "a.to_v", "a.to_out", "m.w1"]
+
+
+def test_the_rows_of_keys_and_values_from_a_latent_are_known():
+    class LatentAttention(nn.Module):
+        num_heads, qk_nope_head_dim, v_head_dim = 2, 3, 4
+
+        def __init__(self):
+            super().__init__()
+            self.q_a_proj, self.q_b_proj = nn.Linear(8, 4), nn.Linear(4, 10)
+            self.kv_a_proj_with_mqa, self.kv_b_proj = nn.Linear(8, 6), nn.Linear(4, 14)
+
+    model = nn.ModuleDict({"attn": LatentAttention()})
+    inject_adapters(model, AdapterConfig(rank=2, targets=["q", "v"]))
+    layers = adapter_layers(model)
+    assert list(layers) == ["attn.q_a_proj", "attn.q_b_proj", "attn.kv_b_proj"]
+    assert layers["attn.kv_b_proj"].adapters.rows == {"v": Rows(3, 4, 2)}

@@ -1,0 +1,63 @@
+"""How rates are tried and chosen, and the table: with runs that are made up."""
+
+import pytest
+
+from asym_lightning.callbacks import CalibrateA
+from benchmarks.frozen_a import runs as module
+from benchmarks.frozen_a.arms import ARMS, Arm
+from benchmarks.frozen_a.runs import Run, by_rate, read_runs, run_arm
+from benchmarks.frozen_a.table import results_text
+
+
+class Task:
+    name, rates, equal_rank = "made up", (0.01, 0.02, 0.04, 0.08), 4
+
+
+@pytest.fixture
+def best(monkeypatch):
+    """Makes a run's scores fall with the distance from this rate."""
+    rate = {"best": 0.03}
+
+    def run(task, arm, tried, seed):
+        score = 0.9 - abs(tried - rate["best"]) - seed / 1000
+        return Run(task.name, arm.name, tried, seed, round(score, 4), round(score + 0.01, 4), 10, 1.0)
+
+    monkeypatch.setattr(module, "run", run)
+    return rate
+
+
+def rates_by_count(runs):
+    return {rate: sum(r.rate == rate for r in runs) for rate in sorted({r.rate for r in runs})}
+
+
+def test_all_rates_are_tried_and_the_best_two_with_all_seeds(best, tmp_path):
+    runs = []
+    list(run_arm(Task, Arm("LoRA"), runs, tmp_path / "r.csv", [0, 1, 2, 3, 4]))
+    assert rates_by_count(runs) == {0.01: 2, 0.02: 5, 0.04: 5, 0.08: 2}
+    assert read_runs(tmp_path / "r.csv") == runs
+    assert [group[0].rate for group in by_rate(runs, "made up", "LoRA")] == [0.02, 0.04]
+    assert list(run_arm(Task, Arm("LoRA"), runs, tmp_path / "r.csv", [0, 1, 2, 3, 4])) == []
+
+
+def test_rates_beyond_are_tried_while_the_best_is_at_an_edge(best, tmp_path):
+    best["best"], runs = 0.0, []
+    list(run_arm(Task, Arm("LoRA"), runs, tmp_path / "r.csv", [0, 1]))
+    assert min(rates_by_count(runs)) == 0.0025
+    best["best"], runs = 0.3, []
+    list(run_arm(Task, Arm("B, random", rate_factor=2), runs, tmp_path / "r.csv", [0, 1]))
+    assert max(rates_by_count(runs)) == 0.64  # one beyond the best
+
+
+def test_the_table_has_paired_differences_and_says_where_the_best_rate_is_at_an_edge(best, tmp_path):
+    runs = []
+    for arm, rate in (("LoRA", 0.03), ("B, random", 0.0)):
+        best["best"] = rate
+        list(run_arm(Task, Arm(arm), runs, tmp_path / "r.csv", [0, 1, 2]))
+    text = results_text(runs, "a machine")
+    assert "| LoRA | 10 | 0.02 | 3 |" in text and "| B, random | 10 | 0.0025 (edge) | 3 |" in text
+    assert "Machine: a machine." in text
+
+
+def test_arms_of_chosen_As_calibrate():
+    (calibrate,) = ARMS["B, gradient"].callbacks(200, 30)
+    assert isinstance(calibrate, CalibrateA) and calibrate.calibration.head_steps == 30
