@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -15,6 +14,7 @@ from asym_lightning.cli.class_names import import_named
 from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.short_config import with_init_args
 from asym_lightning.core.run_files import ADAPTER, find_checkpoints, read_config
+from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def load_trained_run(directory: str | Path, checkpoint: str | Path | None = None
     adapter = directory / ADAPTER
     if found is None and not adapter.is_dir():
         raise FileNotFoundError(f"the run {str(directory)!r} has neither a checkpoint nor an adapter.")
-    saved = None if found is None else torch.load(found, map_location="cpu", weights_only=True)
+    saved = None if found is None else read_checkpoint(found)
     model = _built(config["model"], {} if saved is None else saved.get("hyper_parameters", {}))
     model.configure_model()
     if saved is None:

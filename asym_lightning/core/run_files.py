@@ -24,13 +24,15 @@ def read_config(directory: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is none, so the directory is no run's.
+        ValueError: It is damaged.
     """
     path = Path(directory, CONFIG)
     if not path.is_file():
         raise FileNotFoundError(f"{str(directory)!r} is no run directory: it has no {CONFIG}.")
-    import yaml  # which adapters, that read files of runs as well, can do without
+    # YAML, which adapters, that read files of runs as well, can do without.
+    from asym_lightning.core.yaml_file import read_mapping
 
-    return yaml.safe_load(path.read_text())
+    return read_mapping(path, "the options of a run, such as `model:`")
 
 
 def read_facts(directory: str | Path, name: str) -> dict[str, Any]:

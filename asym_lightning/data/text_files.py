@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from asym_lightning.core.kinds import Count, Seed
 from asym_lightning.data.labelled_text import LabelledColumns, LabelledTextDataModule
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.text_source import LocalFile, TextSource
@@ -54,10 +55,10 @@ class TextFilesDataModule(LabelledTextDataModule):
         regression: bool = False,
         skip_bad_rows: bool = False,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
-        max_length: int | None = None,
+        max_length: Count | None = None,
         cache_dir: str | Path | None = None,
-        seed: int = 0,
-        num_train: int | None = None,
+        seed: Seed = 0,
+        num_train: Count | None = None,
         loader: LoaderOptions = LoaderOptions(),
     ) -> None:
         super().__init__(

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from asym_lightning.core.cache import user_cache_dir
+from asym_lightning.core.kinds import Count, Seed
 from asym_lightning.core.messages import first_line
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
 from asym_lightning.data.base import BatchDataModule
@@ -58,17 +59,13 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
     def __init__(
         self,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
-        max_length: int | None = None,
+        max_length: Count | None = None,
         cache_dir: str | Path | None = None,
-        seed: int = 0,
-        num_train: int | None = None,
+        seed: Seed = 0,
+        num_train: Count | None = None,
         loader: LoaderOptions = LoaderOptions(),
     ) -> None:
         super().__init__(loader)
-        if num_train is not None and num_train < 1:
-            raise ValueError(f"`num_train` must be at least 1, or null for all rows, not {num_train}.")
-        if max_length is not None and max_length < 1:
-            raise ValueError(f"`max_length` must be at least 1, or null for what the model allows, not {max_length}.")
         self.max_length = max_length
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else user_cache_dir()
         self.seed = seed
