@@ -206,7 +206,7 @@ def _end_backward_at(block: nn.Module, model: nn.Module, *, compiles: bool) -> N
 def adapted_names(model: nn.Module, cell: Cell) -> list[str]:
     """Full names of the layers that a cell adapts: the same ones for every arm."""
     config = AdapterConfig(targets=TARGETS[cell.targets])
-    return [target.name for target in find_targets(model, config, find_heads(model, None))]
+    return [target.name for target in find_targets(model, config, find_heads(model, None)).targets]
 
 
 def _add_ours(arm: Arm, model: nn.Module, targets: Sequence[str], rank: int, dropout: float) -> None:

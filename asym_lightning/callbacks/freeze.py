@@ -20,6 +20,7 @@ from asym_lightning.core.messages import listed
 from asym_lightning.core.options import CheckedArguments
 from asym_lightning.core.stall import StallDetector
 from asym_lightning.lifecycle.backbone import adapted_backbone
+from asym_lightning.lifecycle.callback_methods import tell_of_factor_freeze
 from asym_lightning.lifecycle.ddp import exchange_only_what_trains
 
 
@@ -205,6 +206,7 @@ class FreezeA(CheckedArguments, Callback):
             factor.requires_grad_(False)
             factor.grad = None  # with one left over the optimizer would step once more
             drop_state(trainer.optimizers, factor)
+        tell_of_factor_freeze(trainer, pl_module)
         if was_trained:
             exchange_only_what_trains(trainer, pl_module)
 

@@ -130,6 +130,11 @@ class AdapterInjection(LifeCycle):
         pl_module.configure_model = build_and_inject  # type: ignore[method-assign]
 
     @override
+    def decides_on(self, module: nn.Module) -> nn.Module:
+        """The whole module where `heads` say what trains outside the backbone."""
+        return super().decides_on(module) if self.heads is None else module
+
+    @override
     def trained(self, module: nn.Module) -> Mapping[str, nn.Parameter]:
         """Adapters and heads, those outside the backbone included."""
         ours = {id(p) for p in super().trained(module).values()}

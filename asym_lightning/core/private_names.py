@@ -89,6 +89,14 @@ def trainer_of(module: LightningModule) -> Trainer | None:
     return module._trainer
 
 
+def ends_with_its_processes(launcher: Any) -> bool:
+    """Whether a strategy's launcher runs everything in processes of its own, by what it starts them with.
+
+    Lightning asks by the launcher's class, which is private as well.
+    """
+    return hasattr(launcher, "_start_method")
+
+
 def set_restart_stage(loop: Any, stage: str) -> None:
     """Let a loop take itself for interrupted at a stage, which else it concludes from its counters alone."""
     loop._restart_stage = stage

@@ -26,7 +26,7 @@ from asym_lightning.core.dtypes import train_in_float32
 from asym_lightning.core.kinds import Count
 from asym_lightning.core.messages import listed
 from asym_lightning.core.options import CheckedArguments
-from asym_lightning.core.private_names import trainer_of
+from asym_lightning.core.private_names import ends_with_its_processes, trainer_of
 from asym_lightning.lifecycle.backbone import named_backbone
 from asym_lightning.lifecycle.batch_norms import FrozenStatistics, keep_in_evaluation
 from asym_lightning.lifecycle.checkpoint_io import remove_unfinished_checkpoints, write_atomically
@@ -34,11 +34,12 @@ from asym_lightning.lifecycle.loops import Instant, check_counters, count_as_don
 from asym_lightning.lifecycle.module_copies import (
     copy_adapted,
     leave_frozen_out,
+    prepare_averages,
     put_frozen_back,
-    refuse_other_bases,
 )
 from asym_lightning.lifecycle.optimizers import hold_all
 from asym_lightning.lifecycle.place import Place, add_places, take_place
+from asym_lightning.lifecycle.promise import Promise, refuse_other_deciders
 from asym_lightning.lifecycle.replicas import check_replicas
 from asym_lightning.lifecycle.resumable_loader import make_loaders_resumable
 
@@ -53,10 +54,11 @@ class LifeCycle(CheckedArguments, Callback):
     |-------------------------|--------------------------------------------------------------------------------|
     | `setup`                 | training data become resumable, and checkpoint files whole or absent            |
     | layers have been adapted | what trains is in float32; what is frozen stays in evaluation mode and out of DDP |
-    | `on_fit_start`          | an optimizer holds all that trains; processes agree on what does not            |
+    | `on_fit_start`          | an optimizer holds all that trains; nobody else decides on it; processes agree  |
     | `on_train_start`        | a resumed run goes on from its place                                            |
     | an epoch starts         | every A has to be drawn                                                         |
     | the first steps         | every adapter has to get a gradient                                             |
+    | every step              | what was promised trains, and what was frozen stays                             |
     | a checkpoint is written | it holds what was trained, and the place of every process                       |
     | a checkpoint is read    | it has to fit; what was trained is loaded                                       |
 
@@ -78,6 +80,7 @@ class LifeCycle(CheckedArguments, Callback):
         self._instant = Instant.OTHER
         self._num_saved_optimizers = 0
         self._statistics: FrozenStatistics | None = None
+        self._promise: Promise | None = None
 
     # What the owner calls
 
@@ -87,12 +90,15 @@ class LifeCycle(CheckedArguments, Callback):
         train_in_float32(module, backbone)
         keep_in_evaluation(module, backbone)
         leave_frozen_out_of_ddp(module, backbone)
+        self._promise = Promise(module, self.decides_on(module), self.trained(module).values())
         trainer = trainer_of(module) if isinstance(module, LightningModule) else None
         if trainer is not None:
             copy_adapted(trainer, cast(LightningModule, module))
 
     def fill(self, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Keep what was trained, a description of the adapters, and the place of every process, and nothing else."""
+        if self._promise is not None:
+            self._promise.check_values()
         fill_checkpoint(module, checkpoint)
         leave_frozen_out(module, checkpoint)
         trainer = _fitting(module)
@@ -118,6 +124,10 @@ class LifeCycle(CheckedArguments, Callback):
         if place is not None:
             self._instant = count_as_done(checkpoint)
 
+    def decides_on(self, module: nn.Module) -> nn.Module:
+        """The part of a module in which nobody else may decide what trains."""
+        return self._backbone(module)
+
     def trained(self, module: nn.Module) -> Mapping[str, nn.Parameter]:
         """Parameters that have to be in an optimizer; what else trains is the module's affair."""
         backbone = self._backbone(module)
@@ -136,6 +146,12 @@ class LifeCycle(CheckedArguments, Callback):
                 "it builds its backbone."
             )
         if stage == TrainerFn.FITTING:
+            if ends_with_its_processes(trainer.strategy.launcher):
+                raise ValueError(
+                    "This strategy trains in processes that end with the adapters which they trained, as `ddp_spawn`, "
+                    "`ddp_fork` and `ddp_notebook` do: set `strategy='ddp'` and run a script, or in a notebook "
+                    "`devices=1`."
+                )
             make_loaders_resumable(trainer)
             write_atomically(trainer.strategy)
 
@@ -148,7 +164,11 @@ class LifeCycle(CheckedArguments, Callback):
                 data-parallel training, if adapters or backbones differ between processes.
             ValueError: If the run that is gone on with had more optimizers.
         """
-        refuse_other_bases(trainer, pl_module)
+        prepare_averages(trainer, pl_module)
+        if self._promise is not None:
+            refuse_other_deciders(trainer)
+            self._promise.watch(pl_module)
+            self._promise.check_who_trains()
         hold_all(trainer.optimizers, self.trained(pl_module))
         num_saved, self._num_saved_optimizers = self._num_saved_optimizers, 0
         if num_saved > len(trainer.optimizers):
@@ -168,6 +188,8 @@ class LifeCycle(CheckedArguments, Callback):
             place.go_on(trainer, pl_module, self._instant)
         keep_in_evaluation(pl_module, self._backbone(pl_module))  # those that became SyncBatchNorm since
         self._statistics = FrozenStatistics(pl_module, self._backbone(pl_module))
+        if self._promise is not None:
+            self._promise.note_values()
         self._first_step = trainer.global_step
 
     @override
@@ -186,7 +208,13 @@ class LifeCycle(CheckedArguments, Callback):
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Let nothing have replaced what is frozen."""
+        """Let nobody have decided otherwise on what trains, or replaced what is frozen.
+
+        Raises:
+            RuntimeError: Somebody has frozen or unfrozen parameters.
+        """
+        if self._promise is not None:
+            self._promise.check_who_trains()
         if self._statistics is not None:
             self._statistics.restore()
 
@@ -198,9 +226,30 @@ class LifeCycle(CheckedArguments, Callback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let nothing have written to what is frozen, and hold it no longer."""
+        """Let nothing have written to what is frozen.
+
+        Raises:
+            RuntimeError: Frozen weights have moved.
+        """
         self.on_train_epoch_end(trainer, pl_module)
+        if self._promise is not None:
+            self._promise.check_values()
+        self._release()
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Hold nothing of the run any longer."""
+        self._release()
+
+    def _release(self) -> None:
         self._statistics = None
+        if self._promise is not None:
+            self._promise.release()
+
+    def on_factor_freeze(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Expect a factor that has been frozen to stay so."""
+        if self._promise is not None:
+            self._promise.take_factors_as_they_are(pl_module)
 
     @override
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:

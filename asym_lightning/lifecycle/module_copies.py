@@ -6,12 +6,15 @@ order, and keep the whole copy in checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from functools import partial
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from asym_lightning.adapters.files.checkpoint import STATE_KEY, frozen_names
 from asym_lightning.lifecycle.callback_methods import callbacks_that_change_factors
@@ -27,11 +30,12 @@ def copy_adapted(trainer: Trainer, module: LightningModule) -> None:
             callback.setup(trainer, module, stage="fit")
 
 
-def refuse_other_bases(trainer: Trainer, module: LightningModule) -> None:
-    """Refuse an average of factors whose columns are going to mean something else, or to be frozen, in mid-course.
+def prepare_averages(trainer: Trainer, module: LightningModule) -> None:
+    """Let averages leave what is frozen as it is, to the bit, and refuse those of factors that change in mid-course.
 
     Raises:
-        ValueError: A callback holds a copy, and another changes ranks, or freezes a factor when it has been trained.
+        ValueError: A callback holds a copy, and another changes ranks, or freezes a factor when it has been trained, so
+            that columns mean something else before and after.
     """
     changing = callbacks_that_change_factors(trainer)
     for callback in _holders(trainer, module):
@@ -40,6 +44,14 @@ def refuse_other_bases(trainer: Trainer, module: LightningModule) -> None:
                 f"{type(callback).__name__} averages factors over the steps of a run, and {type(changing[0]).__name__} "
                 "changes in its course what their columns stand for: leave one of them out."
             )
+        for value in vars(callback).values():
+            if isinstance(value, AveragedModel) and value.avg_fn is not None:
+                value.avg_fn = partial(_average, value.avg_fn)
+
+
+def _average(average: Callable[[Tensor, Tensor, Any], Tensor], averaged: Tensor, value: Tensor, number: Any) -> Tensor:
+    """The average of equal numbers is that number, which `0.9 * x + 0.1 * x` is not."""
+    return torch.where(averaged == value, value, average(averaged, value, number))
 
 
 def leave_frozen_out(module: nn.Module, checkpoint: MutableMapping[str, Any]) -> None:

@@ -33,6 +33,7 @@ from asym_lightning.core.options import CheckedArguments, from_plain, to_plain
 from asym_lightning.core.private_names import trainer_of, weight_initializer
 from asym_lightning.lifecycle.callback_methods import asked_config
 from asym_lightning.lifecycle.life_cycle import LifeCycle
+from asym_lightning.lifecycle.promise import refuse_other_deciders
 from asym_lightning.modules.backbone_options import BackboneOptions, enable_gradient_checkpointing
 from asym_lightning.modules.schedule import WarmupSchedule
 from asym_lightning.sharding import (
@@ -241,7 +242,13 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
                 self.hparams["adapter"] = self.adapter
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return the callback through which the module lives; an override has to return it too."""
+        """Return the callback through which the module lives; an override has to return it too.
+
+        Raises:
+            ValueError: If another callback decides what trains.
+        """
+        if not self.train_backbone:
+            refuse_other_deciders(self.trainer)
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # it is set by a connector
         return [] if self._life_cycle in callbacks else [self._life_cycle]
 

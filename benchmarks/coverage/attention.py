@@ -87,10 +87,14 @@ def _zeroed(model: nn.Module, rows: Mapping[tuple[str, str], Mapping[str, Rows]]
         for (name, parameter), slices in rows.items():
             layer = model.get_submodule(name)
             weight = getattr(layer, parameter)
-            kept.append((weight, weight.clone()))
             dim = 1 if type(layer).__name__ == "Conv1D" else 0
-            for slice_rows in slices.values():
-                weight.index_fill_(dim, slice_rows.take(torch.arange(weight.shape[dim])), 0.0)
+            # The bias too: what is left of one example alone is then zero.
+            for tensor, own_dim in ((weight, dim), (getattr(layer, "bias", None), 0)):
+                if isinstance(tensor, Tensor) and tensor.shape[own_dim] == weight.shape[dim]:
+                    kept.append((tensor, tensor.clone()))
+                    for slice_rows in slices.values():
+                        index = slice_rows.take(torch.arange(tensor.shape[own_dim]))
+                        tensor.index_fill_(own_dim, index, 0.0)
     yield
     with torch.no_grad():
         for weight, was in kept:

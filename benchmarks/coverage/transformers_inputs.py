@@ -107,7 +107,7 @@ def _text(model: Any, length: int = LENGTH) -> Tensor:
 def _argument(name: str, model: Any, config: Any) -> Any:
     vision, audio = _part(config, "vision"), _part(config, "audio")
     channels = _first(vision, ("num_channels", "in_channels", "in_chans"), 3)
-    size = _first(vision, ("image_size", "img_size", "input_size"), 32)
+    size = _first(vision, ("image_size", "img_size", "input_size"), 64)
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
     if isinstance(size, dict):
         height, width = size.get("height", 32), size.get("width", 32)

@@ -13,7 +13,7 @@ from transformers import ResNetConfig
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from benchmarks.coverage.small_config import HEAD_DIM, HEADS, small_config
+from benchmarks.coverage.small_config import HEAD_DIM, HEADS, VOCABULARY, small_config
 from benchmarks.coverage.subject import Call, Subject, outputs
 from benchmarks.coverage.transformers_inputs import calls_of, tower_calls
 
@@ -34,7 +34,8 @@ def names() -> Sequence[str]:
 def model_class_name(model_type: str) -> str | None:
     """The class that is built of a type, or ``None`` where it has none, as a configuration of a part has not."""
     tasks = list(_TASKS)
-    if model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+    is_seq2seq = model_type in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    if model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not is_seq2seq:
         tasks.insert(0, "SEQUENCE_CLASSIFICATION")
     if model_type in modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES:
         tasks = []
@@ -115,12 +116,23 @@ _ZAMBA = ["mamba", "hybrid", "mamba", "hybrid"]
 _OVERRIDES_OF: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("detr", "conditional_detr", "dab-detr", "table-transformer"), {"backbone_config": _RESNET_LAST}),
     (("deformable_detr", "grounding-dino", "mm-grounding-dino"), {"backbone_config": _RESNET}),
-    (("donut-swin", "maskformer-swin"), _SWIN),
+    (("swin", "swinv2", "donut-swin", "maskformer-swin"), _SWIN),
     (("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "sew", "sew-d"), _CONV_AUDIO),
     (("data2vec-audio", "wav2vec2-conformer"), _CONV_AUDIO),
     (("autoformer", "informer", "time_series_transformer"), _SERIES),
     (("jamba",), {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1,
                   "num_hidden_layers": 2}),
+    (("mamba2",), {"num_heads": 8, "head_dim": 16, "n_groups": 1}),
+    (("zamba2",), {"n_mamba_heads": 8, "mamba_headdim": 16, "mamba_expand": 2, "mamba_ngroups": 1}),
+    (("deepseek_v2",), {"num_key_value_heads": 4, "num_experts_per_tok": 2}),
+    (("codegen", "gptj"), {"rotary_dim": 8}),
+    (("recurrent_gemma",), {"num_hidden_layers": 3, "block_types": ["recurrent", "recurrent", "attention"]}),
+    (("layoutlmv3",), {"coordinate_size": 8, "shape_size": 16}),
+    (("esm",), {"vocab_size": VOCABULARY, "mask_token_id": 4, "pad_token_id": 0}),
+    (("xmod",), {"default_language": "en_XX"}),
+    (("pvt",), {"image_size": 64}),
+    (("mobilebert",), {"intra_bottleneck_size": 64, "embedding_size": 64}),
+    (("moonshine",), {"encoder_num_key_value_heads": 4, "decoder_num_key_value_heads": 4}),
     (("bamba",), {"attn_layer_indices": [1], "num_hidden_layers": 2}),
     (("gpt_neo",), {"attention_types": [[["global", "local"], 1]], "num_layers": 2}),
     (("zamba",), {"layer_types": _ZAMBA, "num_hidden_layers": 4, "layers_block_type": _ZAMBA,

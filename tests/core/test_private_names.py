@@ -190,6 +190,12 @@ def test_a_module_knows_its_trainer_or_that_it_has_none():
     assert names.trainer_of(module) is trainer
 
 
+@pytest.mark.parametrize(("strategy", "ends"), [("ddp", False), ("ddp_spawn", True), ("ddp_fork", True)])
+def test_a_launcher_with_processes_of_its_own_knows_how_it_starts_them(strategy, ends):
+    trainer = Trainer(strategy=strategy, devices=2, accelerator="cpu", logger=False, enable_checkpointing=False)
+    assert names.ends_with_its_processes(trainer.strategy.launcher) == ends
+
+
 def test_batches_of_indices_come_from_index_sampler():
     class Backwards(DataLoader):
         @property

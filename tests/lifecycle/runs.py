@@ -146,12 +146,17 @@ def data(shuffle: bool = True, batch_size: int = 4, **options: Any) -> DataLoade
 
 
 def start(
-    folder: Path, module: LightningModule, *callbacks: Callback, seed: int = 0, **options: Any
+    folder: Path,
+    module: LightningModule,
+    *callbacks: Callback,
+    seed: int = 0,
+    adapter: AdapterConfig = ADAPTER,
+    **options: Any,
 ) -> tuple[LightningModule, Trainer, Trace]:
     """The module, a Trainer for it, with an AdapterInjection where it needs one, and what will happen."""
     seed_everything(seed, verbose=False)
     if isinstance(module, Foreign):
-        callbacks = (AdapterInjection(ADAPTER, backbone="backbone"), *callbacks)
+        callbacks = (AdapterInjection(adapter, backbone="backbone"), *callbacks)
     trace = Trace()
     defaults = {
         "accelerator": "cpu",

@@ -140,3 +140,9 @@ def test_the_same_trainer_fits_and_tests_with_one_life_cycle(tmp_path):
     before = list(trainer.callbacks)
     trainer.validate(module, data(shuffle=False), verbose=False)
     assert trainer.callbacks == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_strategies_whose_processes_end_with_what_they_trained_are_refused(kind, tmp_path):
+    with pytest.raises(Exception, match=r"`ddp_fork` and `ddp_notebook` do: set `strategy='ddp'`"):
+        fitted(tmp_path, kind(), strategy="ddp_fork", devices=1)

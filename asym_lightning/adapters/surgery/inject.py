@@ -79,6 +79,7 @@ def inject_adapters(
         if draw and not weight.is_meta:
             built[-1].reset_parameters(weight, statistics)
     _check_patterns_used(config, targets)
+    _check_rank_used(config, built)
     freeze_backbone(model, heads)
     opened = open_bypasses(model, [target.name for target in targets])
     for target, adapters in zip(targets, built, strict=True):
@@ -193,6 +194,14 @@ def _check_same_config(old: AdapterConfig, new: AdapterConfig) -> None:
         raise RuntimeError(
             "The model is already adapted by another configuration (different: "
             f"{', '.join(f'`{name}`' for name in changed)}); call `remove_adapters` first."
+        )
+
+
+def _check_rank_used(config: AdapterConfig, built: Sequence[SliceAdapters]) -> None:
+    ranks = [adapter.rank for adapters in built for adapter in adapters.values()]
+    if not config.rank_pattern and max(ranks) < config.rank:
+        raise ValueError(
+            f"`rank` is {config.rank}, but each of the layers that `targets` mean allows at most {max(ranks)}."
         )
 
 

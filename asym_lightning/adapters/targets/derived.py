@@ -56,7 +56,7 @@ _FUSED_NAMES = {
 }
 _FUSED = {name: slices for slices, names in _FUSED_NAMES.items() for name in names}
 # A layer with a normalisation behind it is one step further down.
-_WRAPPED = ("c", "conv", "linear", "fc", "proj", "dense")
+_WRAPPED = ("c", "conv", "linear", "ln", "fc", "proj", "dense")
 
 
 def derived_role(name: str, model: nn.Module) -> str:
@@ -85,8 +85,9 @@ def _latent(d_out: int, holder: Any) -> Mapping[str, Rows]:
 
 
 def _own_name(name: str) -> str:
-    *above, own = [part for part in name.split(".") if not part.isdigit()] or [""]
-    return above[-1] if own in _WRAPPED and above and (above[-1] in _ROLE_OF or above[-1] in _FUSED) else own
+    parts = [part for part in name.split(".") if not part.isdigit()] or [""]
+    outer = next((part for part in reversed(parts) if part not in _WRAPPED), "")
+    return outer if outer in _ROLE_OF or outer in _FUSED else parts[-1]
 
 
 def _kind_of_holder(name: str, model: nn.Module) -> str:

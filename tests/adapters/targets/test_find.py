@@ -38,6 +38,11 @@ def test_all_linear_takes_narrow_layers_at_the_rank_they_allow_and_at_the_streng
     assert {row.layer: row.rank for row in report.layers} == {"fc": 8, "gate": 1, "point": 8}
 
 
+def test_a_rank_that_no_layer_allows_is_refused():
+    with pytest.raises(ValueError, match=r"`rank` is 13, but each of the layers that `targets` mean allows at most 12"):
+        inject_adapters(Mixture(), AdapterConfig(rank=13, targets="all-linear"))
+
+
 def test_all_linear_leaves_out_what_computes_in_a_way_of_its_own_and_the_report_says_so():
     report = inject_adapters(Mixture(), AdapterConfig(rank=2, targets="all-linear"))
     assert report.left_out == {"router": "is a Router, which may compute its output in a way of its own"}

@@ -1,7 +1,20 @@
-"""GPT-2, GPT-Neo and GPT-J."""
+"""GPT-2, GPT-Neo, GPT-J and GPT-BigCode."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from asym_lightning.adapters.rows import Rows
 from asym_lightning.adapters.targets.families.family import Family, register_family
-from asym_lightning.adapters.targets.families.layouts import contiguous
+from asym_lightning.adapters.targets.families.layouts import by_head, contiguous, in_order
+
+
+def _bigcode(d_out: int, config: Any) -> Mapping[str, Rows]:
+    """One key and value for all heads, or three for each."""
+    dim = config.n_embd // config.n_head
+    return (
+        in_order(q=config.n_embd, k=dim, v=dim) if config.multi_query else by_head(config.n_head, q=dim, k=dim, v=dim)
+    )
+
 
 register_family(
     Family(
@@ -35,5 +48,13 @@ register_family(
         },
         heads=("score",),
         model_types=("gptj",),
+    )
+)
+register_family(
+    Family(
+        {"o": ("attn.c_proj",), "mlp": ("mlp.c_fc", "mlp.c_proj")},
+        fused={"attn.c_attn": _bigcode},
+        heads=("score", "classifier"),
+        model_types=("gpt_bigcode",),
     )
 )

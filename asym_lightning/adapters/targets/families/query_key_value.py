@@ -1,4 +1,4 @@
-"""GPT-NeoX, BLOOM and Falcon, whose fused ``query_key_value`` has q, k and v head by head."""
+"""GPT-NeoX, BLOOM, Falcon and Persimmon, whose fused ``query_key_value`` has q, k and v head by head."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ def _register(model_type: str, attention: str, layout: Layout) -> None:
     register_family(
         Family(
             {
-                "o": ("attention.dense", "self_attention.dense"),
+                "o": ("attention.dense", "self_attention.dense", "self_attn.dense"),
                 "mlp": ("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"),
             },
             fused={f"{attention}.query_key_value": layout},
@@ -39,3 +39,4 @@ def _register(model_type: str, attention: str, layout: Layout) -> None:
 _register("gpt_neox", "attention", interleaved("num_attention_heads"))
 _register("bloom", "self_attention", interleaved("n_head"))
 _register("falcon", "self_attention", _falcon)
+_register("persimmon", "self_attn", interleaved("num_attention_heads"))

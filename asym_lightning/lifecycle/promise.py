@@ -1,0 +1,130 @@
+"""What was promised to train and to stay, and whether it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+
+from asym_lightning.adapters.layers.lookup import factors_by_name
+from asym_lightning.core.dtensor import is_sharded, plain_name
+from asym_lightning.core.messages import listed
+
+_NUM_SAMPLED = 256
+
+
+class Promise:
+    """Which parameters of a module train and which stay, as its layers were adapted.
+
+    Callbacks, optimizers' makers and modules may all write `requires_grad`, and whoever does it last would win: frozen
+    weights that train are in no adapter, and adapters that don't stay zero.
+
+    Args:
+        module: Its parameters go by their names.
+        decided: The part of it in which all that is frozen now has to stay.
+        trained: What has to train.
+    """
+
+    def __init__(self, module: nn.Module, decided: nn.Module, trained: Iterable[nn.Parameter]) -> None:
+        inside, ours = {id(p) for p in decided.parameters()}, {id(p) for p in trained}
+        named = [(plain_name(name), parameter) for name, parameter in module.named_parameters()]
+        self._trained = {name for name, parameter in named if id(parameter) in ours}
+        self._frozen = {name for name, p in named if id(p) in inside and not p.requires_grad}
+        self._factors = {plain_name(name) for name in factors_by_name(module)}
+        self._watched: list[tuple[str, nn.Parameter, bool]] = []
+        self._samples: dict[str, Tensor] = {}
+
+    def watch(self, module: nn.Module) -> None:
+        """Look from now on at the parameters that the module has now; they may have been sharded since."""
+        self._watched = [
+            (plain_name(name), parameter, plain_name(name) in self._trained)
+            for name, parameter in module.named_parameters()
+            if plain_name(name) in self._trained | self._frozen
+        ]
+
+    def take_factors_as_they_are(self, module: nn.Module) -> None:
+        """Expect of factors from now on what they do now."""
+        for name, parameter in module.named_parameters():
+            if (plain := plain_name(name)) in self._factors:
+                (self._trained if parameter.requires_grad else self._frozen).add(plain)
+                (self._frozen if parameter.requires_grad else self._trained).discard(plain)
+        self.watch(module)
+
+    def release(self) -> None:
+        """Hold no parameters any longer; what was promised stays."""
+        self._watched, self._samples = [], {}
+
+    def check_who_trains(self) -> None:
+        """Check that nobody has frozen or unfrozen anything.
+
+        Raises:
+            RuntimeError: Somebody has; the message names what.
+        """
+        changed = [(name, trains) for name, parameter, trains in self._watched if parameter.requires_grad != trains]
+        if not changed:
+            return
+        unfrozen = [f"`{name}`" for name, trains in changed if not trains]
+        if unfrozen:
+            raise RuntimeError(
+                f"Frozen parameters have been unfrozen, and would train without being in the adapter: "
+                f"{listed(unfrozen, 3)}; name them in `heads` if they are to train, else leave out what unfreezes them."
+            )
+        frozen = [f"`{name}`" for name, _ in changed]
+        raise RuntimeError(
+            f"Parameters that are to train have been frozen: {listed(frozen, 3)}; leave out what freezes them, or "
+            "freeze a factor by FreezeA."
+        )
+
+    def note_values(self) -> None:
+        """Take what is frozen, but for factors, for what it has to remain."""
+        self._samples = {name: _sample(parameter) for name, parameter in self._kept()}
+
+    def check_values(self) -> None:
+        """Check that frozen weights are what they were at :meth:`note_values`, by some hundred numbers of each.
+
+        Raises:
+            RuntimeError: They are not; the message names some.
+        """
+        if not self._samples:
+            return
+        kept = dict(self._kept())
+        moved = [f"`{n}`" for n, sample in self._samples.items() if n in kept and not _same(sample, _sample(kept[n]))]
+        if moved:
+            raise RuntimeError(
+                f"{len(moved)} frozen parameters are not what they were when training began, so that no adapter would "
+                f"fit what was trained: {listed(moved, 3)}; what writes to them has to be left out."
+            )
+
+    def _kept(self) -> Iterable[tuple[str, nn.Parameter]]:
+        for name, parameter, trains in self._watched:
+            is_readable = type(parameter) is nn.Parameter or is_sharded(parameter)  # not packed
+            if not trains and name not in self._factors and is_readable and not parameter.is_meta:
+                yield name, parameter
+
+
+def refuse_other_deciders(trainer: Trainer) -> None:
+    """Refuse callbacks that decide what trains, as an injection does.
+
+    Raises:
+        ValueError: There is one, such as `BackboneFinetuning`.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # it is set by a connector
+        if hasattr(callback, "freeze_before_training") and hasattr(callback, "finetune_function"):
+            raise ValueError(
+                f"{type(callback).__name__} freezes and unfreezes layers, and so do adapters, which train themselves "
+                "and the `heads` while all else stays: leave that callback out, and name in `heads` what is to train."
+            )
+
+
+@torch.no_grad()
+def _sample(parameter: nn.Parameter) -> Tensor:
+    local: Tensor = cast(Any, parameter).to_local() if is_sharded(parameter) else parameter
+    flat = local.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // _NUM_SAMPLED)].clone()
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one.to(other), other)

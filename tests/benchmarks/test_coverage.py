@@ -1,0 +1,52 @@
+"""A sample of what `python -m benchmarks.coverage` examines: one model of each way to be built."""
+
+import json
+import logging
+import os
+
+import pytest
+import torch
+
+from benchmarks.coverage.__main__ import main, rows_of
+
+# Fused rows in order, by head and heads first; latents of keys and values; attention that torch has; weights that are
+# read or shared; experts in each layout; convolutions as projections; several towers.
+SAMPLE = [
+    "transformers:bert", "transformers:modernbert", "transformers:gpt_bigcode", "transformers:persimmon",
+    "transformers:mpt", "transformers:deepseek_v3", "transformers:siglip", "transformers:wavlm", "transformers:mamba",
+    "transformers:zamba", "transformers:gpt_oss", "transformers:mixtral", "transformers:qwen2_vl",
+    "timm:tiny_vit_5m_224", "timm:visformer_tiny", "timm:test_vit",
+]  # fmt: skip
+WITHOUT_ATTENTION = ["transformers:mamba", "timm:test_resnet"]
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_all_linear_and_the_roles_are_right(name):
+    wanted = [("ours", "all-linear"), ("ours", "q v")]
+    rows = {(row["arm"], row["targets"]): row for row in rows_of(name, wanted)}
+    for arm, targets in wanted:
+        row = rows[arm, targets]
+        is_absent = targets == "q v" and name in WITHOUT_ATTENTION
+        assert row["verdict"] == ("absent" if is_absent else "right"), row
+
+
+@pytest.fixture
+def own_settings(monkeypatch):
+    """What the program sets for its process is as before afterwards."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    disabled, threads = logging.root.manager.disable, torch.get_num_threads()
+    yield
+    logging.disable(disabled)
+    torch.set_num_threads(threads)
+
+
+def test_results_are_resumed_and_written_as_a_table(tmp_path, capfd, own_settings):
+    out = tmp_path / "coverage.jsonl"
+    arguments = ["timm:test_resnet", "--arms", "ours", "--targets", "all-linear", "--out", str(out)]
+    assert main(arguments) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert {(row["arm"], row["verdict"]) for row in rows} == {("ours", "right"), ("peft reads ours", "right")}
+    assert main(arguments) == 0
+    assert out.read_text().count("\n") == len(rows)
+    assert "1 of 1 results are there already" in capfd.readouterr().out
+    assert "| timm | all-linear | ours | 1 |" in out.with_suffix(".md").read_text()
