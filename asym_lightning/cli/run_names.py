@@ -28,9 +28,9 @@ def check_run_names(trainer: Mapping[str, Any]) -> None:
     """
     given = trainer.get("logger")
     for logger in given if isinstance(given, list) else [given]:
-        arguments = logger.get("init_args") if isinstance(logger, Mapping) else None
-        for option in _NAMES if arguments else ():
-            name = arguments.get(option)
+        arguments: Any = logger.get("init_args") if isinstance(logger, Mapping) else None
+        for option in _NAMES:
+            name = (arguments or {}).get(option)
             if isinstance(name, str) and not _is_within(name):
                 raise ValueError(
                     f"`trainer.logger.{option}` must be a name within `save_dir`, without `..`, not {shown(name)}."
