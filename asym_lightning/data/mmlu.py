@@ -268,6 +268,8 @@ class QuestionFiles:
         rows: list[tuple[Any, ...]] = []
         for split, subject, file in self._files():
             table = LocalFile(file, header=_HEADER).read()
+            if not len(table):
+                raise ValueError(f"{file} is empty: it should hold a question a line.")
             cells = zip(*(table.columns[name] for name in _HEADER), strict=True)
             rows += [(split, subject, *row, table.where(number)) for number, row in enumerate(cells)]
         return TextTable(str(self.folder), dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))

@@ -99,8 +99,6 @@ class TextClassifier(EvaluationSetsModule):
             raise ValueError(
                 f"`label_names`, `class_weights` and `label_smoothing` are for classes; the task {task!r} has scores."
             )
-        if class_weights is not None and min(class_weights) < 0:
-            raise ValueError(f"`class_weights` must not be negative: {list(class_weights)}.")
         self.label_names = None if label_names is None else list(label_names)
         self.label_smoothing = label_smoothing
         self.class_weights = None if class_weights is None else list(class_weights)

@@ -122,16 +122,17 @@ def _arm(name: str, value: Any) -> Arm:
     check_names(f"arm {name!r}", value, ARM_KEYS)
     check_fields(f"arm {name!r}", value, _KINDS_OF_ARM, prefix=f"arms.{name}.")
     rates = value.get("learning_rates")
-    return Arm(tuple(_names(value.get("configs"))), value.get("options", {}), rates and tuple(_rates(rates)))
+    rates = rates and tuple(_rates(rates, f"arms.{name}."))
+    return Arm(tuple(_names(value.get("configs"))), value.get("options", {}), rates)
 
 
-def _rates(given: Sequence[float | str]) -> list[float]:
+def _rates(given: Sequence[float | str], prefix: str = "") -> list[float]:
     rates = []
     for number, rate in enumerate(given):
         try:
             rates.append(float(rate))
         except ValueError:
-            check_value(f"learning_rates[{number}]", rate, float)
+            check_value(f"{prefix}learning_rates[{number}]", rate, float)
     return rates
 
 
