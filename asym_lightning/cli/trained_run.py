@@ -52,6 +52,9 @@ def load_trained_run(directory: str | Path, checkpoint: str | Path | None = None
     adapter = directory / ADAPTER
     if found is None and not adapter.is_dir():
         raise FileNotFoundError(f"the run {str(directory)!r} has neither a checkpoint nor an adapter.")
+    arguments = config["model"].get("init_args") or {}
+    if "backbone" not in arguments:
+        raise ValueError(f"{str(directory)!r} is of `{config['model']['class_path']}`, which has no `backbone`.")
     saved = None if found is None else read_checkpoint(found)
     model = _built(config["model"], {} if saved is None else saved.get("hyper_parameters", {}))
     model.configure_model()
@@ -60,7 +63,6 @@ def load_trained_run(directory: str | Path, checkpoint: str | Path | None = None
     else:
         model.on_load_checkpoint(saved)
         model.load_state_dict(saved["state_dict"], strict=model.strict_loading)
-    arguments = config["model"]["init_args"]
     tokenizer = ((config.get("data") or {}).get("init_args") or {}).get("tokenizer")
     is_text = isinstance(config.get("data"), dict) and "tokenizer" in (config["data"].get("init_args") or {})
     return TrainedRun(model.eval(), arguments["backbone"], (tokenizer or arguments["backbone"]) if is_text else None)
@@ -78,7 +80,7 @@ def _best_checkpoint(directory: Path) -> Path | None:
 
 
 def _built(config: dict[str, Any], hyperparameters: dict[str, Any]) -> LightningModule:
-    arguments = dict(config["init_args"])
+    arguments = dict(config.get("init_args") or {})
     # What a module learnt from its data module, such as the names of the classes, is in the checkpoint alone.
     arguments |= {
         name: value for name, value in hyperparameters.items() if name in arguments and arguments[name] is None

@@ -114,6 +114,11 @@ class ImageFolderDataModule(ImageDataModule):
         """List the images that the stage needs."""
         wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}[stage]
         names = self.label_names
+        if len(names) < 2:
+            raise ValueError(
+                f"{self._split_folder('train')} has {len(names)} folder{'' if len(names) == 1 else 's'}: it should have "
+                "one a class, and two classes at least."
+            )
         for split in wanted:
             if self.split_folders[split] is not None and split not in self.samples:
                 samples = find_samples(self._split_folder(split), names, self.allow_missing_classes)

@@ -100,7 +100,8 @@ TASKS: Mapping[str, tuple[Callable[[Path], None], Callable[[], list[Row]], Mappi
     "classes": (_classes, _labelled, {"text": _NO_TEXTS, "label": _NO_LABELS}),
     "named classes": (_named_classes, _labelled, {"text": _NO_TEXTS, "label": (*_NO_LABELS, "z", 7, True)}),
     "regression": (_regression, _scored, {"text": _NO_TEXTS, "label": _NO_SCORES}),
-    "alpaca": (_alpaca, _instructions, {"instruction": (*_NO_TEXTS, 3), "output": (*_NO_TEXTS, 3), "input": (["a"], {}, 3)}),
+    "alpaca": (_alpaca, _instructions,
+               {"instruction": (*_NO_TEXTS, 3), "output": (*_NO_TEXTS, 3), "input": (["a"], {}, 3)}),
     "summaries": (_summaries, _documents, {"document": (["a"], {"a": 1}), "summary": (["a"], {"a": 1})}),
 }  # fmt: skip
 
@@ -123,7 +124,13 @@ def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
     pq.write_table(pa.Table.from_pylist(list(rows)), path)
 
 
-_WRITERS = {".jsonl": _write_lines, ".json": _write_array, ".csv": _write_csv, ".tsv": _write_csv, ".parquet": _write_parquet}  # fmt: skip
+_WRITERS: Mapping[str, Callable[[Path, Sequence[Row]], None]] = {
+    ".jsonl": _write_lines,
+    ".json": _write_array,
+    ".csv": _write_csv,
+    ".tsv": _write_csv,
+    ".parquet": _write_parquet,
+}
 
 
 def _formats(task: str) -> list[str]:
@@ -160,8 +167,10 @@ def _column_cases(draw: st.DrawFn) -> Case:
     new = draw(st.sampled_from(["", "Text", f"{column}s", None, "\x1b[31m"]))
 
     def write(path: Path) -> None:
-        rows = [{(new if key == column else key): value for key, value in row.items() if key != column or new is not None}
-                for row in TASKS[task][1]()]  # fmt: skip
+        rows = []
+        for row in TASKS[task][1]():
+            value = row.pop(column)
+            rows.append(row if new is None else {**row, new: value})
         _WRITERS[form](path, rows)
 
     what = f"{column} is missing" if new is None else f"{column} is called {new!r}"
@@ -297,6 +306,14 @@ def named_cases() -> list[Case]:
         return lambda path: _write_lines(path, rows)
 
     texts = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+
+    def write_texts(folder: Path) -> None:
+        _write_lines(folder / "train.jsonl", texts)
+        (folder / "no_tokenizer").mkdir()
+
+    def use(**options: Any) -> Callable[[Path], None]:
+        return lambda folder: _use(TextFilesDataModule(folder / "train.jsonl", **{**_common(), **options}))
+
     return [
         _case("NaN labels", "classes", ".jsonl", of_lines([*texts, {"text": "a", "label": float("nan")}])),
         _case("list labels", "classes", ".jsonl", of_lines([*texts, {"text": "a", "label": ["x"]}])),
@@ -304,11 +321,8 @@ def named_cases() -> list[Case]:
         _case("one class", "classes", ".jsonl", of_lines([{"text": "a", "label": "x"}] * 4)),
         _case("targets of 1e300", "regression", ".jsonl", of_lines([{"text": "a", "label": 1e300}])),
         *(_case(kind, "classes", ".parquet", _columns_of_parquet(column)) for kind, column in _PARQUET.items()),
-        Case("classes: duplicate label names", ("label_names",), lambda folder: _write_lines(folder / "train.jsonl", texts),
-             lambda folder: _use(TextFilesDataModule(folder / "train.jsonl", label_names=["x", "x"], **_common()))),
-        Case("a folder without a tokenizer", ("tokenizer",), lambda folder: _write_lines(folder / "train.jsonl", texts),
-             lambda folder: _use(TextFilesDataModule(folder / "train.jsonl", tokenizer=str(folder),
-                                                     cache_dir=_cache().name, loader=_LOADER))),
+        Case("classes: duplicate label names", ("label_names",), write_texts, use(label_names=["x", "x"])),
+        Case("a folder without a tokenizer", ("tokenizer",), write_texts, use(tokenizer="no_tokenizer")),
     ]  # fmt: skip
 
 

@@ -130,7 +130,7 @@ def check_trained_state_dict(module: nn.Module, state: Mapping[str, Tensor]) -> 
     unexpected = [name for name in state if name not in own]
     if missing or unexpected:
         parts = [
-            f"{what} {listed([f'`{n}`' for n in names], 4)}"
+            f"{what} {listed([f'`{n}`' for n in names], 2)}"
             for what, names in (("lacks", missing), ("has unknown", unexpected))
             if names
         ]
