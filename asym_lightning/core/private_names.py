@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -50,6 +50,11 @@ local_scalar_dense = torch.ops.aten._local_scalar_dense.default
 flash_attention = torch.ops.aten._scaled_dot_product_flash_attention
 efficient_attention = torch.ops.aten._scaled_dot_product_efficient_attention
 
+# A tensor's own `__torch_function__` is left out while this context lasts; the public one leaves out modes as well.
+without_torch_function = torch._C.DisableTorchFunctionSubclass
+# The grouped product before it had a public name; not in every torch.
+grouped_mm = getattr(torch, "_grouped_mm", None)
+
 # FSDP1 puts it between the names of a module and its children, and has a public way to whole state dicts alone.
 FSDP1_PREFIX = "_fsdp_wrapped_module."
 
@@ -65,6 +70,19 @@ def leave_out_of_ddp(module: nn.Module, names: list[str]) -> None:
 def left_out_of_ddp(module: nn.Module) -> set[str]:
     """The names that :func:`leave_out_of_ddp` was given last."""
     return set(getattr(module, "_ddp_params_and_buffers_to_ignore", ()))
+
+
+def set_child(module: nn.Module, name: str, child: nn.Module | None) -> None:
+    """Put a child into a module under the name of a parameter of it, which `add_module` refuses; `None` removes it."""
+    if child is None:
+        del module._modules[name]
+    else:
+        module._modules[name] = child
+
+
+def own_convolution(layer: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What a convolution of torch computes with another weight: its padding modes have no public function."""
+    return layer._conv_forward(x, weight, bias)
 
 
 def uncompiled(module: nn.Module) -> nn.Module:
@@ -170,6 +188,19 @@ def kept_in_float32(model: nn.Module) -> set[str]:
 def attention_implementation(config: Any) -> str:
     """The attention that a model was built with, such as `sdpa`; there is a public way to choose it, not to ask."""
     return config._attn_implementation
+
+
+def experts_implementation(config: Any) -> str | None:
+    """How a model of transformers multiplies by its experts; a public way chooses it, none asks."""
+    return getattr(config, "_experts_implementation", None)
+
+
+# accelerate
+
+
+def is_offloaded(layer: nn.Module) -> bool:
+    """Whether accelerate keeps the weights of a layer elsewhere between its calls."""
+    return bool(getattr(getattr(layer, "_hf_hook", None), "offload", False))
 
 
 # datasets

@@ -160,6 +160,60 @@ def test_attention_kernels_give_shapes_to_fake_tensors(kernel):
     assert out.shape == q.shape
 
 
+def test_a_tensor_can_be_used_without_its_own_torch_function():
+    class Refusing(torch.Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            raise AssertionError("asked")
+
+    tensor = torch.ones(2).as_subclass(Refusing)
+    with names.without_torch_function():
+        assert tensor.sum().item() == 2
+    with pytest.raises(AssertionError, match="asked"):
+        tensor.sum()
+
+
+def test_a_grouped_product_is_one_for_each_group():
+    if names.grouped_mm is None:
+        pytest.skip("this torch has none under the old name")
+    x, weights = torch.randn(8, 16), torch.randn(2, 16, 16)
+    ends = torch.tensor([3, 8], dtype=torch.int32)
+    product = names.grouped_mm(x.bfloat16(), weights.bfloat16(), offs=ends).float()
+    torch.testing.assert_close(product, torch.cat([x[:3] @ weights[0], x[3:] @ weights[1]]), atol=0.2, rtol=0.05)
+
+
+def test_a_child_may_have_the_name_of_a_parameter():
+    module, child = nn.Linear(2, 2), nn.ReLU()
+    names.set_child(module, "weight", child)
+    assert dict(module.named_children()) == {"weight": child} and module.weight is module.get_parameter("weight")
+    names.set_child(module, "weight", None)
+    assert not list(module.children()) and "weight" in dict(module.named_parameters())
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
+def test_a_convolution_computes_with_another_weight(padding_mode):
+    layer, other = (nn.Conv2d(2, 3, 3, padding=1, padding_mode=padding_mode) for _ in range(2))
+    x = torch.randn(1, 2, 5, 5)
+    assert torch.equal(names.own_convolution(layer, x, other.weight, other.bias), other(x))
+
+
+def test_a_config_of_transformers_says_how_experts_multiply():
+    assert names.experts_implementation(None) is None
+    config = tf.MixtralConfig(
+        vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=1, num_local_experts=2,
+    )  # fmt: skip
+    assert names.experts_implementation(tf.MixtralModel(config).config) in (None, "eager", "batched_mm", "grouped_mm")
+
+
+def test_accelerate_says_that_a_layer_is_offloaded():
+    hooks = pytest.importorskip("accelerate.hooks")
+    layer = nn.Linear(2, 2)
+    assert not names.is_offloaded(layer)
+    hooks.add_hook_to_module(layer, hooks.AlignDevicesHook("cpu", offload=True))
+    assert names.is_offloaded(layer)
+
+
 def test_fsdp1_puts_its_prefix_between_names():
     assert names.FSDP1_PREFIX == FSDP_PREFIX
 

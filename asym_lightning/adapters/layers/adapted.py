@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from asym_lightning.adapters.layers.slices import SliceAdapters
 from asym_lightning.adapters.rows import Rows
+from asym_lightning.core.private_names import is_offloaded
 
 
 def own_parameter(layer: nn.Module, name: str = "weight") -> Any:
@@ -127,7 +128,7 @@ class AdaptedLayer(nn.Module):
         """Why a layer that it adapts can't be, to follow the layer's name in a sentence; ``None`` if it can."""
         if "forward" in vars(layer) and not _methods(layer, type(layer).forward):
             return "has a `forward` set on itself, which goes past its class and so past an adapter"
-        if getattr(getattr(layer, "_hf_hook", None), "offload", False):
+        if is_offloaded(layer):
             return "is offloaded by accelerate, which leaves it no weight to adapt: load the model without offloading"
         weight_type = type(layer._parameters.get("weight"))
         if not cls.has_dense_weight or weight_type is type(None) or weight_type.__module__.startswith("torch."):

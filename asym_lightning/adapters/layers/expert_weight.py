@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from asym_lightning.adapters.kernels.linear import Plan, adapted_linear
 from asym_lightning.adapters.rows import Rows
+from asym_lightning.core.private_names import grouped_mm, without_torch_function
 
 _ATTRIBUTES = ("shape", "dtype", "device", "ndim", "layout", "is_cuda", "is_meta", "requires_grad")
 _METADATA = {
@@ -72,7 +73,7 @@ class ExpertWeight(Tensor):
 
     def plain(self) -> Tensor:
         """The frozen weight as an ordinary tensor."""
-        with torch._C.DisableTorchFunctionSubclass():
+        with without_torch_function():
             return self.as_subclass(Tensor)
 
     def A(self) -> Tensor:
@@ -101,7 +102,7 @@ class ExpertWeight(Tensor):
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Multiply with the update, or form it."""
         kwargs = kwargs or {}
-        with torch._C.DisableTorchFunctionSubclass():
+        with without_torch_function():
             if func in _METADATA:
                 return func(*args, **kwargs)
             product = _PRODUCTS.get(func) or _PRODUCTS.get(str(func))
@@ -188,9 +189,8 @@ _PRODUCTS: dict[Any, Callable[..., Tensor | None]] = {
     torch.bmm: _batched,
     Tensor.bmm: _batched,
     "transformers.grouped_mm_fallback": _grouped,
-    # By name: not in every torch.
-    getattr(F, "grouped_mm", None): _grouped,
-    getattr(torch, "_grouped_mm", None): _grouped,
+    getattr(F, "grouped_mm", None): _grouped,  # by name: not in every torch
+    grouped_mm: _grouped,
 }
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from asym_lightning.adapters.layers.adapted import AdaptedLayer, own_parameter
 from asym_lightning.adapters.layers.kinds.registry import register_kind
+from asym_lightning.core.private_names import own_convolution
 
 
 class AdaptedConvolution(AdaptedLayer):
@@ -49,10 +50,10 @@ class AdaptedConvolution(AdaptedLayer):
     def forward(self: Any, x: Tensor) -> Tensor:
         """(batch, channels, *size) to (batch, d_out, *size')."""
         weight = own_parameter(self)
-        out = self._conv_forward(x, weight, self.bias)
+        out = own_convolution(self, x, weight, self.bias)
         A, B = self.to_peft(*self.adapters.joined(len(weight)))
         dropped = F.dropout(x, self.adapters.config.dropout, self.training)
-        h = self._conv_forward(dropped, A.to(x.dtype), None)
+        h = own_convolution(self, dropped, A.to(x.dtype), None)
         return out + self.convolve(h, B.to(h.dtype), groups=self.groups)
 
     def tokens(self: Any, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from asym_lightning.adapters.layers.expert_weight import ExpertWeight, whole_pla
 from asym_lightning.adapters.layers.kinds.registry import register_kind
 from asym_lightning.adapters.layers.slices import SliceAdapters
 from asym_lightning.adapters.rows import Rows
+from asym_lightning.core.private_names import experts_implementation, set_child
 
 _NAME = re.compile(r"Experts?(?![a-z])|ParallelExperts")
 _UP, _DOWN = ("gate_up_proj", "up_proj", "gate_proj"), ("down_proj",)
@@ -114,9 +115,8 @@ class AdaptedExpertMatrix(AdaptedLayer, ExpertMatrix):
         adapted = super().adapt_host(layer, adapters)
         assert isinstance(adapted, cls)
         owner = adapted.holder()
-        # `add_module` refuses the name of a parameter.
-        owner._modules[adapted.parameter] = adapted
-        if sum(isinstance(module, cls) for module in owner._modules.values()) == 1:
+        set_child(owner, adapted.parameter, adapted)
+        if sum(isinstance(module, cls) for module in owner.children()) == 1:
             hooks = owner.register_forward_pre_hook(_show), owner.register_forward_hook(_hide, always_call=True)
             vars(owner)["expert_hooks"] = hooks
         return adapted
@@ -124,9 +124,9 @@ class AdaptedExpertMatrix(AdaptedLayer, ExpertMatrix):
     def restore_host(self) -> None:
         """Take the matrix away from its owner."""
         owner = self.holder()
-        del owner._modules[self.parameter]
+        set_child(owner, self.parameter, None)
         super().restore_host()
-        if not any(isinstance(module, AdaptedExpertMatrix) for module in owner._modules.values()):
+        if not any(isinstance(module, AdaptedExpertMatrix) for module in owner.children()):
             for hook in vars(owner).pop("expert_hooks"):
                 hook.remove()
 
@@ -142,7 +142,7 @@ class AdaptedExpertMatrix(AdaptedLayer, ExpertMatrix):
     def peft_place(self, name: str) -> PeftPlace:
         """PEFT wraps the owner once for each parameter, in their order."""
         experts, _, own = name.rpartition(".")
-        modules = self.holder()._modules
+        modules = dict(self.holder().named_children())
         adapted = [n for n in self.holder()._parameters if isinstance(modules.get(n), AdaptedExpertMatrix)]
         depth = len(adapted) - 1 - adapted.index(own)
         return PeftPlace(experts + depth * ".base_layer", name, is_parameter=True)
@@ -181,17 +181,17 @@ class AdaptedExpertMatrix(AdaptedLayer, ExpertMatrix):
 
 def _is_understood(owner: Any) -> bool:
     """Whether the products are torch's own: kernels of other libraries take the numbers as they lie in memory."""
-    chosen = getattr(getattr(owner, "config", None), "_experts_implementation", None)
+    chosen = experts_implementation(getattr(owner, "config", None))
     return chosen in (None, "eager", "batched_mm", "grouped_mm") and not torch.compiler.is_compiling()
 
 
 def _show(owner: nn.Module, inputs: Any) -> None:
-    for name, module in owner._modules.items():
+    for name, module in owner.named_children():
         if isinstance(module, AdaptedExpertMatrix):
             vars(owner)[name] = module.view()
 
 
 def _hide(owner: nn.Module, inputs: Any, output: Any) -> None:
-    for name, module in owner._modules.items():
+    for name, module in owner.named_children():
         if isinstance(module, AdaptedExpertMatrix):
             vars(owner).pop(name, None)
