@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
 
     found = read_runs(options.runs, options.metrics)
     table = results_table(found.runs, found.notes)
-    compared = [_comparison(table, *options.compare, column) for column in table.columns] if options.compare else []
+    compared = [_comparison(table, options.compare, column) for column in table.columns] if options.compare else []
     out = Path(options.out or options.runs[0])
     title = options.title or Path(options.runs[0]).resolve().name
     contents = {
@@ -53,9 +53,10 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _comparison(table: ResultsTable, first: str, second: str, column: Column) -> str:
+def _comparison(table: ResultsTable, arms: tuple[str, str], column: Column) -> str:
     from asym_lightning.report.formats import p_text, score_text
 
+    first, second = arms
     result = table.compare(first, second, column)
     p = p_text(result.p_value) or "needs two pairs"
     pairs = f"{result.difference.count} pairs, p of the paired t-test {p}"

@@ -116,8 +116,8 @@ class ImageFolderDataModule(ImageDataModule):
         names = self.label_names
         if len(names) < 2:
             raise ValueError(
-                f"{self._split_folder('train')} has {len(names)} folder{'' if len(names) == 1 else 's'}: it should have "
-                "one a class, and two classes at least."
+                f"{self._split_folder('train')} should have a folder for each class, and two at least; it has "
+                f"{', '.join(names) or 'none'}."
             )
         for split in wanted:
             if self.split_folders[split] is not None and split not in self.samples:
