@@ -52,9 +52,9 @@ def load_trained_run(directory: str | Path, checkpoint: str | Path | None = None
     adapter = directory / ADAPTER
     if found is None and not adapter.is_dir():
         raise FileNotFoundError(f"the run {str(directory)!r} has neither a checkpoint nor an adapter.")
-    arguments = config["model"].get("init_args") or {}
+    arguments = config.get("model", {}).get("init_args") or {}
     if "backbone" not in arguments:
-        raise ValueError(f"{str(directory)!r} is of `{config['model']['class_path']}`, which has no `backbone`.")
+        raise ValueError(f"the config of {str(directory)!r} names no model with a `backbone`.")
     saved = None if found is None else read_checkpoint(found)
     model = _built(config["model"], {} if saved is None else saved.get("hyper_parameters", {}))
     model.configure_model()

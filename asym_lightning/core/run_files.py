@@ -42,8 +42,11 @@ def read_config(directory: str | Path) -> dict[str, Any]:
 
     config = read_mapping(path, "the options of a run, such as `model:`")
     try:
-        check_fields("it", config, _CONFIG_FIELDS, ("model",))
-        check_fields("its `model`", config["model"], _MODEL_FIELDS, ("class_path",), prefix="model.")
+        if not config:
+            raise ValueError("it is empty.")
+        check_fields("it", config, _CONFIG_FIELDS)
+        if "model" in config:
+            check_fields("its `model`", config["model"], _MODEL_FIELDS, ("class_path",), prefix="model.")
     except (TypeError, ValueError) as error:
         raise ValueError(f"`{path}` is not the config of a run: {error}") from error
     return config

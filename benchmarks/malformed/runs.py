@@ -231,7 +231,7 @@ def named_cases() -> list[Case]:
     return [
         Case("report --compare of an unknown arm", ("no_such_arm",), two, _compare),
         _case("of no states", "export", "best.ckpt", save_text, "checkpoint"),
-        _case("of another class", "export", CONFIG, lambda p: p.write_text("model: {class_path: os.path}\n"), "os.path"),
+        _case("of another class", "export", CONFIG, lambda p: p.write_text("model: {class_path: os.path}\n")),
         _case("of text", "export", f"{ADAPTER}/{TENSOR_FILE}", lambda p: p.write_text("x")),
         _case("of a list", "report", RECORD, lambda p: p.write_text("[1]")),
     ]  # fmt: skip
