@@ -168,7 +168,11 @@ def _meant(code: _Code) -> ast.AST:
     found = _resolved(code)
     meant = found.node if found and isinstance(found.node, ast.expr) else code.node
     assert meant is not None
-    return _without_range(meant)
+    plain = _without_range(meant)
+    if isinstance(plain, ast.Subscript) and isinstance(plain.slice, ast.Tuple):  # as of `Mapping[str, Count]`
+        parts = [_meant(_Code(found.module if found else code.module, part)) for part in plain.slice.elts]
+        return ast.Subscript(plain.value, ast.Tuple(parts, ast.Load()), ast.Load())
+    return plain
 
 
 def _without_range(annotation: ast.AST) -> ast.AST:
