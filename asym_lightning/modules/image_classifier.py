@@ -15,9 +15,12 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.targets.patterns import matches
+from asym_lightning.core.kinds import Count, Fraction, NotNegative
+from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
+from asym_lightning.modules.class_rows import class_rows, with_identifiers
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 from asym_lightning.modules.mixup import mixed
 from asym_lightning.modules.schedule import WarmupSchedule
@@ -59,11 +62,11 @@ class ImageClassifier(EvaluationSetsModule):
     def __init__(
         self,
         backbone: Backbone,
-        num_classes: int,
+        num_classes: Count,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
-        label_smoothing: float = 0.0,
-        mixup: float = 0.0,
+        label_smoothing: Fraction = 0.0,
+        mixup: NotNegative = 0.0,
         frozen_layers: Sequence[str] = (),
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
@@ -77,10 +80,6 @@ class ImageClassifier(EvaluationSetsModule):
             scheduler=scheduler,
             backbone_options=backbone_options,
         )
-        if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"`label_smoothing` must be in [0, 1], not {label_smoothing}.")
-        if mixup < 0:
-            raise ValueError(f"`mixup` must be at least 0, not {mixup}.")
         if frozen_layers and not train_backbone:
             raise ValueError("`frozen_layers` are for full fine-tuning: without `train_backbone: true` all are frozen.")
         self.num_classes = num_classes
@@ -154,3 +153,8 @@ class ImageClassifier(EvaluationSetsModule):
         """Return the class probabilities (batch, num_classes); labels in the batch are not used."""
         images = batch if isinstance(batch, Tensor) else batch[0]
         return self(images).softmax(dim=-1)
+
+    def prediction_rows(self, prediction: Tensor, batch: Any, identifiers: Sequence[str]) -> Sequence[Row]:
+        """Return the predicted class, by its name where the data module knows it, and each class's probability."""
+        names = getattr(self._data, "label_names", None) or [str(number) for number in range(self.num_classes)]
+        return with_identifiers(class_rows(prediction, names), identifiers)

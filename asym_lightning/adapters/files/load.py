@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,8 @@ from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.kinds.registry import host_kind
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
 from asym_lightning.adapters.surgery.inject import inject_adapters, remove_adapters
+from asym_lightning.adapters.targets.heads import find_heads
+from asym_lightning.adapters.targets.patterns import is_within
 from asym_lightning.core.dtensor import sharded_like
 
 # What `peft` writes that says nothing of the update, or is read here, or matters only with a feature that is refused.
@@ -65,18 +66,10 @@ def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
     """The configuration that the adapter was saved with; where `peft` wrote it, whole layers with both factors trained.
 
     Raises:
-        ValueError: It has features that are not LoRA's, or options that are not ours.
+        ValueError: It has features that are not LoRA's.
     """
     if saved.config is not None:
-        unknown = saved.config.keys() - {field.name for field in dataclasses.fields(AdapterConfig)}
-        if unknown:
-            raise ValueError(
-                f"`{saved.path}` has the unknown option `{min(unknown)}`; was it written by a later version?"
-            )
-        try:
-            return AdapterConfig(**saved.config)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"`{saved.path}` has a configuration that is not known here: {error}") from error
+        return AdapterConfig(**saved.config)
     _refuse_what_is_not_understood(saved)
     peft_config = saved.peft_config
     places = {path: _own_name(path, model, saved) for path in _paths(saved)}
@@ -170,7 +163,13 @@ def _assign(model: nn.Module, saved: SavedAdapter) -> None:
     if unknown:
         raise ValueError(f"`{saved.path}` adapts `{unknown[0].rpartition('.')[0]}`, which is not adapted in the model.")
     state = model.state_dict()
+    heads = find_heads(model, next(iter(layers.values())).adapters.config.heads) if saved.others else []
     for name, tensor in saved.others.items():
+        if not is_within(name, heads):
+            raise ValueError(
+                f"`{saved.path}` holds `{name}`, which is of no head of the model; those are "
+                f"{', '.join(heads) or 'none'}."
+            )
         if name not in state or state[name].shape != tensor.shape:
             here = tuple(state[name].shape) if name in state else "no such tensor"
             raise ValueError(f"`{saved.path}` holds `{name}` {tuple(tensor.shape)}, the model has {here}.")

@@ -27,14 +27,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
-from asym_lightning.adapters.files.directory import (
-    COMPACT_TYPE,
-    KEY_PREFIX,
-    METADATA_KEY,
-    AdapterContents,
-    write_directory,
-)
+from asym_lightning.adapters.files.directory import KEY_PREFIX, METADATA_KEY, AdapterContents, write_directory
 from asym_lightning.adapters.files.redraw import checksum, redraw_A
+from asym_lightning.adapters.files.schema import COMPACT_TYPE
 from asym_lightning.adapters.layers.adapted import AdaptedLayer, PeftPlace
 from asym_lightning.adapters.layers.kinds.registry import kinds
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name, factors_by_name

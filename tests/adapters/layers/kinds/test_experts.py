@@ -255,3 +255,24 @@ def test_packed_experts_are_refused_by_name():
         ValueError, match=r"`model\.layers\.0\.mlp\.experts\.down_proj` is the weights of experts in num"
     ):
         inject_adapters(model, AdapterConfig(rank=2, targets=["experts"]))
+
+
+@pytest.mark.parametrize("rank", [1, 4, 8])
+def test_autocast_is_as_near_to_float32_as_with_dense_weights(plain, rank):
+    adapted = copy.deepcopy(plain)
+    inject_adapters(adapted, AdapterConfig(rank=rank, targets=["experts"]))
+    perturb(adapted, scale=0.1)
+    dense = copy.deepcopy(adapted)
+    merge_adapters(dense)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = adapted(IDS).logits.float(), dense(IDS).logits.float()
+    exact = dense(IDS).logits
+    assert (found - exact).norm() < 2 * (expected - exact).norm()
+
+
+def test_a_compiled_model_computes_the_same(plain):
+    inject_adapters(plain, AdapterConfig(rank=4, targets=["experts"]))
+    perturb(plain, scale=0.1)
+    expected = plain(IDS).logits
+    compiled = torch.compile(plain, backend="aot_eager")
+    torch.testing.assert_close(compiled(IDS).logits, expected, atol=1e-4, rtol=1e-4)
