@@ -18,6 +18,7 @@ from asym_lightning.adapters.rows import Rows
 from asym_lightning.analysis.observed_layers import observed_layers
 from asym_lightning.core.dtensor import whole
 from asym_lightning.core.gradients import gradients_by
+from asym_lightning.core.names import submodule
 from asym_lightning.core.random_state import random_state, set_random_state
 
 # Rows of gradients that are kept of all batches together; more are projected.
@@ -118,7 +119,7 @@ def calibration_statistics(
     step = layers_at_a_time or len(names)
     for start in range(0, len(names), step):
         sums = {
-            name: _LayerSums(model.get_submodule(name), of_layer, len(batches), seed, outputs)
+            name: _LayerSums(submodule(model, name), of_layer, len(batches), seed, outputs)
             for name in names[start : start + step]
             if (of_layer := {key: site for key, site in sites.items() if site.layer == name})
         }

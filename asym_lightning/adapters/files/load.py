@@ -18,6 +18,7 @@ from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
 from asym_lightning.adapters.surgery.inject import inject_adapters, remove_adapters
 from asym_lightning.core.dtensor import sharded_like
+from asym_lightning.core.names import plain_modules, plain_state, submodule
 
 # What `peft` writes that says nothing of the update, or is read here, or matters only with a feature that is refused.
 _UNDERSTOOD = {
@@ -126,7 +127,7 @@ def _own_name(path: str, model: nn.Module, saved: SavedAdapter) -> str:
 
 def _targeted_parameters(name: str, model: nn.Module, saved: SavedAdapter) -> list[str]:
     targets = saved.peft_config.get("target_parameters") or ()
-    modules = dict(model.named_modules())
+    modules = dict(plain_modules(model))
     if not targets or name not in modules:
         return []
     parameters = [parameter for parameter, _ in modules[name].named_parameters(recurse=False)]
@@ -137,7 +138,7 @@ def _peft_rank(path: str, model: nn.Module, saved: SavedAdapter) -> int:
     rank = len(saved.factors[f"{path}.lora_A"])
     name = path.replace(".base_layer", "")
     experts = _targeted_parameters(name, model, saved)
-    return rank // len(model.get_submodule(name).get_parameter(experts[0])) if experts else rank
+    return rank // len(submodule(model, name).get_parameter(experts[0])) if experts else rank
 
 
 def _peft_scaling(peft_config: Mapping[str, Any], layer: str, rank: int) -> float:
@@ -167,7 +168,7 @@ def _assign(model: nn.Module, saved: SavedAdapter) -> None:
     unknown = [key for key in saved.factors if key not in wanted]
     if unknown:
         raise ValueError(f"`{saved.path}` adapts `{unknown[0].rpartition('.')[0]}`, which is not adapted in the model.")
-    state = model.state_dict()
+    state = plain_state(model)
     for name, tensor in saved.others.items():
         if name not in state or state[name].shape != tensor.shape:
             here = tuple(state[name].shape) if name in state else "no such tensor"
