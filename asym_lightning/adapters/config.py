@@ -10,7 +10,9 @@ from typing import Any
 
 from asym_lightning.adapters.kernels.linear import PATHS
 from asym_lightning.adapters.scheme import Scheme
-from asym_lightning.core.messages import check_choice
+from asym_lightning.core.kinds import Count, FractionBelowOne, Positive
+from asym_lightning.core.messages import check_choice, shown
+from asym_lightning.core.options import check_kinds
 
 
 @dataclass(frozen=True)
@@ -48,18 +50,18 @@ class AdapterConfig:
 
     scheme: str = "hB_zero_A_rand"
     _: KW_ONLY
-    rank: int = 8
-    alpha: float = 16
-    dropout: float = 0.0
+    rank: Count = 8
+    alpha: Positive = 16
+    dropout: FractionBelowOne = 0.0
     targets: Sequence[str] = ("q", "k", "v")
     exclude: Sequence[str] = ()
     heads: Sequence[str] | None = None
-    rank_pattern: Mapping[str, int] = field(default_factory=dict)
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    rank_pattern: Mapping[str, Count] = field(default_factory=dict)
+    alpha_pattern: Mapping[str, Positive] = field(default_factory=dict)
     rank_stabilized: bool = False
     share_a: bool = False
     share_expert_a: bool = True
-    max_rank: int | None = None
+    max_rank: Count | None = None
     seed: int = 0
     path: str = "auto"
 
@@ -67,21 +69,13 @@ class AdapterConfig:
         Scheme.parse(self.scheme)
         for name in ("targets", "exclude", "heads"):
             object.__setattr__(self, name, _names(name, getattr(self, name)))
+        check_kinds(self)
         if not self.targets:
             raise ValueError("`targets` is empty: name at least one role, suffix or glob, or 'all-linear'.")
-        for name, rank in {"rank": self.rank, **_entries("rank_pattern", self.rank_pattern)}.items():
-            _check_rank(name, rank)
-        for name, alpha in {"alpha": self.alpha, **_entries("alpha_pattern", self.alpha_pattern)}.items():
-            _check_alpha(name, alpha)
         if self.max_rank is not None:
-            _check_rank("max_rank", self.max_rank)
             largest = max(self.rank, *self.rank_pattern.values()) if self.rank_pattern else self.rank
             if self.max_rank < largest:
                 raise ValueError(f"`max_rank` is {self.max_rank}, smaller than the rank {largest} to start with.")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"`dropout` must be in [0, 1), got {self.dropout}.")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int):
-            raise TypeError(f"`seed` must be an integer, got {self.seed!r}.")
         check_choice("path", self.path, PATHS)
 
     @property
@@ -114,23 +108,5 @@ def _names(field_name: str, value: Sequence[str] | str | None) -> tuple[str, ...
         return None
     names = (value,) if isinstance(value, str) else value
     if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) and n for n in names):
-        raise TypeError(f"`{field_name}` must be a list of names, got {value!r}.")
+        raise TypeError(f"`{field_name}` must be a list of names, not {shown(value)}.")
     return tuple(names)
-
-
-def _entries(field_name: str, pattern: Mapping[str, Any]) -> dict[str, Any]:
-    return {f"{field_name}[{key!r}]": value for key, value in pattern.items()}
-
-
-def _check_rank(name: str, rank: int) -> None:
-    if isinstance(rank, bool) or not isinstance(rank, int):
-        raise TypeError(f"`{name}` must be an integer, got {rank!r}.")
-    if rank < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {rank}.")
-
-
-def _check_alpha(name: str, alpha: float) -> None:
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
-        raise TypeError(f"`{name}` must be a number, got {alpha!r}.")
-    if not (alpha > 0 and math.isfinite(alpha)):
-        raise ValueError(f"`{name}` must be positive and finite, got {alpha}.")

@@ -14,14 +14,16 @@ from asym_lightning.adapters import AdapterConfig, adapters_by_name, reset_adapt
 from asym_lightning.adapters.files.chosen import ChosenA, backbone_sample, check_chosen, read_chosen
 from asym_lightning.adapters.init.rule import init_names, init_rule
 from asym_lightning.adapters.scheme import Factor, Scheme
+from asym_lightning.core.kinds import Count, NumberOrZero
 from asym_lightning.core.loggers import LoggerFanout
+from asym_lightning.core.options import CheckedArguments
 from asym_lightning.lifecycle.backbone import adapted_backbone
 from asym_lightning.lifecycle.calibration import Calibration
 
 DEFAULT_RULE = "whitened_gradient"
 
 
-class CalibrateA(Callback):
+class CalibrateA(CheckedArguments, Callback):
     """Choose every A from a few batches of the run's own training data and loss, before the first optimizer step.
 
     Training then goes on as with any other A; a frozen one stays frozen. Calibration leaves nothing else behind: random
@@ -57,9 +59,9 @@ class CalibrateA(Callback):
         self,
         rule: str | None = None,
         *,
-        num_batches: int = 8,
-        head_steps: int = 0,
-        layers_at_a_time: int | None = None,
+        num_batches: Count = 8,
+        head_steps: NumberOrZero = 0,
+        layers_at_a_time: Count | None = None,
         file: str | Path | None = None,
     ) -> None:
         super().__init__()

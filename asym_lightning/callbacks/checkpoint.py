@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
@@ -14,14 +14,16 @@ from torch import Tensor, nn
 
 from asym_lightning.adapters import save_adapters
 from asym_lightning.core.files import atomic_directory
+from asym_lightning.core.kinds import Range
 from asym_lightning.core.names import plain_modules
+from asym_lightning.core.options import CheckedArguments
 from asym_lightning.lifecycle.backbone import adapted_backbone, refuse_fsdp1
 from asym_lightning.lifecycle.checkpoint_io import write_atomically
 
 SUFFIX = ".adapter"
 
 
-class AdapterCheckpoint(ModelCheckpoint):
+class AdapterCheckpoint(CheckedArguments, ModelCheckpoint):
     """A `ModelCheckpoint` that writes the directory `<name>.adapter` next to each `<name>.ckpt`.
 
     `peft` and `load_adapters` read the directory; it holds the adapter and the heads within the backbone, of the active
@@ -59,7 +61,7 @@ class AdapterCheckpoint(ModelCheckpoint):
         filename: str | None = None,
         monitor: str | None = None,
         mode: str = "min",
-        save_top_k: int = 1,
+        save_top_k: Annotated[int, Range(-1)] = 1,
         save_last: bool | None = None,
         every_n_train_steps: int | None = None,
         every_n_epochs: int | None = None,

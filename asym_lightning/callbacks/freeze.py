@@ -15,14 +15,16 @@ from asym_lightning.adapters.rank.change import orthonormalize
 from asym_lightning.adapters.rank.groups import rank_groups
 from asym_lightning.adapters.rank.optimizer_state import drop_state
 from asym_lightning.core.dtensor import whole
+from asym_lightning.core.kinds import Count, Fraction, NotNegative, NumberOrZero
 from asym_lightning.core.messages import listed
+from asym_lightning.core.options import CheckedArguments
 from asym_lightning.core.stall import StallDetector
 from asym_lightning.lifecycle.backbone import adapted_backbone
 from asym_lightning.lifecycle.callback_methods import tell_of_factor_freeze
 from asym_lightning.lifecycle.ddp import exchange_only_what_trains
 
 
-class FreezeA(Callback):
+class FreezeA(CheckedArguments, Callback):
     """Freeze A, from the start or later, and prove at the end that it did not move.
 
     With none of `after_steps`, `after_epochs`, `after_fraction` and `monitor` it freezes at the start. For a later
@@ -62,25 +64,20 @@ class FreezeA(Callback):
         self,
         factor: Literal["A", "B"] = "A",
         *,
-        after_steps: int | None = None,
-        after_epochs: int | None = None,
-        after_fraction: float | None = None,
+        after_steps: NumberOrZero | None = None,
+        after_epochs: NumberOrZero | None = None,
+        after_fraction: Fraction | None = None,
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
-        patience: int = 3,
-        min_delta: float = 0.0,
+        patience: Count = 3,
+        min_delta: NotNegative = 0.0,
         orthonormalize: bool = False,
     ) -> None:
         super().__init__()
-        if factor not in ("A", "B"):
-            raise ValueError(f"`factor` must be 'A' or 'B', got {factor!r}.")
         times = {"after_steps": after_steps, "after_epochs": after_epochs, "after_fraction": after_fraction}
         given = [name for name, value in {**times, "monitor": monitor}.items() if value is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(f'`{name}`' for name in given)} say twice when to freeze; give one.")
-        for name in ("after_steps", "after_epochs"):
-            if (value := times[name]) is not None and value < 0:
-                raise ValueError(f"`{name}` must not be negative, got {value}.")
         if after_fraction is not None and not 0 < after_fraction < 1:
             raise ValueError(f"`after_fraction` must be between 0 and 1, got {after_fraction}.")
         self.factor = factor

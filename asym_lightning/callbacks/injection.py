@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from typing_extensions import override
@@ -22,9 +21,11 @@ from asym_lightning.adapters import (
 )
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.dtypes import at_least_float32
+from asym_lightning.core.kinds import Count
 from asym_lightning.core.names import plain_modules, submodule
 from asym_lightning.lifecycle.backbone import named_backbone
 from asym_lightning.lifecycle.callback_methods import asked_config
+from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 from asym_lightning.lifecycle.life_cycle import LifeCycle
 from asym_lightning.sharding import shard_lightning_module
 
@@ -81,7 +82,7 @@ class AdapterInjection(LifeCycle):
         *,
         backbone: str | None = None,
         heads: Sequence[str] | None = None,
-        check_after: int = 1,
+        check_after: Count = 1,
     ) -> None:
         super().__init__(backbone, check_after=check_after)
         self.adapter = adapter or AdapterConfig()
@@ -106,7 +107,7 @@ class AdapterInjection(LifeCycle):
             ValueError: The checkpoint is of another backbone, adapter or head.
         """
         self.inject(module)
-        restore_checkpoint(module, torch.load(checkpoint, map_location="cpu", weights_only=True))
+        restore_checkpoint(module, read_checkpoint(checkpoint))
 
     # Lightning's hooks
 

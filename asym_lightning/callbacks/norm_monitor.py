@@ -23,13 +23,15 @@ from asym_lightning.analysis.spectrum import (
     update_changes,
 )
 from asym_lightning.core.dtensor import any_sharded, piece, sharded_like, whole
+from asym_lightning.core.kinds import Count
 from asym_lightning.core.loggers import LoggerFanout
 from asym_lightning.core.norms_file import STATISTICS, TOTAL, NormsFile
+from asym_lightning.core.options import CheckedArguments
 from asym_lightning.core.run_files import NORMS
 from asym_lightning.lifecycle.backbone import adapted_backbone
 
 
-class BNormMonitor(Callback):
+class BNormMonitor(CheckedArguments, Callback):
     """Log exact statistics of every adapter, `b_norm/<adapter>/<statistic>`, and in total, `b_norm/total/<statistic>`.
 
     | statistic          | of one adapter                                        | in total                        |
@@ -61,10 +63,8 @@ class BNormMonitor(Callback):
         50
     """
 
-    def __init__(self, every_n_steps: int = 50, *, file: str | Path | None = None, histograms: bool = True) -> None:
+    def __init__(self, every_n_steps: Count = 50, *, file: str | Path | None = None, histograms: bool = True) -> None:
         super().__init__()
-        if every_n_steps < 1:
-            raise ValueError(f"`every_n_steps` must be at least 1, got {every_n_steps}.")
         self.every_n_steps = every_n_steps
         self.file = file
         self.histograms = histograms

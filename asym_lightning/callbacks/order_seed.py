@@ -5,8 +5,11 @@ from __future__ import annotations
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from typing_extensions import override
 
+from asym_lightning.core.kinds import Seed
+from asym_lightning.core.options import CheckedArguments
 
-class OrderSeed(Callback):
+
+class OrderSeed(CheckedArguments, Callback):
     """Set the random state anew when training starts, by a seed of its own.
 
     By then the model is built, so `seed_everything` decides how a new head starts and this seed decides in which
@@ -22,7 +25,7 @@ class OrderSeed(Callback):
         3
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: Seed) -> None:
         self.seed = seed
 
     @override

@@ -12,11 +12,12 @@ from asym_lightning.adapters.rank.change import set_rank
 from asym_lightning.adapters.rank.groups import RankGroup, rank_groups
 from asym_lightning.adapters.rank.policies import Moment, RankPolicy
 from asym_lightning.core.loggers import LoggerFanout
+from asym_lightning.core.options import CheckedArguments
 from asym_lightning.lifecycle.backbone import adapted_backbone
 from asym_lightning.lifecycle.callback_methods import tell_of_rank_change
 
 
-class RankScheduler(Callback):
+class RankScheduler(CheckedArguments, Callback):
     """Grow and shrink adapters by a policy.
 
     Shrinking rotates to the singular basis and truncates, which is the best approximation; growing adds orthonormal

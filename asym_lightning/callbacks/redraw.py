@@ -16,13 +16,15 @@ from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.rank.change import grow_rank
 from asym_lightning.adapters.rank.groups import RankGroup, rank_groups
 from asym_lightning.core.dtensor import piece
+from asym_lightning.core.kinds import Count, NotNegative
+from asym_lightning.core.options import CheckedArguments
 from asym_lightning.core.stall import StallDetector
 from asym_lightning.lifecycle.backbone import adapted_backbone
 from asym_lightning.lifecycle.calibration import Calibration
 from asym_lightning.lifecycle.callback_methods import tell_of_rank_change
 
 
-class RedrawA(Callback):
+class RedrawA(CheckedArguments, Callback):
     """Train B on one frozen A after another, in a chain whose whole is an update of rank `num_links` times `rank`.
 
     When a link is due, what B has learned stays as it is: its columns train no more. A gets `rank` new rows,
@@ -61,22 +63,20 @@ class RedrawA(Callback):
 
     def __init__(
         self,
-        num_links: int,
+        num_links: Count,
         *,
-        every_n_steps: int | None = None,
+        every_n_steps: Count | None = None,
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
-        patience: int = 3,
-        min_delta: float = 0.0,
-        num_batches: int = 8,
+        patience: Count = 3,
+        min_delta: NotNegative = 0.0,
+        num_batches: Count = 8,
     ) -> None:
         super().__init__()
         if num_links < 2:
             raise ValueError(f"`num_links` must be at least 2, got {num_links}.")
         if (every_n_steps is None) == (monitor is None):
             raise ValueError("Give one of `every_n_steps` and `monitor`, to say when the next link begins.")
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"`every_n_steps` must be at least 1, got {every_n_steps}.")
         self.num_links, self.every_n_steps = num_links, every_n_steps
         self.calibration = Calibration(num_batches)
         self.num_done = 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from asym_lightning.core.kinds import Count, Positive, check_value
+
 DESCRIPTION = """Bound the gap between training and test loss for B trained, A trained and both (Lemma 4.5), and say
 what rank B-only may have at the bound of both. Give an adapter directory, or --config and options as fit takes them."""
 
@@ -21,6 +23,9 @@ def main(arguments: Sequence[str]) -> int:
     options, of_fit = parser.parse_known_args(arguments)
     if (options.adapter is None) == (not options.config):
         raise ValueError("`bounds` takes either an adapter directory or `--config`, as fit does.")
+
+    for name, annotation in {"num_samples": Count, "bits": Positive, "sigma": Positive}.items():
+        check_value(f"--{name.replace('_', '-')}", getattr(options, name), annotation)
 
     from asym_lightning.report.bounds import bounds_text, shapes_of_factors, shapes_of_model
 

@@ -8,6 +8,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 from typing_extensions import override
 
+from asym_lightning.cli.first_answer import check_given
+from asym_lightning.cli.given import Given
 from asym_lightning.cli.training import TrainingCLI
 
 # What a run has to leave out that ends before its first step.
@@ -22,6 +24,7 @@ class BuiltRun(TrainingCLI):
     """
 
     def __init__(self, args: Sequence[str]) -> None:
+        check_given("fit", Given.parse(args))
         # Past TrainingCLI's own constructor: without subcommands the options are those of a run, and nothing is run.
         LightningCLI.__init__(
             self, args=list(args), run=False, seed_everything_default=0, auto_configure_optimizers=False,

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import asym_lightning
 from asym_lightning.cli.short_config import with_init_args
+from asym_lightning.core.kinds import check_fields
 from asym_lightning.core.messages import did_you_mean
+from asym_lightning.core.yaml_file import read_mapping
 
 _PACKAGE = Path(asym_lightning.__file__).parent
 # A wheel has them inside the package; a clone, which is installed with `-e`, beside it.
 RECIPES = next((path for path in (_PACKAGE / "configs", _PACKAGE.parent / "configs") if path.is_dir()), _PACKAGE)
 _OPTIONS = ("-c", "--config")
+_SECTIONS: Mapping[str, Any] = {
+    "trainer": Mapping[str, Any] | None,
+    "model": Mapping[str, Any] | str | None,
+    "data": Mapping[str, Any] | str | None,
+}
 
 
 def recipes() -> dict[str, Path]:
@@ -43,7 +49,7 @@ def config_path(name: str) -> Path:
         >>> config_path("configs/quickstart.yaml").name == config_path("quickstart").name
         True
     """
-    if Path(name).is_file():
+    if os.path.lexists(name) and not os.path.isdir(name):
         return Path(name)
     known = recipes()
     asked = Path(name).as_posix().removeprefix("configs/").removesuffix(".yaml")
@@ -78,7 +84,26 @@ def is_text(config: str) -> bool:
 
 
 def _path_or_text(config: str) -> str:
-    return config if is_text(config) else str(config_path(config))
+    if is_text(config):
+        return config
+    path = config_path(config)
+    read_config_file(path)  # to say what is wrong with it: who reads it later knows no file
+    return str(path)
+
+
+def read_config_file(path: str | Path) -> dict[str, Any]:
+    """Read a config, in which sections are what they may be.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no keys and values, or a section of it does not; the message says in which line.
+    """
+    config = read_mapping(path)
+    try:
+        check_fields(f"`{path}`", config, _SECTIONS)
+    except TypeError as error:
+        raise ValueError(f"`{path}`: {error}") from error
+    return config
 
 
 def merged_config(paths: Sequence[str]) -> dict[str, Any]:
@@ -86,11 +111,11 @@ def merged_config(paths: Sequence[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such config.
-        YAMLError: If one is not YAML.
+        ValueError: If one holds no keys and values in YAML; the message says in which line.
     """
     merged: dict[str, Any] = {}
     for path in paths:
-        merged = _overlaid(merged, _long_form(yaml.safe_load(config_path(path).read_text()) or {}))
+        merged = _overlaid(merged, _long_form(read_config_file(config_path(path))))
     return merged
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ from asym_lightning.core.messages import did_you_mean
 
 # They give weights back to the starting process' model, which has no backbone and no adapters; Lightning drops those.
 _FORGETFUL = ("ddp_spawn", "ddp_fork", "ddp_notebook")
+_FEW_PROCESSES = 4  # which a test of several processes may start on any machine
 
 
 def check_devices(trainer: Mapping[str, Any]) -> None:
@@ -44,6 +46,7 @@ def check_devices(trainer: Mapping[str, Any]) -> None:
             "`trainer.strategy: ddp`."
         )
     if trainer.get("accelerator") not in ("gpu", "cuda"):
+        _check_processes(trainer)
         return
     count = torch.cuda.device_count()
     if count == 0 and not (trainer["accelerator"] == "gpu" and torch.backends.mps.is_available()):
@@ -57,6 +60,17 @@ def check_devices(trainer: Mapping[str, Any]) -> None:
         raise ValueError(
             f"`trainer.devices: {trainer['devices']}` asks for more than the {count} GPU(s) of this machine: set a "
             "number up to that, or `auto` for all."
+        )
+
+
+def _check_processes(trainer: Mapping[str, Any]) -> None:
+    """Check that not many more processes are asked for than there are cores, each of which takes memory at once."""
+    devices, most = trainer.get("devices", "auto"), max(os.cpu_count() or 1, _FEW_PROCESSES)
+    is_alone = trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
+    if is_alone and isinstance(devices, (int, str)) and str(devices).isdigit() and not 0 < int(devices) <= most:
+        raise ValueError(
+            f"`trainer.devices: {devices}` asks for a process each, and there are {os.cpu_count()} cores: set a number "
+            f"in [1, {most}], or `auto`."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
 import importlib
 import inspect
 import re
@@ -11,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args, get_type_hints
-from zipfile import is_zipfile
 
 from asym_lightning.cli.class_names import class_names
 from asym_lightning.cli.option_names import top_level_options, unknown_option
-from asym_lightning.core.messages import did_you_mean
+from asym_lightning.core.messages import did_you_mean, printable, shortened
 from asym_lightning.core.run_files import RUNS, find_checkpoints
+from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 
 KEY = re.compile(r'Parser key "(?P<key>[^"]+)":\s*(?P<rest>.*)')
 CLASS = re.compile(r"Problem with given class_path '(?P<class>[^']+)':\s*(?P<rest>.*)")
@@ -25,12 +26,13 @@ UNKNOWN_OPTION = re.compile(
     r"(?:(?:[Oo]ption|Key) ['\"]|[Uu]nrecognized arguments: --)(?P<name>[\w.]+)(?:['\"] is not|['\"]$|\b)"
 )
 UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (?P<name>\S+)")
-WRONG_TYPE = re.compile(r"Expected an? (?P<type><class '\w+'>|typing\.\S.*?)(?:\. Got value: (?P<value>.*))?$")
+WRONG_TYPE = re.compile(r"Expected an? (?P<type><class '[\w.]+'>|typing\.\S.*?)(?:\. Got value: (?P<value>.*))?$")
 GIVEN = re.compile(r"Given value: (?P<value>.*)")
 HEADINGS = ("Does not validate against", "Subtypes:", "Errors:", "Given value type:", "Given value:")
 # Branches of a union that were tried in vain and say nothing about what was meant.
 UNTRIED = ("Expected a <class 'NoneType'>", "Expected a path but", "Cannot instantiate typing.")
-PLAIN_TYPES = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+PLAIN_TYPES = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null",
+    "collections.abc.Sequence": "a list", "collections.abc.Mapping": "a mapping"}  # fmt: skip
 
 
 def one_sentence(error: BaseException) -> str:
@@ -44,16 +46,32 @@ def one_sentence(error: BaseException) -> str:
     text = str(error).strip()
     if not text:
         return f"{type(error).__name__}, which says no more; `--debug` shows where."
+    if isinstance(error, OSError) and error.errno is not None and error.strerror:
+        return shortened(printable(_of_system(error)))
     is_report = isinstance(error, argparse.ArgumentError) or any(heading in text for heading in HEADINGS)
-    return _explain(text) if is_report else " ".join(text.split())
+    return shortened(printable(_explain(text) if is_report else " ".join(text.split())))
 
 
-def check_checkpoint(path: str | None, strategy: str = "") -> None:
+def _of_system(error: OSError) -> str:
+    """What the operating system would not do, with the file that it was about."""
+    reason = str(error.strerror)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the disk is full ({reason.lower()}): free some space; what was saved before is whole, and "
+            "`--ckpt_path` goes on from the last checkpoint."
+        )
+    if error.filename is None:
+        return f"the system refused: {reason.lower()}."
+    return f"`{str(error.filename)[-150:]}` can't be used: {reason[:1].lower()}{reason[1:]}."
+
+
+def check_checkpoint(path: str | None, strategy: str = "", *, is_to_go_on: bool = False) -> None:
     """Check that a checkpoint path leads to a checkpoint, before anything is built.
 
     Args:
         path: A file or folder, or None or one of Lightning's words, which are not checked.
         strategy: The strategy that is going to read it.
+        is_to_go_on: Whether training is to go on from it.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -70,8 +88,8 @@ def check_checkpoint(path: str | None, strategy: str = "") -> None:
             f"{path!r} is a folder, as FSDP2 writes it with `save_distributed_checkpoint: true`: resume it with "
             "configs/strategies/fsdp2.yaml, on any number of devices."
         )
-    if file.is_file() and not is_zipfile(file):
-        raise ValueError(f"{path!r} is not a checkpoint, or it is truncated.")
+    if not file.is_dir():
+        read_checkpoint(file, is_to_go_on=is_to_go_on)
 
 
 @dataclass(frozen=True)

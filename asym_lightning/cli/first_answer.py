@@ -46,7 +46,7 @@ def first_answer(arguments: Sequence[str]) -> str | None:
         given = Given.parse(rest)
         text = asked_help(command, given)
         if text is None:
-            _check(command, given)
+            check_given(command, given)
         return text
     if command.partition("=")[0] in _BEFORE_COMMAND:
         return None
@@ -54,7 +54,14 @@ def first_answer(arguments: Sequence[str]) -> str | None:
     raise UsageError(f"there is no {kind} {command!r}{did_you_mean(command, known, limit=len(known))}")
 
 
-def _check(command: str, given: Given) -> None:
+def check_given(command: str, given: Given) -> None:
+    """Check that what is given names a task, and options that there are.
+
+    Raises:
+        UsageError: If it does not.
+        FileNotFoundError: If there is no such config.
+        ValueError: If a config holds no keys and values.
+    """
     if not given.options and not given.stray:
         raise UsageError(
             f"`{command}` needs a task: `lightning {command} {QUICKSTART}`, or another of `asym-lightning configs`; "

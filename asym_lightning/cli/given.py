@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from yaml import YAMLError
-
 from asym_lightning.cli.class_names import class_path
 from asym_lightning.cli.config_files import is_text, merged_config
 from asym_lightning.cli.signatures import Signature, signature
@@ -67,13 +65,11 @@ class Given:
 
         Raises:
             FileNotFoundError: If there is no such config.
+            ValueError: If one holds no keys and values.
         """
         if any(map(is_text, self.configs)):
             return None
-        try:
-            merged = merged_config(self.configs)
-        except (YAMLError, AttributeError):  # no YAML, or no mapping; what parses it later says where
-            return None
+        merged = merged_config(self.configs)
         # Options by command are read by `lightning --config all.yaml fit` alone.
         return None if "fit" in merged else merged
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from asym_lightning.core.files import write_text
+
+if TYPE_CHECKING:
+    from asym_lightning.report.table import Column, ResultsTable
 
 DESCRIPTION = """Make a table and a page of finished runs: arms by tasks, each arm at the learning rate that validation
 data chose, mean and standard error over seeds on test data. Writes report.html, table.md, table.csv and table.tex."""
@@ -26,13 +30,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
 
-    from asym_lightning.report.formats import csv_table, latex_table, markdown_table, p_text, score_text
+    from asym_lightning.report.formats import csv_table, latex_table, markdown_table
     from asym_lightning.report.page import html_page
     from asym_lightning.report.runs import read_runs
     from asym_lightning.report.table import results_table
 
     found = read_runs(options.runs, options.metrics)
     table = results_table(found.runs, found.notes)
+    compared = [_comparison(table, options.compare, column) for column in table.columns] if options.compare else []
     out = Path(options.out or options.runs[0])
     title = options.title or Path(options.runs[0]).resolve().name
     contents = {
@@ -43,13 +48,16 @@ def main(arguments: Sequence[str]) -> int:
     }
     for name, content in contents.items():
         write_text(out / name, content)
-    print(contents["table.md"])
-    if options.compare:
-        first, second = options.compare
-        for column in table.columns:
-            result = table.compare(first, second, column)
-            p = p_text(result.p_value) or "needs two pairs"
-            pairs = f"{result.difference.count} pairs, p of the paired t-test {p}"
-            print(f"{first} - {second} on {column[0]} ({column[1]}): {score_text(result.difference)} ({pairs})")
+    print("\n".join([contents["table.md"], *compared]))
     print(f"page  {out / 'report.html'}")
     return 0
+
+
+def _comparison(table: ResultsTable, arms: tuple[str, str], column: Column) -> str:
+    from asym_lightning.report.formats import p_text, score_text
+
+    first, second = arms
+    result = table.compare(first, second, column)
+    p = p_text(result.p_value) or "needs two pairs"
+    pairs = f"{result.difference.count} pairs, p of the paired t-test {p}"
+    return f"{first} - {second} on {column[0]} ({column[1]}): {score_text(result.difference)} ({pairs})"

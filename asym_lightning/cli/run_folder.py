@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
@@ -19,7 +18,8 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from typing_extensions import override
 
 from asym_lightning.core.private_names import chooses_version, set_version
-from asym_lightning.core.run_files import CONFIG, METRICS, RUNS, find_checkpoints
+from asym_lightning.core.run_files import CONFIG, METRICS, RUNS, find_checkpoints, read_config
+from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 from asym_lightning.strategies.fsdp2 import METADATA_FILE
 
 CHECKPOINTS = "checkpoints"
@@ -132,7 +132,7 @@ class RunFolder:
     def _was_asked_for_in(self, folder: Path) -> bool:
         if not (folder / CONFIG).is_file():
             return False
-        saved, asked = yaml.safe_load((folder / CONFIG).read_text()), self.config()
+        saved, asked = read_config(folder), self.config()
         return all(saved.get(section) == asked.get(section) for section in ("model", "data", "trainer"))
 
 
@@ -156,15 +156,16 @@ def _model_checkpoints(trainer: Trainer) -> list[ModelCheckpoint]:
 
 def _best_of_run(newest: Path) -> Path:
     """The best checkpoint so far of the run whose newest one that is."""
-    states: Mapping[str, Any] = torch.load(newest, map_location="cpu", weights_only=True).get("callbacks", {})
+    states: Mapping[str, Any] = read_checkpoint(newest).get("callbacks", {})
     named = [state["best_model_path"] for state in states.values() if state.get("best_model_path")]
     beside = [newest.with_name(Path(name).name) for name in named]
     return next((path for path in beside if path.is_file()), newest)
 
 
 def _step_of(checkpoint: str) -> int:
-    path = Path(checkpoint, METADATA_FILE) if Path(checkpoint).is_dir() else Path(checkpoint)
-    return int(torch.load(path, map_location="cpu", weights_only=True)["global_step"])
+    if Path(checkpoint).is_dir():
+        return int(torch.load(Path(checkpoint, METADATA_FILE), map_location="cpu", weights_only=True)["global_step"])
+    return int(read_checkpoint(checkpoint)["global_step"])
 
 
 def _keep_rows(logger: CSVLogger, step: int) -> None:

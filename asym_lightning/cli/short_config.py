@@ -16,6 +16,7 @@ from jsonargparse import get_loader, set_loader
 from yaml import YAMLError
 
 from asym_lightning.cli.class_names import import_named
+from asym_lightning.core.yaml_file import check_unfolding
 
 SHORT_CONFIG = "short-config"
 _LONG_KEYS = {"class_path", "init_args", "dict_kwargs"}
@@ -41,6 +42,8 @@ def _long_form(value: Any) -> Any:
 
 
 def _load(text: str) -> Any:
+    if "*" in text:  # of an alias
+        check_unfolding(text, "a value")
     import_named(text)
     return with_init_args(get_loader("yaml")(text))
 

@@ -168,7 +168,15 @@ def _meant(code: _Code) -> ast.AST:
     found = _resolved(code)
     meant = found.node if found and isinstance(found.node, ast.expr) else code.node
     assert meant is not None
-    return meant
+    return _without_range(meant)
+
+
+def _without_range(annotation: ast.AST) -> ast.AST:
+    """The kind of a number that has to be in a range: `int` of `Annotated[int, Range(1)]`."""
+    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Annotated":
+        assert isinstance(annotation.slice, ast.Tuple)
+        return annotation.slice.elts[0]
+    return annotation
 
 
 def _class_path(code: _Code) -> str | None:

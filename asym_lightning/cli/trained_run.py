@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -15,6 +14,7 @@ from asym_lightning.cli.class_names import import_named
 from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.short_config import with_init_args
 from asym_lightning.core.run_files import ADAPTER, find_checkpoints, read_config
+from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,10 @@ def load_trained_run(directory: str | Path, checkpoint: str | Path | None = None
     adapter = directory / ADAPTER
     if found is None and not adapter.is_dir():
         raise FileNotFoundError(f"the run {str(directory)!r} has neither a checkpoint nor an adapter.")
-    saved = None if found is None else torch.load(found, map_location="cpu", weights_only=True)
+    arguments = config.get("model", {}).get("init_args") or {}
+    if "backbone" not in arguments:
+        raise ValueError(f"the config of {str(directory)!r} names no model with a `backbone`.")
+    saved = None if found is None else read_checkpoint(found)
     model = _built(config["model"], {} if saved is None else saved.get("hyper_parameters", {}))
     model.configure_model()
     if saved is None:
@@ -60,7 +63,6 @@ def load_trained_run(directory: str | Path, checkpoint: str | Path | None = None
     else:
         model.on_load_checkpoint(saved)
         model.load_state_dict(saved["state_dict"], strict=model.strict_loading)
-    arguments = config["model"]["init_args"]
     tokenizer = ((config.get("data") or {}).get("init_args") or {}).get("tokenizer")
     is_text = isinstance(config.get("data"), dict) and "tokenizer" in (config["data"].get("init_args") or {})
     return TrainedRun(model.eval(), arguments["backbone"], (tokenizer or arguments["backbone"]) if is_text else None)
@@ -78,7 +80,7 @@ def _best_checkpoint(directory: Path) -> Path | None:
 
 
 def _built(config: dict[str, Any], hyperparameters: dict[str, Any]) -> LightningModule:
-    arguments = dict(config["init_args"])
+    arguments = dict(config.get("init_args") or {})
     # What a module learnt from its data module, such as the names of the classes, is in the checkpoint alone.
     arguments |= {
         name: value for name, value in hyperparameters.items() if name in arguments and arguments[name] is None

@@ -23,18 +23,22 @@ from lightning.pytorch.utilities import rank_zero_only
 from asym_lightning.adapters import adapter_layers, num_weights, save_adapters, trainable_parameters
 from asym_lightning.callbacks import RunRecord
 from asym_lightning.cli.class_names import import_all
+from asym_lightning.cli.class_options import check_options_of
 from asym_lightning.cli.config_files import with_config_paths
 from asym_lightning.cli.devices import check_devices
 from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.help import VERSION
 from asym_lightning.cli.log_interval import LogEachEpoch
 from asym_lightning.cli.model_summary import TrainedParts
-from asym_lightning.cli.null_options import check_nulls
+from asym_lightning.cli.option_ranges import check_ranges
 from asym_lightning.cli.quiet import hush_progress
+from asym_lightning.cli.restoring import restoring
 from asym_lightning.cli.run_folder import RunFolder, RunTrainer, remove_requeued
+from asym_lightning.cli.run_names import check_run_names
 from asym_lightning.cli.short_config import SHORT_CONFIG
 from asym_lightning.core.dtensor import any_sharded
 from asym_lightning.core.run_files import ADAPTER, RUNS
+from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 from asym_lightning.lifecycle.predictions import PredictionsFile
 
 
@@ -104,10 +108,16 @@ class TrainingCLI(LightningCLI):
             options = self.config[self.config.subcommand]
             if options.quiet:
                 hush_progress()
-            check_checkpoint(options.get("ckpt_path"), str(options.get("trainer.strategy")))
+            check_ranges(options.as_dict())
+            check_run_names(options.trainer.as_dict())
+            check_checkpoint(
+                options.get("ckpt_path"),
+                str(options.get("trainer.strategy")),
+                is_to_go_on=self.config.subcommand == "fit",
+            )
             check_devices(options.trainer)
             for section in ("model", "data"):
-                check_nulls(section, options.get(section))
+                check_options_of(section, options.get(section))
         self._given_config = self.config.clone()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -166,7 +176,7 @@ class TrainingCLI(LightningCLI):
 
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
         if best:
-            checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+            checkpoint = read_checkpoint(best)
             model.on_load_checkpoint(checkpoint)
             model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading)
         if self._option("test_after_fit"):
@@ -197,7 +207,7 @@ class TrainingCLI(LightningCLI):
         kwargs["ckpt_path"] = self._checkpoint
         if kwargs.get("weights_only") is None:
             kwargs["weights_only"] = True  # a checkpoint is data and must not run code
-        with started_runs_only(self.trainer):
+        with started_runs_only(self.trainer), restoring(kwargs.get("ckpt_path")):
             return command(**kwargs)
 
 

@@ -107,10 +107,30 @@ def read_json(path: str | Path) -> Any:
         FileNotFoundError: There is no such file.
         ValueError: It is not JSON; the message names it.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"`{path}` is no file.")  # a pipe, from which nothing may ever come
+    return parse_json(Path(path).read_bytes(), f"`{path}`")
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """Read JSON from a text that a message is to call something.
+
+    Raises:
+        ValueError: It is not JSON, or nested too deep.
+
+    Example:
+        >>> parse_json(b"[1, 2", "`scores.json`")
+        Traceback (most recent call last):
+        ValueError: `scores.json` is not valid JSON (Expecting ',' delimiter: line 1 column 6 (char 5)).
+    """
     try:
-        return json.loads(Path(path).read_bytes())
-    except ValueError as error:  # of the JSON or of its encoding
-        raise ValueError(f"`{path}` is not valid JSON ({error}).") from error
+        return json.loads(text)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is not valid JSON (byte {error.start + 1} is no UTF-8).") from error
+    except RecursionError:
+        raise ValueError(f"{where} is not valid JSON (it is nested too deep).") from None
+    except ValueError as error:
+        raise ValueError(f"{where} is not valid JSON ({error}).") from error
 
 
 def remove_unfinished(folder: str | Path, *, older_than: float = 0) -> None:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Collection, Iterable, Sequence
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 60
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = 4
+_REPR.maxlevel = 2
 
 
 def listed(names: Sequence[str], limit: int, *, separator: str = ", ") -> str:
@@ -22,7 +28,7 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
     ('stsb', None)
     """
     by_letters = {_letters(word): word for word in known}
-    near = difflib.get_close_matches(_letters(str(name)), by_letters, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(_letters(str(name)[:100]), by_letters, n=1, cutoff=0.5)
     return by_letters[near[0]] if near else None
 
 
@@ -55,7 +61,7 @@ def not_one_of(what: str, value: object, choices: Collection[str], *, limit: int
     >>> not_one_of("`decay`", "cosin", ["cosine", "linear"])
     "`decay` must be one of cosine, linear, not 'cosin': did you mean cosine?"
     """
-    return f"{what} must be one of {listed(list(choices), limit)}, not {value!r}{suggestion(value, choices)}"
+    return f"{what} must be one of {listed(list(choices), limit)}, not {_REPR.repr(value)}{suggestion(value, choices)}"
 
 
 def check_choice(option: str, value: object, choices: Collection[str]) -> None:
@@ -66,6 +72,37 @@ def check_choice(option: str, value: object, choices: Collection[str]) -> None:
     """
     if value not in choices:
         raise ValueError(not_one_of(f"`{option}`", value, choices))
+
+
+def shown(value: object) -> str:
+    r"""A value as a message shows it: cut short, and null for None.
+
+    >>> shown(None), shown("a" * 100)
+    ('null', "'aaaaaaaaaaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaaaaaaaaaaa'")
+    """
+    return "null" if value is None else _REPR.repr(value)
+
+
+def printable(text: str) -> str:
+    r"""A text that can be printed wherever: control characters and halves of surrogate pairs by their numbers.
+
+    >>> printable("a\x1b[31m\udce9")
+    'a\\x1b[31m\\udce9'
+    """
+    return "".join(c if c.isprintable() or c in " \n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def shortened(text: str, limit: int = 300) -> str:
+    """A text without its middle, where it is longer than people read: what is wrong and what to do are at the ends.
+
+    >>> shortened("from the first to the last of all words", limit=29)
+    'from the first ... words'
+    """
+    if len(text) <= limit:
+        return text
+    kept = limit - len(" ... ")
+    head, tail = text[: kept * 2 // 3], text[len(text) - kept // 3 :]
+    return f"{head.rpartition(' ')[0] or head} ... {tail.partition(' ')[2] or tail}"
 
 
 def first_line(error: BaseException) -> str:

@@ -7,21 +7,17 @@ dictionaries, from which they come back. Each checks itself when it is made.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Mapping
-from numbers import Integral, Real
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
-from asym_lightning.core.messages import did_you_mean, suggestion
+from typing_extensions import Self
+
+from asym_lightning.core.kinds import check_value
+from asym_lightning.core.messages import did_you_mean
 
 Options = TypeVar("Options")
-_KINDS: Mapping[Any, tuple[type, str]] = {
-    bool: (bool, "true or false"),
-    int: (Integral, "an integer"),
-    float: (Real, "a number"),
-    str: (str, "text"),
-    dict: (Mapping, "a mapping"),
-    type(None): (type(None), "null"),
-}
 
 
 def to_plain(value: Any) -> Any:
@@ -62,6 +58,49 @@ def from_plain(kind: type[Options], value: Any) -> Options | Any:
     return kind(**value)
 
 
+class CheckedArguments:
+    """A base of classes whose constructors take what their annotations say, and nothing else.
+
+    It looks before the constructor runs, from wherever an object is made: a config, Python, a checkpoint's
+    hyperparameters.
+
+    >>> from asym_lightning.core.kinds import Count
+    >>> class Crop(CheckedArguments):
+    ...     def __init__(self, size: Count = 32) -> None:
+    ...         self.size = size
+    >>> Crop(0)
+    Traceback (most recent call last):
+    ValueError: `size` must be at least 1, not 0.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Check the arguments.
+
+        Raises:
+            TypeError: If one is of another kind.
+            ValueError: If one is none of a few choices, or out of its range.
+        """
+        parameters = inspect.signature(cls.__init__)  # type: ignore[misc]  # of whatever subclass
+        try:
+            given = parameters.bind_partial(None, *args, **kwargs).arguments
+        except TypeError:  # which the constructor says better
+            given = {}
+        annotations = annotations_of(cls)  # type: ignore[arg-type]
+        for name, value in given.items():
+            if name in annotations:
+                check_value(name, value, annotations[name])
+        return super().__new__(cls)
+
+
+@functools.cache
+def annotations_of(cls: Any) -> dict[str, Any]:
+    """Annotations of a constructor's arguments, by name; none where they can't be told."""
+    try:
+        return get_type_hints(cls.__init__, include_extras=True)
+    except NameError:  # of names that are imported for type checkers alone
+        return {}
+
+
 def check_kinds(options: Any) -> None:
     """Check that each field of an option object is of the kind that its annotation says.
 
@@ -69,7 +108,7 @@ def check_kinds(options: Any) -> None:
 
     Raises:
         TypeError: If a value is of another kind.
-        ValueError: If it is none of the choices of a `Literal`; the message suggests the nearest.
+        ValueError: If it is none of the choices of a `Literal`, or out of its range; the message suggests the nearest.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
@@ -80,33 +119,6 @@ def check_kinds(options: Any) -> None:
         Traceback (most recent call last):
         TypeError: `width` must be an integer or null, not '3'.
     """
-    for name, annotation in get_type_hints(type(options)).items():
-        value = getattr(options, name)
-        alternatives = get_args(annotation) if _is_union(annotation) else (annotation,)
-        if any(_is_kind(value, alternative) for alternative in alternatives):
-            continue
-        choices = [choice for part in alternatives if get_origin(part) is Literal for choice in get_args(part)]
-        words = [f"one of {', '.join(map(str, choices))}"] if choices else []
-        words += [_KINDS[_plain(part)][1] for part in alternatives if _plain(part) in _KINDS]
-        message = f"`{name}` must be {' or '.join(words)}, not {'null' if value is None else repr(value)}"
-        if choices and isinstance(value, str):
-            raise ValueError(f"{message}{suggestion(value, choices)}")
-        raise TypeError(f"{message}.")
-
-
-def _is_union(annotation: Any) -> bool:
-    origin = get_origin(annotation)
-    return origin is Union or getattr(origin, "__name__", "") == "UnionType"  # `Optional[int]`, `int | None`
-
-
-def _is_kind(value: Any, annotation: Any) -> bool:
-    if get_origin(annotation) is Literal:
-        return value in get_args(annotation)
-    kind, _ = _KINDS.get(_plain(annotation), (object, ""))
-    if isinstance(value, bool):  # a number to Python
-        return kind in (bool, object)
-    return isinstance(value, kind)
-
-
-def _plain(annotation: Any) -> Any:
-    return get_origin(annotation) or annotation
+    for name, annotation in get_type_hints(type(options), include_extras=True).items():
+        if name in (field.name for field in dataclasses.fields(options)):
+            check_value(name, getattr(options, name), annotation)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from asym_lightning.core.files import read_json
+from asym_lightning.core.kinds import check_fields
 
 CONFIG = "config.yaml"  # every option, resolved
 RECORD = "record.json"  # of RunRecord: scores, counts, time, memory
@@ -16,6 +18,12 @@ OUTCOME = "run.json"  # how a sweep's run ended, once it has
 LOG = "log.txt"  # what a sweep's run printed
 ADAPTER = "adapter"  # that of the best checkpoint
 RUNS = "runs"  # where runs go if nothing else is said
+_CONFIG_FIELDS: Mapping[str, Any] = {
+    "model": Mapping[str, Any],
+    "data": Mapping[str, Any] | None,
+    "trainer": Mapping[str, Any],
+}
+_MODEL_FIELDS: Mapping[str, Any] = {"class_path": str, "init_args": Mapping[str, Any] | None}
 
 
 def read_config(directory: str | Path) -> dict[str, Any]:
@@ -23,21 +31,33 @@ def read_config(directory: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is none, so the directory is no run's.
+        ValueError: It is damaged.
     """
     path = Path(directory, CONFIG)
     if not path.is_file():
         raise FileNotFoundError(f"{str(directory)!r} is no run directory: it has no {CONFIG}.")
-    import yaml  # which adapters, that read files of runs as well, can do without
+    # YAML, which adapters, that read files of runs as well, can do without.
+    from asym_lightning.core.yaml_file import read_mapping
 
-    return yaml.safe_load(path.read_text())
+    config = read_mapping(path, "the options of a run, such as `model:`")
+    try:
+        if not config:
+            raise ValueError("it is empty.")
+        check_fields("it", config, _CONFIG_FIELDS)
+        if "model" in config:
+            check_fields("its `model`", config["model"], _MODEL_FIELDS, ("class_path",), prefix="model.")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{path}` is not the config of a run: {error}") from error
+    return config
 
 
 def read_facts(directory: str | Path, name: str) -> dict[str, Any]:
     """Read `record.json` or `run.json`; empty where there is none, as in a run that was killed, or it is damaged."""
     try:
-        return read_json(Path(directory, name))
+        facts = read_json(Path(directory, name))
     except (FileNotFoundError, ValueError):
         return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def read_curve(directory: str | Path, metric: str) -> list[tuple[float, float]]:

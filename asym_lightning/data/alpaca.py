@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
+from asym_lightning.core.kinds import Count, NumberOrZero, Seed
 from asym_lightning.core.messages import check_choice
 from asym_lightning.core.tokens import IGNORED
 from asym_lightning.data.length_bucketing import LengthBucketSampler
@@ -65,19 +66,17 @@ class AlpacaDataModule(TokenizedTextDataModule):
         val: str | Path | None = None,
         test: str | Path | None = None,
         predict: str | Path | None = None,
-        num_val: int = 2000,
+        num_val: NumberOrZero = 2000,
         template: Template = "alpaca",
         packing: bool = False,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
-        max_length: int | None = 512,
+        max_length: Count | None = 512,
         cache_dir: str | Path | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         loader: LoaderOptions = LoaderOptions(batch_size=8),
     ) -> None:
         super().__init__(tokenizer=tokenizer, max_length=max_length, cache_dir=cache_dir, seed=seed, loader=loader)
         check_choice("template", template, get_args(Template))
-        if num_val < 0:
-            raise ValueError(f"`num_val` must not be negative: {num_val}.")
         self.files = {"train": train, "val": val, "test": test, "predict": predict}
         self.num_val = num_val
         self.template = template

@@ -9,11 +9,11 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.accelerators import CUDAAccelerator
 from torch.utils.data import DataLoader, Dataset
 
-from asym_lightning.core.options import from_plain
+from asym_lightning.core.options import CheckedArguments, from_plain
 from asym_lightning.data.loader_options import LoaderOptions
 
 
-class BatchDataModule(LightningDataModule):
+class BatchDataModule(CheckedArguments, LightningDataModule):
     """A data module whose batches are made as `loader` says.
 
     Args:

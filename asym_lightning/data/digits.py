@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from asym_lightning.core.extras import check_installed
+from asym_lightning.core.kinds import Count, Seed
 from asym_lightning.data.base import BatchDataModule
 from asym_lightning.data.loader_options import LoaderOptions
 
@@ -69,15 +70,13 @@ class DigitsDataModule(BatchDataModule):
         self,
         angles: Sequence[float] = (180,),
         test_angles: Sequence[float] | None = None,
-        num_train: int | None = 500,
-        seed: int = 0,
+        num_train: Count | None = 500,
+        seed: Seed = 0,
         loader: LoaderOptions = LoaderOptions(batch_size=50, eval_batch_size=NUM_TEST),
     ) -> None:
         super().__init__(loader)
         if not angles or (test_angles is not None and not test_angles):
             raise ValueError("`angles` and `test_angles` must each name at least one angle, such as [180].")
-        if num_train is not None and num_train < 1:
-            raise ValueError(f"`num_train` must be at least 1, or null for all images, not {num_train}.")
         self.angles = tuple(angles)
         self.test_angles = self.angles if test_angles is None else tuple(test_angles)
         self.num_train = num_train

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 
+from asym_lightning.core.kinds import Count, FractionBelowOne, Seed
 from asym_lightning.core.messages import check_choice, not_one_of
 from asym_lightning.data.environments import (
     DIGIT_ANGLES,
@@ -108,21 +109,19 @@ class DomainBedDataModule(ImageDataModule):
         train_environments: Sequence[str] | None = None,
         test_environments: Sequence[str] | None = None,
         ood_split: OodSplit = "all",
-        trial_seed: int = 0,
-        val_fraction: float = 0.1,
+        trial_seed: Seed = 0,
+        val_fraction: FractionBelowOne = 0.1,
         domainbed_norm: bool = False,
         skip_corrupt: bool = False,
         allow_missing_classes: bool = False,
         augmentation: Literal["none", "crop_flip", "domainbed"] = "domainbed",
-        image_size: int | None = None,
+        image_size: Count | None = None,
         loader: LoaderOptions = LoaderOptions(num_workers=2),
     ) -> None:
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if domainbed_norm else (None, None)
         super().__init__(augmentation=augmentation, image_size=image_size, mean=mean, std=std, loader=loader)
         check_choice("dataset", dataset, DATASETS)
         check_choice("ood_split", ood_split, get_args(OodSplit))
-        if not 0 <= val_fraction < 1:
-            raise ValueError(f"`val_fraction` must be in [0, 1), not {val_fraction}.")
         self.description = DATASETS[dataset]
         self.dataset_name = dataset
         self.folder = None if folder is None else Path(folder).expanduser()

@@ -9,6 +9,7 @@ from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from asym_lightning.core.kinds import Count, Seed
 from asym_lightning.core.messages import check_choice
 from asym_lightning.data.labelled_text import LabelledColumns, LabelledTextDataModule
 from asym_lightning.data.loader_options import LoaderOptions
@@ -90,10 +91,10 @@ class GLUEDataModule(LabelledTextDataModule):
         folder: str | Path | None = None,
         skip_bad_rows: bool = False,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
-        max_length: int | None = 128,
+        max_length: Count | None = 128,
         cache_dir: str | Path | None = None,
-        seed: int = 0,
-        num_train: int | None = None,
+        seed: Seed = 0,
+        num_train: Count | None = None,
         loader: LoaderOptions = LoaderOptions(),
     ) -> None:
         super().__init__(

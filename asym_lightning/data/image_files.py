@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
+from asym_lightning.core.messages import first_line
 from asym_lightning.data.image_transforms import Transform
 
 Sample = tuple[str, int]
@@ -47,11 +49,15 @@ def read_image(path: str) -> Image.Image:
     Raises:
         ValueError: If it is corrupt; the message names it.
     """
+    if not os.path.isfile(path):
+        raise ValueError(f"{path} is no file to read an image from; `skip_corrupt: true` leaves it out.")
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all of them are Pillow's
-        raise ValueError(f"{path} cannot be read as an image ({error}); `skip_corrupt: true` leaves it out.") from error
+        raise ValueError(
+            f"{path} cannot be read as an image ({first_line(error)[:100]}); `skip_corrupt: true` leaves it out."
+        ) from error
 
 
 def readable_samples(samples: Sequence[Sample]) -> list[Sample]:

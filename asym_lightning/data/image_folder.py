@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
+from asym_lightning.core.kinds import Count
 from asym_lightning.data.base import BatchDataModule
 from asym_lightning.data.image_files import ImageFiles, Sample, class_names, find_samples, readable_samples
 from asym_lightning.data.image_transforms import Augmentation, ImageInput, Transform, eval_transform, train_transform
@@ -30,7 +31,7 @@ class ImageDataModule(BatchDataModule):
     def __init__(
         self,
         augmentation: Augmentation = "crop_flip",
-        image_size: int | None = None,
+        image_size: Count | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         loader: LoaderOptions = LoaderOptions(num_workers=2),
@@ -88,7 +89,7 @@ class ImageFolderDataModule(ImageDataModule):
         skip_corrupt: bool = False,
         allow_missing_classes: bool = False,
         augmentation: Augmentation = "crop_flip",
-        image_size: int | None = None,
+        image_size: Count | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         loader: LoaderOptions = LoaderOptions(num_workers=2),
@@ -113,6 +114,11 @@ class ImageFolderDataModule(ImageDataModule):
         """List the images that the stage needs."""
         wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}[stage]
         names = self.label_names
+        if len(names) < 2:
+            raise ValueError(
+                f"{self._split_folder('train')} should have a folder for each class, and two at least; it has "
+                f"{', '.join(names) or 'none'}."
+            )
         for split in wanted:
             if self.split_folders[split] is not None and split not in self.samples:
                 samples = find_samples(self._split_folder(split), names, self.allow_missing_classes)

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from asym_lightning.core.messages import not_one_of
-from asym_lightning.data.text_table import TextTable
+from asym_lightning.core.messages import not_one_of, shown
+from asym_lightning.data.text_table import TextTable, is_cell, is_missing
 from asym_lightning.data.tokenized_rows import TokenizedRows
 from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_texts
 
+LARGEST_SCORE = 1e30
+"""Beyond it the square of an error is no number any more."""
 UNLABELLED = -1
 """Label of a row that has none, as in the test sets of GLUE; scores are NaN there."""
 
@@ -95,12 +97,12 @@ class LabelledTextDataModule(TokenizedTextDataModule):
 
     def _score(self, value: Any) -> float:
         try:
-            score = float(value)
+            score = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError):
-            raise ValueError(f"the score {value!r} is not a number.") from None
-        low, high = self.score_range or (-math.inf, math.inf)
-        if not (low <= score <= high and math.isfinite(score)):
-            raise ValueError(f"the score {score} is not in [{low}, {high}].")
+            raise ValueError(f"the score {shown(value)} is not a number.") from None
+        low, high = self.score_range or (-LARGEST_SCORE, LARGEST_SCORE)
+        if not low <= score <= high:
+            raise ValueError(f"the score {shown(value)} is not in [{low:g}, {high:g}].")
         return score
 
     def _class_reader(self) -> Callable[[Any], int]:
@@ -111,7 +113,7 @@ class LabelledTextDataModule(TokenizedTextDataModule):
             numbers |= {str(i): i for i in range(len(names))}
 
         def read(value: Any) -> int:
-            number = numbers.get(str(value))
+            number = numbers.get(str(value)) if is_cell(value) and not is_missing(value) else None
             if number is None:
                 known = names if len(numbers) == len(names) else [*names, f"0 to {len(names) - 1}"]
                 raise ValueError(not_one_of("the label", value, known))

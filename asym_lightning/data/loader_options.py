@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from asym_lightning.core.kinds import Count, Range
 from asym_lightning.core.options import check_kinds
 
 
@@ -35,27 +36,15 @@ class LoaderOptions:
         16
     """
 
-    batch_size: int = 32
-    eval_batch_size: int | None = None
-    num_workers: int = 0
+    batch_size: Count = 32
+    eval_batch_size: Count | None = None
+    num_workers: Annotated[int, Range(0, 512)] = 0
     persistent_workers: bool = True
-    prefetch_factor: int | None = None
+    prefetch_factor: Count | None = None
     pin_memory: bool | None = None
 
     def __post_init__(self) -> None:
         check_kinds(self)
-        if self.batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, not {self.batch_size}.")
-        if self.eval_batch_size is not None and self.eval_batch_size < 1:
-            raise ValueError(
-                f"`eval_batch_size` must be at least 1, or null for twice `batch_size`, not {self.eval_batch_size}."
-            )
-        if self.num_workers < 0:
-            raise ValueError(f"`num_workers` must be at least 0, which needs no processes, not {self.num_workers}.")
-        if self.prefetch_factor is not None and self.prefetch_factor < 1:
-            raise ValueError(
-                f"`prefetch_factor` must be at least 1, or null for PyTorch's own, not {self.prefetch_factor}."
-            )
         if self.prefetch_factor is not None and not self.num_workers:
             raise ValueError(
                 f"`prefetch_factor` {self.prefetch_factor} is for workers: set `num_workers` to at least 1, or leave "

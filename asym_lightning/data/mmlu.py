@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
+from asym_lightning.core.kinds import Count
 from asym_lightning.core.messages import check_choice, did_you_mean
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.mmlu_prompts import LETTERS, PROMPTS, PromptFormat, Question
@@ -65,7 +66,7 @@ class MMLUDataModule(TokenizedTextDataModule):
         num_shots: int = 5,
         prompt_format: PromptFormat = "hendrycks",
         tokenizer: str | PreTrainedTokenizerBase | None = None,
-        max_length: int | None = 2048,
+        max_length: Count | None = 2048,
         share_prefix: bool = True,
         cache_dir: str | Path | None = None,
         loader: LoaderOptions = LoaderOptions(eval_batch_size=16),
@@ -267,6 +268,8 @@ class QuestionFiles:
         rows: list[tuple[Any, ...]] = []
         for split, subject, file in self._files():
             table = LocalFile(file, header=_HEADER).read()
+            if not len(table):
+                raise ValueError(f"{file} is empty: it should hold a question a line.")
             cells = zip(*(table.columns[name] for name in _HEADER), strict=True)
             rows += [(split, subject, *row, table.where(number)) for number, row in enumerate(cells)]
         return TextTable(str(self.folder), dict(zip(_COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))

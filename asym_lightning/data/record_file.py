@@ -39,11 +39,18 @@ class RecordFile:
         """Read the file.
 
         Raises:
-            ValueError: If something in it is not a JSON object; the message says on which line.
+            ValueError: If something in it is not a JSON object, or no UTF-8; the message says on which line.
         """
         if self.path.suffix not in (".json", ".jsonl"):
             return LocalFile(self.path).read()
-        text = self.path.read_text(encoding="utf-8-sig")
+        data = self.path.read_bytes()
+        try:
+            text = data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            line = data[: error.start].count(b"\n") + 1
+            raise ValueError(
+                f"{self.path}, line {line}: this is no text in UTF-8 (byte {data[error.start]:#x})."
+            ) from error
         records = list(_array_items(self.path, text) if self.path.suffix == ".json" else _lines(self.path, text))
         for line, record in records:
             if not isinstance(record, dict):
@@ -98,6 +105,8 @@ def _lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
                 raise ValueError(
                     f"{path}, line {number}: this is not JSON ({error.msg} at column {error.colno})."
                 ) from error
+            except RecursionError:
+                raise ValueError(f"{path}, line {number}: this is nested too deep.") from None
 
 
 def _array_items(path: Path, text: str) -> Iterator[tuple[int, Any]]:
@@ -112,5 +121,7 @@ def _array_items(path: Path, text: str) -> Iterator[tuple[int, Any]]:
             item, position = decoder.raw_decode(text, position)
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}, line {error.lineno}: this is not JSON ({error.msg}).") from error
+        except RecursionError:
+            raise ValueError(f"{path}, line {line}: this is nested too deep.") from None
         yield line, item
         position = _SPACE.match(text, position).end()  # type: ignore[union-attr]

@@ -11,6 +11,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
+from asym_lightning.core.kinds import Count, Seed
 from asym_lightning.core.messages import check_choice
 from asym_lightning.core.tokens import IGNORED
 from asym_lightning.data.loader_options import LoaderOptions
@@ -77,18 +78,16 @@ class SummarizationDataModule(TokenizedTextDataModule):
         document_column: str = "document",
         summary_column: str = "summary",
         prefix: str = "",
-        max_source_length: int | None = 1024,
-        max_target_length: int = 128,
+        max_source_length: Count | None = 1024,
+        max_target_length: Count = 128,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
         cache_dir: str | Path | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         loader: LoaderOptions = LoaderOptions(batch_size=8),
     ) -> None:
         super().__init__(
             tokenizer=tokenizer, max_length=max_source_length, cache_dir=cache_dir, seed=seed, loader=loader
         )
-        if max_target_length < 1:
-            raise ValueError(f"`max_target_length` must be at least 1, not {max_target_length}.")
         files = {"train": train, "val": val, "test": test, "predict": predict}
         self.files = {split: Path(file).expanduser() for split, file in files.items() if file is not None}
         if dataset is None and not self.files:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from asym_lightning.core.kinds import Count, Seed
+from asym_lightning.core.messages import shown
 from asym_lightning.data.labelled_text import LabelledColumns, LabelledTextDataModule
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.text_source import LocalFile, TextSource
+from asym_lightning.data.text_table import is_cell, is_missing
 
 
 class TextFilesDataModule(LabelledTextDataModule):
@@ -54,10 +58,10 @@ class TextFilesDataModule(LabelledTextDataModule):
         regression: bool = False,
         skip_bad_rows: bool = False,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
-        max_length: int | None = None,
+        max_length: Count | None = None,
         cache_dir: str | Path | None = None,
-        seed: int = 0,
-        num_train: int | None = None,
+        seed: Seed = 0,
+        num_train: Count | None = None,
         loader: LoaderOptions = LoaderOptions(),
     ) -> None:
         super().__init__(
@@ -83,6 +87,8 @@ class TextFilesDataModule(LabelledTextDataModule):
         self.regression = regression
         self.skip_bad_rows = skip_bad_rows
         self._given_label_names = None if label_names is None else tuple(map(str, label_names))
+        if twice := [name for name, count in Counter(self._given_label_names or ()).items() if count > 1]:
+            raise ValueError(f"`label_names` has {twice[0]!r} twice; each class needs a name of its own.")
 
     def sources(self) -> Mapping[str, TextSource]:
         """Return the files."""
@@ -110,6 +116,16 @@ class TextFilesDataModule(LabelledTextDataModule):
     def _labels_of_training_file(self) -> tuple[str, ...]:
         if "train" not in self.files:
             raise ValueError("`label_names` must be given where there is no training file to take them from.")
-        labels = {str(label) for label in self.sources()["train"].read().column(self.label_column)} - {"", "None"}
-        is_numbered = all(label.isdigit() for label in labels)
+        table = self.sources()["train"].read()
+        cells = table.column(self.label_column)
+        for row, cell in enumerate(cells):
+            if not (is_missing(cell) or is_cell(cell)):
+                raise ValueError(f"{table.where(row)}: there is no label, but {shown(cell)}.")
+        labels = {str(label) for label in cells if not is_missing(label)} - {""}
+        if len(labels) < 2:
+            raise ValueError(
+                f"{table.source} has {' and '.join(labels) or 'nothing'} under {self.label_column!r}, where there must "
+                "be two classes: name all by `label_names`, or set `regression: true`."
+            )
+        is_numbered = all(label.isdecimal() for label in labels)
         return tuple(sorted(labels, key=int) if is_numbered else sorted(labels))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import date, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
 from asym_lightning.core.extras import extra_named
-from asym_lightning.core.messages import did_you_mean
+from asym_lightning.core.messages import did_you_mean, first_line
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -52,6 +55,20 @@ class TextTable:
     def where(self, row: int) -> str:
         """Return the place of a row, for a message."""
         return f"{self.source}, line {self.lines[row]}" if self.lines else f"{self.source}, row {row}"
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell holds nothing: null, or the NaN that stands for it in some files.
+
+    >>> is_missing(None), is_missing(math.nan), is_missing(""), is_missing(0)
+    (True, True, False, False)
+    """
+    return cell is None or (isinstance(cell, float) and math.isnan(cell))
+
+
+def is_cell(value: Any) -> bool:
+    """Whether a value is a text or can be written as one, as lists, mappings and bytes can't."""
+    return isinstance(value, (str, int, float, date, time, Decimal))
 
 
 def read_text_table(path: str | Path, header: Sequence[str] | None = None, skip_bad_rows: bool = False) -> TextTable:
@@ -160,6 +177,9 @@ def _json_rows(path: Path, header: Sequence[str] | None) -> Iterator[Row]:
         except json.JSONDecodeError as error:
             yield line, (f"JSON error, {error.msg} at column {error.colno}",), None
             continue
+        except RecursionError:
+            yield line, ("JSON error, nested too deep",), None
+            continue
         if isinstance(record, dict):
             yield line, tuple(record), tuple(record.values())
         else:
@@ -188,5 +208,5 @@ def _read_parquet(path: Path) -> TextTable:
     try:
         table = pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} cannot be read as parquet ({error}).") from error
+        raise ValueError(f"{path} cannot be read as parquet ({first_line(error)[:100]}).") from error
     return TextTable(str(path), table.to_pydict())

@@ -15,14 +15,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from asym_lightning.core.cache import user_cache_dir
-from asym_lightning.core.messages import first_line
+from asym_lightning.core.kinds import Count, Seed
+from asym_lightning.core.messages import first_line, shown
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
 from asym_lightning.data.base import BatchDataModule
 from asym_lightning.data.length_bucketing import LengthBucketSampler, LongestFirstSampler
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.padding import PadBatch
 from asym_lightning.data.text_source import TextSource
-from asym_lightning.data.text_table import TextTable
+from asym_lightning.data.text_table import TextTable, is_cell, is_missing
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
 
 CACHE_FORMAT = 1
@@ -58,17 +59,13 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
     def __init__(
         self,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
-        max_length: int | None = None,
+        max_length: Count | None = None,
         cache_dir: str | Path | None = None,
-        seed: int = 0,
-        num_train: int | None = None,
+        seed: Seed = 0,
+        num_train: Count | None = None,
         loader: LoaderOptions = LoaderOptions(),
     ) -> None:
         super().__init__(loader)
-        if num_train is not None and num_train < 1:
-            raise ValueError(f"`num_train` must be at least 1, or null for all rows, not {num_train}.")
-        if max_length is not None and max_length < 1:
-            raise ValueError(f"`max_length` must be at least 1, or null for what the model allows, not {max_length}.")
         self.max_length = max_length
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else user_cache_dir()
         self.seed = seed
@@ -300,7 +297,7 @@ def as_texts(values: Iterable[Any], table: TextTable) -> list[str]:
     """Return a column as texts; numbers and truth values are written out.
 
     Raises:
-        ValueError: If a row has none; the message says where.
+        ValueError: If a row has none, or what is no text; the message says where.
 
     Example:
         >>> as_texts(["Hello.", 7], TextTable("a.tsv", {}))
@@ -308,7 +305,9 @@ def as_texts(values: Iterable[Any], table: TextTable) -> list[str]:
     """
     texts: list[str] = []
     for row, value in enumerate(values):
-        if value is None:
+        if is_missing(value):
             raise ValueError(f"{table.where(row)}: there is no text.")
+        if not is_cell(value):
+            raise ValueError(f"{table.where(row)}: there is no text, but {shown(value)}.")
         texts.append(value if isinstance(value, str) else str(value))
     return texts

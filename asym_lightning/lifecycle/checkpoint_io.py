@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from asym_lightning.core.files import atomic_file, remove_unfinished
 from asym_lightning.core.private_names import set_inner_checkpoint_io
+from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -29,6 +30,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         with atomic_file(path) as staging:
             torch.save(checkpoint, staging)
+
+    @override
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        if weights_only is False or "://" in str(path):  # by the user's own option: to trust the file
+            return super().load_checkpoint(path, map_location, weights_only)
+        return read_checkpoint(path)
 
 
 def write_atomically(strategy: Strategy) -> None:

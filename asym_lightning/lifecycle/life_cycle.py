@@ -23,12 +23,14 @@ from asym_lightning.adapters import (
 from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY
 from asym_lightning.core.ddp import leave_frozen_out_of_ddp
 from asym_lightning.core.dtypes import train_in_float32
+from asym_lightning.core.kinds import Count
 from asym_lightning.core.messages import listed
+from asym_lightning.core.options import CheckedArguments
 from asym_lightning.core.private_names import ends_with_its_processes, trainer_of
 from asym_lightning.lifecycle.backbone import named_backbone
 from asym_lightning.lifecycle.batch_norms import FrozenStatistics, keep_in_evaluation
 from asym_lightning.lifecycle.checkpoint_io import remove_unfinished_checkpoints, write_atomically
-from asym_lightning.lifecycle.loops import Instant, count_as_done
+from asym_lightning.lifecycle.loops import Instant, check_counters, count_as_done
 from asym_lightning.lifecycle.module_copies import (
     copy_adapted,
     leave_frozen_out,
@@ -42,7 +44,7 @@ from asym_lightning.lifecycle.replicas import check_replicas
 from asym_lightning.lifecycle.resumable_loader import make_loaders_resumable
 
 
-class LifeCycle(Callback):
+class LifeCycle(CheckedArguments, Callback):
     """The life of a module with adapters, the same for an `AdapterModule`, which has one, and an `AdapterInjection`.
 
     It works through Lightning's hooks of callbacks and, where there is none at the right time, through three methods
@@ -68,16 +70,15 @@ class LifeCycle(Callback):
         ValueError: If `check_after` is less than 1.
     """
 
-    def __init__(self, adapted_backbone_name: str | None, *, check_after: int = 1) -> None:
+    def __init__(self, adapted_backbone_name: str | None, *, check_after: Count = 1) -> None:
         super().__init__()
-        if check_after < 1:
-            raise ValueError(f"`check_after` must be at least 1 step, got {check_after}.")
         self.adapted_backbone_name = adapted_backbone_name
         self.check_after = check_after
         self._first_step = 0
         self._without_gradient: set[str] | None = None
         self._place: Place | None = None
         self._instant = Instant.OTHER
+        self._num_saved_optimizers = 0
         self._statistics: FrozenStatistics | None = None
         self._promise: Promise | None = None
 
@@ -112,11 +113,15 @@ class LifeCycle(Callback):
             ValueError: If a key is missing, unexpected or of another shape, but for the frozen backbone's, or if the
                 checkpoint was written with another adapter configuration or backbone.
         """
+        trainer = _fitting(module)
+        place = None if trainer is None else take_place(checkpoint, trainer.global_rank)
+        if place is not None:
+            check_counters(checkpoint)
+            self._num_saved_optimizers = len(checkpoint.get("optimizer_states", ()))
         restore_checkpoint(module, checkpoint)
         put_frozen_back(module, checkpoint)
-        trainer = _fitting(module)
-        self._place = None if trainer is None else take_place(checkpoint, trainer.global_rank)
-        if self._place is not None:
+        self._place = place
+        if place is not None:
             self._instant = count_as_done(checkpoint)
 
     def decides_on(self, module: nn.Module) -> nn.Module:
@@ -157,6 +162,7 @@ class LifeCycle(Callback):
         Raises:
             RuntimeError: If a trained parameter is in no optimizer and it is not clear where it belongs, or, in
                 data-parallel training, if adapters or backbones differ between processes.
+            ValueError: If the run that is gone on with had more optimizers.
         """
         prepare_averages(trainer, pl_module)
         if self._promise is not None:
@@ -164,6 +170,11 @@ class LifeCycle(Callback):
             self._promise.watch(pl_module)
             self._promise.check_who_trains()
         hold_all(trainer.optimizers, self.trained(pl_module))
+        num_saved, self._num_saved_optimizers = self._num_saved_optimizers, 0
+        if num_saved > len(trainer.optimizers):
+            raise ValueError(
+                f"The checkpoint is of a run with {num_saved} optimizers, and this one has {len(trainer.optimizers)}."
+            )
         if isinstance(trainer.model, DistributedDataParallel):
             check_replicas(pl_module)
         remove_unfinished_checkpoints(trainer)

@@ -17,6 +17,7 @@ All that is known here of Lightning's loops beyond its documentation is in this 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -25,6 +26,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.loops import evaluation_loop, fit_loop
 from lightning.pytorch.utilities import CombinedLoader
 
+from asym_lightning.core.kinds import NumberOrZero, check_fields, check_value
 from asym_lightning.core.private_names import (
     accumulates,
     count_step_for_loggers,
@@ -34,6 +36,8 @@ from asym_lightning.core.private_names import (
     validation_is_due,
 )
 
+_COUNTED = ("epoch_progress", "epoch_loop.batch_progress")
+
 
 class Instant(Enum):
     """When a checkpoint was written, as far as something is left to do that Lightning forgets."""
@@ -42,6 +46,24 @@ class Instant(Enum):
     EPOCH_END = "in an epoch's `on_train_epoch_end`"
     IN_STEP = "between a batch's `on_train_batch_start` and its end"
     OTHER = "at another time"
+
+
+def check_counters(checkpoint: Mapping[str, Any]) -> None:
+    """Check that a checkpoint has the counters of the fit loop: Lightning begins at 0 without a word where it has none.
+
+    Raises:
+        ValueError: If one is missing or of another form.
+    """
+    loop = checkpoint.get("loops", {}).get("fit_loop")
+    try:
+        check_fields("its `loops.fit_loop`", loop, dict.fromkeys(_COUNTED, Mapping[str, Any]), _COUNTED)
+        for name in _COUNTED:
+            counts = {part: loop[name].get(part) for part in ("total", "current")}
+            check_value(name, counts, Mapping[str, Mapping[str, NumberOrZero]])
+            for count in counts.values():
+                check_fields(f"its `{name}`", count, {}, ("ready", "processed", "completed"))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The checkpoint is damaged: {error}") from error
 
 
 def count_as_done(checkpoint: dict[str, Any]) -> Instant:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from asym_lightning.adapters.files.checkpoint import random_state_of, restore_random_state
 from asym_lightning.core.ddp import from_all_processes
 from asym_lightning.core.dtensor import is_sharded
+from asym_lightning.core.kinds import check_fields, check_names
 from asym_lightning.core.private_names import accumulates
 from asym_lightning.lifecycle import loops
 from asym_lightning.lifecycle.resumable_loader import (
@@ -25,6 +26,13 @@ from asym_lightning.lifecycle.resumable_loader import (
 )
 
 PLACES_KEY = "places"
+_FIELDS: Mapping[str, Any] = {
+    "random_state": Mapping[str, Any],
+    "loaders": list[Mapping[str, Any]],
+    "gradients": Mapping[str, Any],
+    "metrics": Mapping[str, Any],
+}
+_LOADER_FIELDS: Mapping[str, Any] = {"state": Mapping[str, Any] | None, "generators": list[Any]}
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,17 @@ def take_place(checkpoint: MutableMapping[str, Any], process: int) -> Place | No
     Where there were fewer processes, the new ones start from places of the old ones: that is as far in the epoch.
     """
     places = checkpoint.get(PLACES_KEY)
-    return Place(**places[process % len(places)]) if places else None
+    if not places:
+        return None
+    place = places[process % len(places)]
+    try:
+        check_fields("it", place, _FIELDS, tuple(_FIELDS))
+        check_names("it", place, tuple(_FIELDS))
+        for loader in place["loaders"]:
+            check_fields("a loader", loader, _LOADER_FIELDS, tuple(_LOADER_FIELDS))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The checkpoint is damaged: in its `{PLACES_KEY}`, {error}") from error
+    return Place(**place)
 
 
 def _place_of(loader: Any, num_unfinished: int) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from asym_lightning.adapters import (
 from asym_lightning.adapters.surgery.quantize import DEVICES
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.dtypes import at_least_float32, let_cast_inputs
-from asym_lightning.core.options import from_plain, to_plain
+from asym_lightning.core.options import CheckedArguments, from_plain, to_plain
 from asym_lightning.core.private_names import trainer_of, weight_initializer
 from asym_lightning.lifecycle.callback_methods import asked_config
 from asym_lightning.lifecycle.life_cycle import LifeCycle
@@ -62,7 +62,7 @@ class StepOutput(NamedTuple):
     targets: Tensor
 
 
-class AdapterModule(LightningModule, ABC):
+class AdapterModule(CheckedArguments, LightningModule, ABC):
     """A backbone of which only an adapter, or only a head, or everything is trained.
 
     Two switches choose the arm:

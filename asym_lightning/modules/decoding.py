@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 from transformers import GenerationConfig
+
+from asym_lightning.core.kinds import Count, NumberOrZero, Positive, Range
+from asym_lightning.core.options import check_kinds
 
 
 @dataclass(frozen=True)
@@ -33,30 +36,22 @@ class Decoding:
         ValueError: If a number is out of range.
     """
 
-    num_beams: int = 1
-    max_new_tokens: int = 64
-    min_new_tokens: int = 0
+    num_beams: Count = 1
+    max_new_tokens: Count = 64
+    min_new_tokens: NumberOrZero = 0
     length_penalty: float = 1.0
-    no_repeat_ngram_size: int = 0
+    no_repeat_ngram_size: NumberOrZero = 0
     early_stopping: bool = False
     do_sample: bool = False
-    temperature: float = 1.0
-    top_p: float = 1.0
+    temperature: Positive = 1.0
+    top_p: Annotated[float, Range(0, 1, is_open_below=True)] = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("num_beams", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be at least 1, not {getattr(self, name)}.")
+        check_kinds(self)
         if not 0 <= self.min_new_tokens <= self.max_new_tokens:
             raise ValueError(
                 f"`min_new_tokens` must be between 0 and `max_new_tokens` ({self.max_new_tokens}), "
                 f"not {self.min_new_tokens}."
-            )
-        if self.no_repeat_ngram_size < 0:
-            raise ValueError(f"`no_repeat_ngram_size` must not be negative: {self.no_repeat_ngram_size}.")
-        if self.temperature <= 0 or not 0 < self.top_p <= 1:
-            raise ValueError(
-                f"`temperature` must be positive and `top_p` in (0, 1], not {self.temperature} and {self.top_p}."
             )
 
     def config_for(self, model: nn.Module, pad_token_id: int) -> GenerationConfig:

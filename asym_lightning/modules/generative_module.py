@@ -17,6 +17,7 @@ from torchmetrics import Metric, MetricCollection
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from asym_lightning.adapters import AdapterConfig
+from asym_lightning.core.kinds import NumberOrZero
 from asym_lightning.core.options import from_plain
 from asym_lightning.core.private_names import trainer_of
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
@@ -71,8 +72,8 @@ class GenerativeModule(AdapterModule):
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
         decoding: Decoding | None = None,
-        num_val_samples: int | None = 64,
-        num_test_samples: int | None = None,
+        num_val_samples: NumberOrZero | None = 64,
+        num_test_samples: NumberOrZero | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
         backbone_options: BackboneOptions = BackboneOptions(),
@@ -85,9 +86,6 @@ class GenerativeModule(AdapterModule):
             scheduler=scheduler,
             backbone_options=backbone_options,
         )
-        for name, number in {"num_val_samples": num_val_samples, "num_test_samples": num_test_samples}.items():
-            if number is not None and number < 0:
-                raise ValueError(f"`{name}` must not be negative, or null for all: {number}.")
         self.decoding: Decoding = from_plain(Decoding, decoding) or Decoding()
         self.num_samples = {"val": num_val_samples, "test": num_test_samples}
         self._samples: list[Sample] = []

@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.targets.patterns import matches
+from asym_lightning.core.kinds import Count, Fraction, NotNegative
 from asym_lightning.core.names import plain_modules
 from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
@@ -62,11 +63,11 @@ class ImageClassifier(EvaluationSetsModule):
     def __init__(
         self,
         backbone: Backbone,
-        num_classes: int,
+        num_classes: Count,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
-        label_smoothing: float = 0.0,
-        mixup: float = 0.0,
+        label_smoothing: Fraction = 0.0,
+        mixup: NotNegative = 0.0,
         frozen_layers: Sequence[str] = (),
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
@@ -80,10 +81,6 @@ class ImageClassifier(EvaluationSetsModule):
             scheduler=scheduler,
             backbone_options=backbone_options,
         )
-        if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"`label_smoothing` must be in [0, 1], not {label_smoothing}.")
-        if mixup < 0:
-            raise ValueError(f"`mixup` must be at least 0, not {mixup}.")
         if frozen_layers and not train_backbone:
             raise ValueError("`frozen_layers` are for full fine-tuning: without `train_backbone: true` all are frozen.")
         self.num_classes = num_classes

@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from asym_lightning.adapters import AdapterConfig
+from asym_lightning.core.kinds import Count, NumberOrZero
 from asym_lightning.core.tokens import IGNORED
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import StepOutput
@@ -70,10 +71,10 @@ class InstructionTuner(GenerativeModule):
         backbone: str | nn.Module,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
-        chunk_size: int | None = 1024,
+        chunk_size: Count | None = 1024,
         decoding: Decoding | None = None,
-        num_val_samples: int | None = 8,
-        num_test_samples: int | None = None,
+        num_val_samples: NumberOrZero | None = 8,
+        num_test_samples: NumberOrZero | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
         backbone_options: BackboneOptions = BackboneOptions(),
@@ -89,8 +90,6 @@ class InstructionTuner(GenerativeModule):
             scheduler=scheduler,
             backbone_options=backbone_options,
         )
-        if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"`chunk_size` must be at least 1, or null for all positions, not {chunk_size}.")
         self.chunk_size = chunk_size
         self._is_output_layer_checked = False
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from asym_lightning.core.messages import check_choice
+from asym_lightning.core.kinds import Fraction, FractionBelowOne
+from asym_lightning.core.options import check_kinds
 
 Decay = Literal["cosine", "linear", "constant"]
 
@@ -35,16 +36,12 @@ class WarmupSchedule:
         [0.5, 1.0, 1.0, 0.83, 0.67, 0.5, 0.33, 0.17]
     """
 
-    warmup: float = 0.0
+    warmup: FractionBelowOne = 0.0
     decay: Decay = "cosine"
-    final: float = 0.0
+    final: Fraction = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"`warmup` is a share of the run and must be in [0, 1), not {self.warmup}.")
-        if not 0 <= self.final <= 1:
-            raise ValueError(f"`final` is a share of the learning rate and must be in [0, 1], not {self.final}.")
-        check_choice("decay", self.decay, get_args(Decay))
+        check_kinds(self)
 
     def factor(self, step: int, num_steps: int) -> float:
         """Share of the learning rate that the step numbered `step`, from 0, uses."""

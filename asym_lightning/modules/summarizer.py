@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.core.extras import check_installed
+from asym_lightning.core.kinds import Fraction, NumberOrZero
 from asym_lightning.core.tokens import IGNORED
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import StepOutput
@@ -75,10 +76,10 @@ class Summarizer(GenerativeModule):
         backbone: str | nn.Module,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
-        label_smoothing: float = 0.0,
+        label_smoothing: Fraction = 0.0,
         decoding: Decoding | None = None,
-        num_val_samples: int | None = 64,
-        num_test_samples: int | None = None,
+        num_val_samples: NumberOrZero | None = 64,
+        num_test_samples: NumberOrZero | None = None,
         use_stemmer: bool = True,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
@@ -96,8 +97,6 @@ class Summarizer(GenerativeModule):
             backbone_options=backbone_options,
         )
         check_installed("rouge_score", "Summarizer")
-        if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"`label_smoothing` must be in [0, 1], not {label_smoothing}.")
         self.label_smoothing = label_smoothing
         self.use_stemmer = use_stemmer
 

@@ -16,6 +16,7 @@ from torchmetrics import MetricCollection
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.targets.heads import find_heads
+from asym_lightning.core.kinds import Fraction, NotNegative
 from asym_lightning.core.private_names import trainer_of
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
 from asym_lightning.lifecycle.predictions import PredictionsFile, Row
@@ -79,8 +80,8 @@ class TextClassifier(EvaluationSetsModule):
         label_names: Sequence[str] | None = None,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
-        class_weights: Sequence[float] | None = None,
-        label_smoothing: float = 0.0,
+        class_weights: Sequence[NotNegative] | None = None,
+        label_smoothing: Fraction = 0.0,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
         backbone_options: BackboneOptions = BackboneOptions(),
@@ -96,14 +97,10 @@ class TextClassifier(EvaluationSetsModule):
         check_text_task(task)
         self.task = task
         self.is_regression = task in REGRESSION_TASKS
-        if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"`label_smoothing` must be in [0, 1], not {label_smoothing}.")
         if self.is_regression and (label_names or class_weights or label_smoothing):
             raise ValueError(
                 f"`label_names`, `class_weights` and `label_smoothing` are for classes; the task {task!r} has scores."
             )
-        if class_weights is not None and min(class_weights) < 0:
-            raise ValueError(f"`class_weights` must not be negative: {list(class_weights)}.")
         self.label_names = None if label_names is None else list(label_names)
         self.label_smoothing = label_smoothing
         self.class_weights = None if class_weights is None else list(class_weights)

@@ -7,10 +7,23 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from asym_lightning.core.messages import listed
+from asym_lightning.core.kinds import Count, NumberOrZero, check_fields
+from asym_lightning.core.messages import listed, shown
 from asym_lightning.core.run_files import CONFIG, OUTCOME, RECORD, read_config, read_facts
+
+_RECORD_FIELDS: Mapping[str, Any] = {
+    "metrics": Mapping[str, Any],  # NaN too, of a run that diverged
+    "monitor": str | None,
+    "mode": Literal["min", "max"] | None,
+    "trained": NumberOrZero,
+    "ranks": Mapping[str, Count],
+    "seconds": float,
+    "saved_bytes": int | None,
+    "peak_bytes": int | None,
+}
+_OUTCOME_FIELDS: Mapping[str, Any] = {"task": str, "arm": str, "learning_rate": float, "seed": int}
 
 
 @dataclass(frozen=True)
@@ -127,7 +140,12 @@ def _read_run(directory: Path, metrics: Sequence[str]) -> list[Run] | str:
     record = read_facts(directory, RECORD)
     if not record or not (directory / CONFIG).is_file():
         return f"`{directory}` is incomplete and is left out: it lacks {RECORD if not record else CONFIG}."
-    config = read_config(directory)
+    try:
+        config = read_config(directory)
+        check_fields(RECORD, record, _RECORD_FIELDS, ("metrics", "trained"))
+        check_fields(OUTCOME, outcome, _OUTCOME_FIELDS)
+    except (TypeError, ValueError) as error:
+        return f"`{directory}` is damaged and is left out: {error}"
     found = record["metrics"]
     monitor = record.get("monitor") or _first_metric(found, "val/")
     if not monitor:
@@ -145,6 +163,8 @@ def _read_run(directory: Path, metrics: Sequence[str]) -> list[Run] | str:
         hint = f"it has {tested}." if tested else "fit with `--test_after_fit=true`."
         return f"`{directory}` has no test/{missing[0]} and is left out; {hint}"
     for name, value in ((monitor, validation), *((f"test/{name}", found[f"test/{name}"]) for name in chosen)):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return f"`{directory}` is damaged and is left out: {name} is {shown(value)} in {RECORD}."
         if not math.isfinite(value):
             return f"`{directory}` diverged ({name} is {value}) and is left out."
     mode = mode or _mode(metric)

@@ -10,15 +10,15 @@ from asym_lightning.adapters import AdapterConfig
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
-        ({"rank": 0}, ValueError, "`rank` must be at least 1, got 0"),
-        ({"rank": -3}, ValueError, "`rank` must be at least 1, got -3"),
+        ({"rank": 0}, ValueError, "`rank` must be at least 1, not 0"),
+        ({"rank": -3}, ValueError, "`rank` must be at least 1, not -3"),
         ({"rank": 2.5}, TypeError, "`rank` must be an integer"),
         ({"rank": True}, TypeError, "`rank` must be an integer"),
         ({"rank_pattern": {"q": 0}}, ValueError, r"`rank_pattern\['q'\]` must be at least 1"),
         ({"alpha": 0}, ValueError, "`alpha` must be positive"),
         ({"alpha": float("nan")}, ValueError, "`alpha` must be positive and finite"),
         ({"alpha_pattern": {"q": "x"}}, TypeError, r"`alpha_pattern\['q'\]` must be a number"),
-        ({"dropout": 1.0}, ValueError, r"`dropout` must be in \[0, 1\), got 1.0"),
+        ({"dropout": 1.0}, ValueError, r"`dropout` must be in \[0, 1\), not 1.0"),
         ({"dropout": -0.1}, ValueError, r"`dropout` must be in \[0, 1\)"),
         ({"targets": []}, ValueError, "`targets` is empty"),
         ({"targets": [1]}, TypeError, "`targets` must be a list of names"),

@@ -148,12 +148,12 @@ def test_two_instances_are_resumed_apart(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"factor": "C"}, "`factor` must be 'A' or 'B', got 'C'"),
+        ({"factor": "C"}, "`factor` must be one of A, B, not 'C'"),
         ({"after_steps": 1, "monitor": "x"}, "`after_steps` and `monitor` say twice when to freeze"),
-        ({"after_steps": -1}, "`after_steps` must not be negative"),
+        ({"after_steps": -1}, "`after_steps` must be at least 0 or null, not -1"),
         ({"after_fraction": 1.0}, "`after_fraction` must be between 0 and 1, got 1.0"),
         ({"monitor": "x", "patience": 0}, "`patience` must be at least 1"),
-        ({"monitor": "x", "mode": "up"}, "`mode` must be 'min' or 'max'"),
+        ({"monitor": "x", "mode": "up"}, "`mode` must be one of min, max, not 'up'"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -196,5 +196,5 @@ def test_one_transfer_to_the_host_a_log(tmp_path, monkeypatch):
 
 
 def test_no_steps_between_logs_is_refused():
-    with pytest.raises(ValueError, match="`every_n_steps` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`every_n_steps` must be at least 1, not 0"):
         BNormMonitor(0)

@@ -182,7 +182,7 @@ def test_every_change_of_rank_is_logged(tmp_path):
         (lambda: Milestones({-1: 2}), "forwards in time"),
         (lambda: Milestones({}), "`ranks` has no milestones"),
         (lambda: Milestones({1: 0}), "`ranks` must be at least 1, got 0 at 1 steps"),
-        (lambda: Milestones({1: 1}, unit="days"), "`unit` must be 'steps' or 'epochs'"),
+        (lambda: Milestones({1: 1}, unit="days"), "`unit` must be one of steps, epochs, not 'days'"),
         (lambda: Energy(0.0), r"`share` must be in \(0, 1\]"),
         (lambda: Energy(every_n_steps=0), "`every_n_steps` must be at least 1"),
         (lambda: Budget(4, start_step=9, end_step=9), "`end_step` must come after `start_step` 9, got 9"),

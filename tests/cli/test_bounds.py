@@ -41,7 +41,7 @@ def test_from_a_config_with_a_shared_A(capsys):
     [
         (["--num-samples", "10"], "either an adapter directory or `--config`"),
         (["compact", "--num-samples", "10"], "leaves out A of 0, so its d_in is not known"),
-        (["full", "--num-samples", "0"], "`num_samples` must be positive"),
+        (["full", "--num-samples", "0"], "`--num-samples` must be at least 1, not 0"),
         (["missing", "--num-samples", "10"], "holds no adapter"),
         (["--config", str(QUICKSTART), "--model.adapter=null", "--num-samples=10"], "a model without adapters"),
     ],

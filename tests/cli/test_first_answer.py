@@ -106,9 +106,10 @@ def test_every_config_passes_over_a_task(config):
     assert first_answer(["fit", *TASK, "--config", str(config)]) is None
 
 
-def test_config_that_is_no_yaml_is_left_to_what_parses_it(tmp_path):
+def test_config_that_is_no_yaml_is_refused_by_its_line(tmp_path):
     (tmp_path / "broken.yaml").write_text("model: [\n")
-    assert first_answer(["fit", "--config", str(tmp_path / "broken.yaml")]) is None
+    with pytest.raises(ValueError, match=r"broken\.yaml`, line 2: expected the node content"):
+        first_answer(["fit", "--config", str(tmp_path / "broken.yaml")])
 
 
 @pytest.mark.parametrize("command", TRAINING)

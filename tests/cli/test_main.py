@@ -142,11 +142,11 @@ BAD_INPUT = {
         ["--model.adapter.rnak", "3"],
         "`model.adapter` has no option 'rnak': did you mean rank?",
     ),
-    "rank 0": (["--model.adapter.rank", "0"], "`rank` must be at least 1, got 0."),
-    "negative rank": (["--model.adapter.rank", "-1"], "`rank` must be at least 1, got -1."),
+    "rank 0": (["--model.adapter.rank", "0"], "`rank` must be at least 1, not 0."),
+    "negative rank": (["--model.adapter.rank", "-1"], "`rank` must be at least 1, not -1."),
     "rank too large": (["--model.adapter.rank", "97"], "`rank` is 97, but `blocks.0.attn.qkv` (q) is 96 x 96"),
     "rank not a number": (["--model.adapter.rank", "x"], "`model.adapter.rank` must be an integer, not 'x'."),
-    "dropout 1": (["--model.adapter.dropout", "1"], "`dropout` must be in [0, 1), got 1.0."),
+    "dropout 1": (["--model.adapter.dropout", "1"], "`dropout` must be in [0, 1), not 1.0."),
     "unknown target": (["--model.adapter.targets", "[attn.qkw]"], "'attn.qkw'"),
     "unknown init": (
         ["--model.adapter.scheme", "hB_zero_A_rnd"],
@@ -213,7 +213,7 @@ BAD_INPUT = {
         "'truncated.ckpt' is not a checkpoint, or it is truncated",
     ),
     "missing config": (["--config", "no.yaml"], "no.yaml"),
-    "broken config": (["--config", "broken.yaml"], "Problems parsing config"),
+    "broken config": (["--config", "broken.yaml"], "broken.yaml`, line "),
     "unknown section": (["--config", "section.yaml"], "no option 'modle.adapter.rank': did you mean model?"),
     "unknown model class": (
         ["--config", "class.yaml"],
@@ -227,7 +227,7 @@ BAD_INPUT = {
         ["--model.optimizer.lrr", "1"],
         "`model.optimizer` has no option 'lrr': did you mean lr?",
     ),
-    "schedule out of range": (["--model.scheduler.warmup", "2"], "`warmup` is a share of the run"),
+    "schedule out of range": (["--model.scheduler.warmup", "2"], "`warmup` must be in [0, 1)"),
     "unknown decay": (
         ["--model.scheduler.decay", "cosin"],
         "`model.scheduler.decay` must be one of cosine, linear, constant, not 'cosin'",

@@ -170,7 +170,7 @@ def test_prompts_are_padded_on_the_left_and_end_before_the_response() -> None:
 def test_bad_arguments_and_too_long_batches_are_refused(rows) -> None:
     with pytest.raises(ValueError, match="`chunk_size` must be at least 1"):
         InstructionTuner("x", chunk_size=0)
-    with pytest.raises(ValueError, match="`num_val_samples` must not be negative"):
+    with pytest.raises(ValueError, match="`num_val_samples` must be at least 0 or null"):
         InstructionTuner("x", num_val_samples=-1)
     module = tuner()
     module._longest = 8

@@ -41,9 +41,9 @@ def test_rate_stays_at_the_end_if_the_run_goes_on():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"warmup": 1.0}, "`warmup` is a share of the run"),
-        ({"warmup": -0.1}, "`warmup` is a share of the run"),
-        ({"final": 1.5}, "`final` is a share of the learning rate"),
+        ({"warmup": 1.0}, r"`warmup` must be in \[0, 1\)"),
+        ({"warmup": -0.1}, r"`warmup` must be in \[0, 1\)"),
+        ({"final": 1.5}, r"`final` must be in \[0, 1\]"),
         ({"decay": "cosin"}, "`decay` must be one of cosine, linear, constant, not 'cosin'"),
     ],
 )

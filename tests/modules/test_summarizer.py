@@ -149,7 +149,7 @@ def test_bad_input_is_refused(data, tmp_path, tokenizer) -> None:
     for arguments, message in {
         ("num_beams", 0): "`num_beams` must be at least 1",
         ("min_new_tokens", 65): "between 0 and `max_new_tokens` .64.",
-        ("no_repeat_ngram_size", -1): "must not be negative",
+        ("no_repeat_ngram_size", -1): "must be at least 0, not -1",
         ("top_p", 0.0): "`top_p` in",
     }.items():
         with pytest.raises(ValueError, match=message):

@@ -245,7 +245,7 @@ def test_model_wrapped_by_peft_gets_segments(bert):
     [
         ({"task": "rtee"}, r"`task` must be one of classification, .*, not 'rtee': did you mean rte\?"),
         ({"label_smoothing": 1.5}, r"`label_smoothing` must be in \[0, 1\], not 1.5"),
-        ({"class_weights": [-1.0, 1.0]}, "`class_weights` must not be negative"),
+        ({"class_weights": [-1.0, 1.0]}, r"`class_weights\[0\]` must be at least 0, not -1.0"),
         ({"task": "stsb", "label_names": ["a"]}, "are for classes; the task 'stsb' has scores"),
         ({"adapter": AdapterConfig(), "train_backbone": True}, "cannot be combined with an `adapter`"),
     ],

@@ -106,7 +106,7 @@ def test_published_numbers_stand_beside_ones_own(write_run, table_of):
 def test_several_test_scores_of_one_choice_are_columns(write_run, table_of):
     for arm, ood, gap in (("b_only", 0.7, 0.1), ("lora", 0.6, 0.05)):
         tests = {"test/ood_accuracy": ood, "test/sketch/accuracy": 0.5, "test/train_gap": gap}
-        write_run(arm, 0.8, tests=tests)
+        write_run(arm, test=0.8, tests=tests)
     table = table_of()
     assert table.columns == [("digits", "ood_accuracy")]
     assert not any("different metrics" in note for note in table.notes)

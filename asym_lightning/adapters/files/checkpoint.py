@@ -6,6 +6,7 @@ that a module or a callback needs; the other functions are their parts.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, MutableMapping
 from typing import Any
@@ -17,6 +18,7 @@ from asym_lightning.adapters.kernels import dropout
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name, factors_by_name
 from asym_lightning.adapters.surgery.quantize import QuantizedPart, quantized_state_names
 from asym_lightning.core.dtensor import first_numbers, is_sharded, sharded_like
+from asym_lightning.core.kinds import Count, check_fields
 from asym_lightning.core.messages import listed
 from asym_lightning.core.names import load_plain_state, plain_name, plain_state
 from asym_lightning.core.random_state import random_state, set_random_state
@@ -26,6 +28,13 @@ DESCRIPTION_KEY = "adapter_description"
 RANDOM_STATE_KEY = "random_state"
 _DROPOUT_KEY = "dropout"  # in the random state: what draws the adapters' dropout
 _NUM_SAMPLED = 8
+_TOLERANCE = (2e-2, 1e-4)  # relative and absolute, for a backbone kept in bfloat16 then and in float32 now
+_DESCRIPTION_FIELDS: Mapping[str, Any] = {
+    "config": Mapping[str, Any] | None,
+    "ranks": Mapping[str, Count],
+    "backbone": Mapping[str, list[float]],
+    "quantization": list[str],
+}
 
 
 def fill_checkpoint(module: nn.Module, checkpoint: MutableMapping[str, Any]) -> None:
@@ -124,7 +133,7 @@ def check_trained_state_dict(module: nn.Module, state: Mapping[str, Tensor]) -> 
     unexpected = [name for name in state if name not in own]
     if missing or unexpected:
         parts = [
-            f"{what} {listed([f'`{n}`' for n in names], 4)}"
+            f"{what} {listed([f'`{n}`' for n in names], 2)}"
             for what, names in (("lacks", missing), ("has unknown", unexpected))
             if names
         ]
@@ -133,10 +142,23 @@ def check_trained_state_dict(module: nn.Module, state: Mapping[str, Tensor]) -> 
             "adapter configuration or head?"
         )
     for name, tensor in state.items():
-        if isinstance(tensor, Tensor) and tensor.shape != own[name].shape:
+        if isinstance(tensor, Tensor) != isinstance(own[name], Tensor):
+            raise ValueError(f"The checkpoint does not fit the model: `{name}` should be {_kind(own[name])}.")
+        if not isinstance(tensor, Tensor):
+            continue
+        if tensor.shape != own[name].shape:
             raise ValueError(
                 f"The checkpoint does not fit the model: `{name}` should be {tuple(own[name].shape)}, found "
                 f"{tuple(tensor.shape)}; was it written with another rank or head?"
+            )
+        kinds = [(t.is_floating_point(), t.is_complex()) for t in (tensor, own[name])]
+        if kinds[0] != kinds[1]:
+            raise ValueError(
+                f"The checkpoint does not fit the model: `{name}` should be {_kind(own[name])}, found {_kind(tensor)}."
+            )
+        if tensor.is_floating_point() and not is_sharded(tensor) and not torch.isfinite(tensor).all():
+            raise ValueError(
+                f"The checkpoint holds NaN or infinity in `{name}`: the run diverged; take an earlier checkpoint."
             )
 
 
@@ -169,6 +191,10 @@ def check_adapter_description(model: nn.Module, found: Mapping[str, Any]) -> Non
     Raises:
         ValueError: Another configuration or another backbone; the message says what was expected and found.
     """
+    try:
+        check_fields("it", found, _DESCRIPTION_FIELDS, ("config", "backbone"))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The checkpoint is damaged: in its `{DESCRIPTION_KEY}`, {error}") from error
     expected = adapter_description(model)
     old, new = found["config"], expected["config"]
     if (old is None) != (new is None):
@@ -189,11 +215,11 @@ def check_adapter_description(model: nn.Module, found: Mapping[str, Any]) -> Non
         here = expected["backbone"].get(name)
         if here is None:
             raise ValueError(f"The checkpoint was written with another backbone: `{name}` is not in this one.")
-        # A tolerance wide enough for a backbone kept in bfloat16 then and in float32 now.
-        if not torch.allclose(torch.tensor(values), torch.tensor(here), rtol=2e-2, atol=1e-4):
+        is_alike = len(values) == len(here) and torch.allclose(torch.tensor(values), torch.tensor(here), *_TOLERANCE)
+        if not is_alike:
             raise ValueError(
                 f"The checkpoint was written with another backbone: frozen `{name}` starts with {here[0]:.6g} here and "
-                f"with {values[0]:.6g} there."
+                f"with {values[0] if values else math.nan:.6g} there."
             )
 
 
@@ -238,6 +264,10 @@ def _own_storage(tensor: Tensor) -> Tensor:
     if not isinstance(tensor, Tensor) or is_sharded(tensor) or tensor.untyped_storage().nbytes() <= tensor.nbytes:
         return tensor
     return tensor.clone()
+
+
+def _kind(value: Any) -> str:
+    return f"a tensor of {str(value.dtype).removeprefix('torch.')}" if isinstance(value, Tensor) else "no tensor"
 
 
 def _quantized_to(kinds: list[str]) -> str:

@@ -5,7 +5,6 @@ What they hold is read and checked here once, for the model that it is loaded in
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,21 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from asym_lightning.adapters.files.schema import (
+    COMPACT_TYPE,
+    check_factors,
+    check_finite,
+    check_heads,
+    check_metadata,
+    check_peft_config,
+    check_tensors,
+)
 from asym_lightning.adapters.layers.kinds.registry import kinds
-from asym_lightning.core.files import atomic_file, json_text, read_json
+from asym_lightning.core.files import atomic_file, json_text, parse_json, read_json
+from asym_lightning.core.messages import first_line
 from asym_lightning.core.run_files import ADAPTER
 
 CONFIG_FILE, TENSOR_FILE = "adapter_config.json", "adapter_model.safetensors"
-COMPACT_TYPE = "ASYM_LIGHTNING_COMPACT"
 METADATA_KEY = "asym_lightning"
 KEY_PREFIX = "base_model.model."
 
@@ -97,33 +105,32 @@ def read_directory(directory: str | Path) -> SavedAdapter:
     for name in (CONFIG_FILE, TENSOR_FILE):
         if not (path / name).is_file():
             raise FileNotFoundError(f"`{path}` holds no adapter: it lacks {name}.")
-    peft_config = _read_config(path / CONFIG_FILE)
+    peft_config = read_json(path / CONFIG_FILE)
+    check_peft_config(peft_config, path / CONFIG_FILE)
     tensors, header = _read_tensors(path / TENSOR_FILE)
     factors, others = _sort_keys(tensors, path / TENSOR_FILE)
+    metadata: Mapping[str, Any] = {}
     if peft_config["peft_type"] == COMPACT_TYPE:
         metadata = _metadata(peft_config.get(METADATA_KEY), path / CONFIG_FILE)
-    else:
-        metadata = _metadata(header[METADATA_KEY], path / TENSOR_FILE) if METADATA_KEY in header else {}
-    return SavedAdapter(
+    elif METADATA_KEY in header:
+        metadata = _metadata(header[METADATA_KEY], path / TENSOR_FILE)
+    saved = SavedAdapter(
         path, peft_config, metadata.get("config"), metadata.get("ranks", {}), metadata.get("scaling"),
         metadata.get("checksums", {}), factors, others,
     )  # fmt: skip
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    config = read_json(path)
-    kind = config.get("peft_type") if isinstance(config, dict) else None
-    if kind not in ("LORA", COMPACT_TYPE):
-        raise ValueError(f"`{path}` should have peft_type LORA (or {COMPACT_TYPE}), found {kind!r}.")
-    return config
+    check_tensors(factors, others, path / TENSOR_FILE)
+    check_factors(factors, saved.ranks, saved.checksums, path / TENSOR_FILE)
+    check_heads(others, peft_config.get("modules_to_save") or (), path / TENSOR_FILE)
+    check_finite(tensors, path / TENSOR_FILE)
+    return saved
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"`{path}` is damaged or no safetensors file ({error}).") from error
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"`{path}` is damaged or no safetensors file ({first_line(error)}).") from error
 
 
 def _sort_keys(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -147,12 +154,8 @@ def _sort_keys(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Ten
     return factors, others
 
 
-def _metadata(written: Any, path: Path) -> dict[str, Any]:
-    """What we wrote beside PEFT's layout: configuration, ranks and checksums."""
-    try:
-        metadata = json.loads(written) if isinstance(written, str) else written
-        if all(isinstance(metadata[part], dict) for part in ("config", "ranks")):
-            return metadata
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise ValueError(f"`{path}` is damaged: its `{METADATA_KEY}` holds no config and ranks.")
+def _metadata(written: Any, path: Path) -> Mapping[str, Any]:
+    """What we wrote beside PEFT's layout, checked."""
+    metadata = parse_json(written, f"`{METADATA_KEY}` in `{path}`") if isinstance(written, str) else written
+    check_metadata(metadata, path, METADATA_KEY)
+    return metadata  # type: ignore[no-any-return]

@@ -46,15 +46,10 @@ def factors_by_slice(saved: SavedAdapter) -> dict[str, Factors]:
 
     Args:
         saved: What was read.
-
-    Raises:
-        ValueError: If a layer has no B, or no A that is not left out for a checksum.
     """
     factors: dict[str, Factors] = {}
     for name in dict.fromkeys(key.rpartition(".")[0] for key in saved.factors):
-        A, B = (saved.factors.get(f"{name}.lora_{factor}") for factor in "AB")
-        if B is None or (A is None and name not in saved.checksums):
-            raise ValueError(f"`{saved.path}` is damaged: it lacks `{name}.lora_{'B' if B is None else 'A'}`.")
+        A, B = saved.factors.get(f"{name}.lora_A"), saved.factors[f"{name}.lora_B"]
         factors |= _by_slice(name, A if A is None else A.flatten(1), B.flatten(1), saved)
     return factors
 

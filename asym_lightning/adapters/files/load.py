@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +14,11 @@ from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.files.directory import CONFIG_FILE, SavedAdapter, read_directory
 from asym_lightning.adapters.files.redraw import CHECKSUM_TOLERANCE, checksum, redraw_A
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
+from asym_lightning.adapters.layers.kinds.registry import host_kind
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
 from asym_lightning.adapters.surgery.inject import inject_adapters, remove_adapters
+from asym_lightning.adapters.targets.heads import find_heads
+from asym_lightning.adapters.targets.patterns import is_within
 from asym_lightning.core.dtensor import sharded_like
 from asym_lightning.core.names import plain_modules, plain_state, submodule
 
@@ -65,18 +67,10 @@ def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
     """The configuration that the adapter was saved with; where `peft` wrote it, whole layers with both factors trained.
 
     Raises:
-        ValueError: It has features that are not LoRA's, or options that are not ours.
+        ValueError: It has features that are not LoRA's.
     """
     if saved.config is not None:
-        unknown = saved.config.keys() - {field.name for field in dataclasses.fields(AdapterConfig)}
-        if unknown:
-            raise ValueError(
-                f"`{saved.path}` has the unknown option `{min(unknown)}`; was it written by a later version?"
-            )
-        try:
-            return AdapterConfig(**saved.config)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"`{saved.path}` has a configuration that is not known here: {error}") from error
+        return AdapterConfig(**saved.config)
     _refuse_what_is_not_understood(saved)
     peft_config = saved.peft_config
     places = {path: _own_name(path, model, saved) for path in _paths(saved)}
@@ -120,15 +114,16 @@ def _paths(saved: SavedAdapter) -> list[str]:
 def _own_name(path: str, model: nn.Module, saved: SavedAdapter) -> str:
     """The layer that `peft` keeps at a path: it wraps layers, and parameters of experts one around the other."""
     plain = path.replace(".base_layer", "")
-    experts = _targeted_parameters(plain, model, saved)
+    experts = _targeted_experts(plain, model, saved)
     depth = path.count(".base_layer")
     return f"{plain}.{experts[-1 - depth]}" if depth < len(experts) else plain
 
 
-def _targeted_parameters(name: str, model: nn.Module, saved: SavedAdapter) -> list[str]:
+def _targeted_experts(name: str, model: nn.Module, saved: SavedAdapter) -> list[str]:
+    """Parameters of experts in a module; none where it is a layer, though it be targeted by its parameter."""
     targets = saved.peft_config.get("target_parameters") or ()
     modules = dict(plain_modules(model))
-    if not targets or name not in modules:
+    if not targets or name not in modules or host_kind(modules[name]):
         return []
     parameters = [parameter for parameter, _ in modules[name].named_parameters(recurse=False)]
     return [p for p in parameters if any(f".{name}.{p}".endswith(f".{target}") for target in targets)]
@@ -137,7 +132,7 @@ def _targeted_parameters(name: str, model: nn.Module, saved: SavedAdapter) -> li
 def _peft_rank(path: str, model: nn.Module, saved: SavedAdapter) -> int:
     rank = len(saved.factors[f"{path}.lora_A"])
     name = path.replace(".base_layer", "")
-    experts = _targeted_parameters(name, model, saved)
+    experts = _targeted_experts(name, model, saved)
     return rank // len(submodule(model, name).get_parameter(experts[0])) if experts else rank
 
 
@@ -169,7 +164,13 @@ def _assign(model: nn.Module, saved: SavedAdapter) -> None:
     if unknown:
         raise ValueError(f"`{saved.path}` adapts `{unknown[0].rpartition('.')[0]}`, which is not adapted in the model.")
     state = plain_state(model)
+    heads = find_heads(model, next(iter(layers.values())).adapters.config.heads) if saved.others else []
     for name, tensor in saved.others.items():
+        if not is_within(name, heads):
+            raise ValueError(
+                f"`{saved.path}` holds `{name}`, which is of no head of the model; those are "
+                f"{', '.join(heads) or 'none'}."
+            )
         if name not in state or state[name].shape != tensor.shape:
             here = tuple(state[name].shape) if name in state else "no such tensor"
             raise ValueError(f"`{saved.path}` holds `{name}` {tuple(tensor.shape)}, the model has {here}.")

@@ -6,12 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from asym_lightning.adapters.rank.groups import RankGroup
+from asym_lightning.core.kinds import Count, Fraction, NotNegative, NumberOrZero, Range
+from asym_lightning.core.options import CheckedArguments
 from asym_lightning.core.stall import StallDetector
 
 
@@ -32,7 +34,7 @@ class Moment(NamedTuple):
     metrics: Mapping[str, Tensor]
 
 
-class RankPolicy(ABC):
+class RankPolicy(CheckedArguments, ABC):
     """Decides on ranks; subclass it and write `wanted_ranks` for a schedule of your own."""
 
     @property
@@ -53,7 +55,7 @@ class RankPolicy(ABC):
         """What a resumed run has to know."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027 (most policies have no state)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore it."""
 
 
@@ -124,12 +126,10 @@ class Energy(RankPolicy):
     """
 
     def __init__(
-        self, share: float = 0.99, *, every_n_steps: int = 100, start_step: int = 0, min_rank: int = 1
+        self, share: Fraction = 0.99, *, every_n_steps: Count = 100, start_step: NumberOrZero = 0, min_rank: Count = 1
     ) -> None:
         if not 0 < share <= 1:
             raise ValueError(f"`share` must be in (0, 1], got {share}.")
-        _check_at_least(1, every_n_steps=every_n_steps, min_rank=min_rank)
-        _check_at_least(0, start_step=start_step)
         self.share, self.every_n_steps, self.start_step, self.min_rank = share, every_n_steps, start_step, min_rank
 
     def smallest_rank(self, values: Tensor) -> int:
@@ -172,9 +172,9 @@ class Budget(RankPolicy):
         [90, 90, 20, 10, 10]
     """
 
-    def __init__(self, total: int, *, start_step: int = 0, end_step: int, every_n_steps: int = 10) -> None:
-        _check_at_least(1, total=total, every_n_steps=every_n_steps)
-        _check_at_least(0, start_step=start_step)
+    def __init__(
+        self, total: Count, *, start_step: NumberOrZero = 0, end_step: Count, every_n_steps: Count = 10
+    ) -> None:
         if end_step <= start_step:
             raise ValueError(f"`end_step` must come after `start_step` {start_step}, got {end_step}.")
         self.total, self.start_step, self.end_step, self.every_n_steps = total, start_step, end_step, every_n_steps
@@ -243,13 +243,12 @@ class GrowOnStall(RankPolicy):
         self,
         monitor: str,
         *,
-        max_rank: int,
-        factor: float = 2.0,
+        max_rank: Count,
+        factor: Annotated[float, Range(1)] = 2.0,
         mode: Literal["min", "max"] = "min",
-        patience: int = 3,
-        min_delta: float = 0.0,
+        patience: Count = 3,
+        min_delta: NotNegative = 0.0,
     ) -> None:
-        _check_at_least(1, max_rank=max_rank, factor=factor)
         self._max_rank, self.factor = max_rank, factor
         self._stall = StallDetector(monitor, mode=mode, patience=patience, min_delta=min_delta)
 
@@ -276,9 +275,3 @@ class GrowOnStall(RankPolicy):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore it."""
         self._stall.load_state_dict(state)
-
-
-def _check_at_least(least: int, **values: float) -> None:
-    for name, value in values.items():
-        if value < least:
-            raise ValueError(f"`{name}` must be at least {least}, got {value}.")

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from asym_lightning.cli.sweep.plan import SEEDS, Arm, Sweep, scheme_arms
-from asym_lightning.core.messages import did_you_mean
+from asym_lightning.core.kinds import Count, check_fields, check_names, check_value
+from asym_lightning.core.yaml_file import read_mapping
 
 DESCRIPTION = """Run arms x learning rates x seeds, each as an ordinary fit in a directory of its own, and report them.
 Each arm's learning rate is chosen on validation data; test scores are reported for the chosen rate alone.
@@ -25,6 +24,21 @@ EXAMPLES = """examples:
 
 FILE_KEYS = ("out", "tasks", "arms", "schemes", "ranks", "learning_rates", "seeds", "vary", "data_seed_key", "options")
 ARM_KEYS = ("configs", "options", "learning_rates")
+Names = str | list[str] | None
+Rates = list[float | str]  # YAML takes 1e-2 for a text
+_KINDS_OF_ARM: Mapping[str, Any] = {"configs": Names, "options": Mapping[str, Any], "learning_rates": Rates | None}
+_KINDS_OF_FILE: Mapping[str, Any] = {
+    "out": str,
+    "tasks": Mapping[str, Names],
+    "arms": Mapping[str, Names | Mapping[str, Any]],
+    "schemes": list[str],
+    "ranks": list[Count],
+    "learning_rates": Rates,
+    "seeds": list[int],
+    "vary": list[str],
+    "data_seed_key": str | None,
+    "options": list[str],
+}
 
 
 def sweep_parser() -> argparse.ArgumentParser:
@@ -84,7 +98,7 @@ def sweep_of(options: argparse.Namespace, further: Sequence[str] = ()) -> Sweep:
         directory=Path(out),
         tasks=tasks,
         arms=arms,
-        learning_rates=options.learning_rates or [float(rate) for rate in file.get("learning_rates", [])],
+        learning_rates=options.learning_rates or _rates(file.get("learning_rates", [])),
         seeds=options.seeds or file.get("seeds", []),
         vary=options.vary or file.get("vary", SEEDS),
         data_seed_key=options.data_seed_key or file.get("data_seed_key"),
@@ -93,28 +107,34 @@ def sweep_of(options: argparse.Namespace, further: Sequence[str] = ()) -> Sweep:
 
 
 def _read_file(path: str) -> Mapping[str, Any]:
-    if not Path(path).is_file():
+    where = f"the sweep file {path!r}"
+    if not Path(path).exists():
         raise FileNotFoundError(f"there is no sweep file {path!r}.")
-    content = yaml.safe_load(Path(path).read_text())
-    if not isinstance(content, dict):
-        raise ValueError(f"the sweep file {path!r} must hold keys and values.")
-    _check_keys(content, FILE_KEYS, f"the sweep file {path!r}")
+    content = read_mapping(path, "the keys and values of a sweep, such as `tasks:`")
+    check_names(where, content, FILE_KEYS)
+    check_fields(where, content, _KINDS_OF_FILE)
     return content
 
 
 def _arm(name: str, value: Any) -> Arm:
     if value is None or isinstance(value, (str, list)):
         return Arm(configs=tuple(_names(value)))
-    _check_keys(value, ARM_KEYS, f"arm {name!r}")
+    check_names(f"arm {name!r}", value, ARM_KEYS)
+    check_fields(f"arm {name!r}", value, _KINDS_OF_ARM, prefix=f"arms.{name}.")
     rates = value.get("learning_rates")
-    return Arm(tuple(_names(value.get("configs"))), value.get("options", {}), rates and tuple(map(float, rates)))
+    rates = rates and tuple(_rates(rates, f"arms.{name}."))
+    return Arm(tuple(_names(value.get("configs"))), value.get("options", {}), rates)
+
+
+def _rates(given: Sequence[float | str], prefix: str = "") -> list[float]:
+    rates = []
+    for number, rate in enumerate(given):
+        try:
+            rates.append(float(rate))
+        except ValueError:
+            check_value(f"{prefix}learning_rates[{number}]", rate, float)
+    return rates
 
 
 def _names(value: Any) -> list[str]:
     return [] if value is None else [value] if isinstance(value, str) else list(value)
-
-
-def _check_keys(found: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    for key in found:
-        if key not in known:
-            raise ValueError(f"{where} has an unknown key {key!r}{did_you_mean(key, known, limit=len(known))}")

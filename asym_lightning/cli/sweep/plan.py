@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from asym_lightning.cli.config_files import config_path, merged_config
-from asym_lightning.core.messages import check_choice
+from asym_lightning.core.kinds import Positive, Seed
+from asym_lightning.core.messages import check_choice, shown
+from asym_lightning.core.options import check_kinds
 
 LEARNING_RATE_KEY = "model.init_args.optimizer.init_args.lr"
 ADAPTER_SEED_KEY = "model.init_args.adapter.seed"
 SEEDS = ("adapter", "head", "data")
 FIXED_SEED = 0  # of what does not vary
-SAFE_NAME = re.compile(r"[\w.+-]+")
+SAFE_NAME = re.compile(r"[\w+-][\w.+-]{,99}")  # of a directory in this one, which is not hidden
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,10 @@ class Arm:
 
     configs: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
-    learning_rates: tuple[float, ...] | None = None
+    learning_rates: tuple[Positive, ...] | None = None
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
 
 
 @dataclass(frozen=True)
@@ -56,20 +61,22 @@ class Sweep:
     directory: Path
     tasks: Mapping[str, Sequence[str]]
     arms: Mapping[str, Arm]
-    learning_rates: Sequence[float]
-    seeds: Sequence[int]
+    learning_rates: Sequence[Positive]
+    seeds: Sequence[Seed]
     vary: Sequence[str] = SEEDS
     data_seed_key: str | None = None
     options: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         for what, names in (("task", self.tasks), ("arm", self.arms)):
             if not names:
                 raise ValueError(f"the sweep has no {what}s.")
             for name in names:
                 if not SAFE_NAME.fullmatch(name):
                     raise ValueError(
-                        f"{what} {name!r} cannot name a directory: use letters, digits and the signs . _ + -"
+                        f"{what} {shown(name)} cannot name a directory: begin with a letter or digit, and use letters, "
+                        "digits and the signs . _ + -"
                     )
         if not self.seeds:
             raise ValueError("the sweep has no seeds.")

@@ -4,8 +4,8 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
 import asym_lightning.data  # noqa: F401  (so that classes are known by their bare names)
+from asym_lightning.cli.class_options import check_options_of
 from asym_lightning.cli.errors import one_sentence
-from asym_lightning.cli.null_options import check_nulls
 
 ARGUMENTS = {"DomainBedDataModule": {"dataset": "PACS"}, "GLUEDataModule": {"task": "rte"}}
 
@@ -20,7 +20,7 @@ class Someones:
 
 
 def check(class_path, **arguments):
-    check_nulls("data", Namespace(class_path=class_path, init_args=Namespace(**arguments)))
+    check_options_of("data", Namespace(class_path=class_path, init_args=Namespace(**arguments)))
 
 
 @pytest.mark.parametrize("name", ["DigitsDataModule", "DomainBedDataModule", "GLUEDataModule", "AlpacaDataModule"])
@@ -49,5 +49,5 @@ def test_types_of_anyones_class_are_read():
 
 
 def test_no_class_and_an_unknown_one_are_left_to_others():
-    check_nulls("data", None)
-    check_nulls("data", Namespace(class_path="nowhere.Nothing", init_args=Namespace(size=None)))
+    check_options_of("data", None)
+    check_options_of("data", Namespace(class_path="nowhere.Nothing", init_args=Namespace(size=None)))
