@@ -6,12 +6,12 @@ from torch import nn
 
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
-from asym_lightning.core.dtensor import plain_name
+from asym_lightning.core.names import plain_modules
 
 
 def adapter_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
     """The adapted layers by name, in the model's order; empty while the adapters are merged."""
-    return {plain_name(name): module for name, module in model.named_modules() if isinstance(module, AdaptedLayer)}
+    return {name: module for name, module in plain_modules(model) if isinstance(module, AdaptedLayer)}
 
 
 def adapters_by_name(model: nn.Module) -> dict[str, LowRankAdapter]:
@@ -24,7 +24,7 @@ def adapters_by_name(model: nn.Module) -> dict[str, LowRankAdapter]:
 
 
 def factors_by_name(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every adapter's parameters by their names in ``model.state_dict()``; one that slices share has several names."""
+    """Every adapter's parameters by their plain names in ``model``; one that slices share has several names."""
     return {
         f"{name}.adapters.{key}".removeprefix("."): parameter
         for name, layer in adapter_layers(model).items()
