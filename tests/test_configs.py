@@ -16,6 +16,7 @@ TASKS = [path for path in sorted(CONFIGS.rglob("*.yaml")) if path.parent.name no
 NUM_TRAINED = {
     "b_only_r8": 14_794,
     "b_only_r16": 28_618,
+    "b_only_r8_chosen": 14_794,
     "a_only_r8": 5_578,
     "lora_r8": 19_402,
     "svd_b_only": 14_794,

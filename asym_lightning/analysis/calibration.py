@@ -18,6 +18,7 @@ from asym_lightning.adapters.rows import Rows
 from asym_lightning.analysis.observed_layers import observed_layers
 from asym_lightning.core.dtensor import whole
 from asym_lightning.core.gradients import gradients_by
+from asym_lightning.core.messages import listed
 from asym_lightning.core.random_state import random_state, set_random_state
 
 # Rows of gradients that are kept of all batches together; more are projected.
@@ -98,8 +99,8 @@ def calibration_statistics(
             order of batches. That is d_out (d_out + d_in (number of batches)) numbers a site.
 
     Raises:
-        ValueError: There are no batches, a loss has no gradient, a layer gets none, or a sum is not finite; the message
-            names the layer.
+        ValueError: There are no batches, no call shows what a layer multiplies, a loss has no gradient, a layer gets
+            none, or a sum is not finite; the message names the layer.
 
     Example:
         >>> from asym_lightning.adapters import AdapterConfig, inject_adapters
@@ -113,12 +114,20 @@ def calibration_statistics(
     """
     if not batches:
         raise ValueError("there are no batches to calibrate with.")
+    layers = adapter_layers(model)
     names = list(dict.fromkeys(site.layer for site in sites.values()))
+    silent = [name for name in names if not layers[name].shows_tokens]
+    if silent:
+        raise ValueError(
+            f"no A can be chosen from data for {listed([f'`{name}`' for name in silent], 3)}, since no call of "
+            f"{type(layers[silent[0]]).host.__name__} shows what its weight multiplies; leave such layers out of the "
+            "targets, or use an init rule that draws from no data, such as 'rand'."
+        )
     before = random_state()
     step = layers_at_a_time or len(names)
     for start in range(0, len(names), step):
         sums = {
-            name: _LayerSums(model.get_submodule(name), of_layer, len(batches), seed, outputs)
+            name: _LayerSums(layers[name], of_layer, len(batches), seed, outputs)
             for name in names[start : start + step]
             if (of_layer := {key: site for key, site in sites.items() if site.layer == name})
         }

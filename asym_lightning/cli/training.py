@@ -37,9 +37,9 @@ from asym_lightning.cli.run_folder import RunFolder, RunTrainer, remove_requeued
 from asym_lightning.cli.run_names import check_run_names
 from asym_lightning.cli.short_config import SHORT_CONFIG
 from asym_lightning.core.dtensor import any_sharded
-from asym_lightning.core.files import atomic_file
-from asym_lightning.core.run_files import ADAPTER, PREDICTIONS, RUNS
+from asym_lightning.core.run_files import ADAPTER, RUNS
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
+from asym_lightning.lifecycle.predictions import PredictionsFile
 
 
 class TrainingCLI(LightningCLI):
@@ -130,6 +130,8 @@ class TrainingCLI(LightningCLI):
         trainer = super().instantiate_trainer(**kwargs)
         self._settle_folder(trainer)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # it is set by a connector
+        if self.subcommand == "predict" and not any(isinstance(callback, PredictionsFile) for callback in callbacks):
+            callbacks.append(PredictionsFile())
         if self.subcommand == "fit" and not any(isinstance(callback, RunRecord) for callback in callbacks):
             callbacks.append(RunRecord())
         if options.get("log_every_n_steps") is None:
@@ -191,14 +193,12 @@ class TrainingCLI(LightningCLI):
         self._run(self.trainer.test, **kwargs)
 
     def predict(self, **kwargs: Any) -> None:
-        """Predict, and save the predictions as `predictions.pt` in the run directory."""
-        predictions = self._run(self.trainer.predict, **kwargs)
-        folder = self.trainer.log_dir  # of all processes: the Trainer sends it to them
-        if folder and self.trainer.is_global_zero:
-            path = Path(folder, PREDICTIONS)
-            with atomic_file(path) as staging:
-                torch.save(predictions, staging)
-            print(f"predictions  {path}")
+        """Predict, and write what was predicted to a file in the run directory."""
+        self._run(self.trainer.predict, **{**kwargs, "return_predictions": False})  # nobody is there to take them
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]  # it is set by a connector
+        written = next(callback for callback in callbacks if isinstance(callback, PredictionsFile))
+        if self.trainer.is_global_zero:
+            print("\n".join(f"predictions  {path}" for path in written.paths))
 
     def _option(self, name: str) -> Any:
         return self.config.get(str(self.subcommand), self.config).get(name)

@@ -17,7 +17,6 @@ NORMS = "b_norms.csv"  # of BNormMonitor
 OUTCOME = "run.json"  # how a sweep's run ended, once it has
 LOG = "log.txt"  # what a sweep's run printed
 ADAPTER = "adapter"  # that of the best checkpoint
-PREDICTIONS = "predictions.pt"  # of the command predict
 RUNS = "runs"  # where runs go if nothing else is said
 _CONFIG_FIELDS: Mapping[str, Any] = {
     "model": Mapping[str, Any],

@@ -34,6 +34,10 @@ class ImageFiles(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
+    def identifier(self, index: int) -> str:
+        """Path of the image, which predictions go by."""
+        return self.samples[index][0]
+
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         path, label = self.samples[index]
         return self.transform(read_image(path)), label

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
@@ -20,6 +21,7 @@ from asym_lightning.core.kinds import NumberOrZero
 from asym_lightning.core.options import from_plain
 from asym_lightning.core.private_names import trainer_of
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
+from asym_lightning.lifecycle.predictions import PredictionsFile, Row
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import AdapterModule
 from asym_lightning.modules.decoding import Decoding
@@ -87,7 +89,6 @@ class GenerativeModule(AdapterModule):
         self.decoding: Decoding = from_plain(Decoding, decoding) or Decoding()
         self.num_samples = {"val": num_val_samples, "test": num_test_samples}
         self._samples: list[Sample] = []
-        self._predictions: list[tuple[int, Sample]] = []
 
     # What a task defines
 
@@ -272,25 +273,14 @@ class GenerativeModule(AdapterModule):
 
     # Prediction
 
-    def on_predict_epoch_start(self) -> None:
-        """Forget earlier predictions."""
-        self._predictions = []
+    def configure_callbacks(self) -> list[Callback]:
+        """Return what the base class does, and the callback that writes the texts."""
+        return [*super().configure_callbacks(), PredictionsFile(self.predictions_file, lambda: self.run_directory)]
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Sequence[Sample]:
         """Generate a text for each row."""
-        samples = self.samples(batch)
-        rows = (
-            batch["row"].tolist()
-            if "row" in batch
-            else range(len(self._predictions), len(self._predictions) + len(samples))
-        )
-        self._predictions += zip(rows, samples, strict=True)
-        return samples
+        return self.samples(batch)
 
-    def on_predict_epoch_end(self) -> None:
-        """Write the texts in the order of the data, one file for each process."""
-        stem, suffix = self.predictions_file.split(".")
-        rank = f"_rank{self.global_rank}" if self.trainer.world_size > 1 else ""
-        path = self.run_directory / f"{stem}{rank}.{suffix}"
-        write_jsonl(path, [sample for _, sample in sorted(self._predictions, key=lambda prediction: prediction[0])])
-        rank_zero_info(f"predictions    {path}")
+    def prediction_rows(self, prediction: Sequence[Sample], batch: Any, identifiers: Sequence[str]) -> Sequence[Row]:
+        """Return the samples as they are."""
+        return prediction

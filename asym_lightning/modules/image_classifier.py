@@ -16,9 +16,11 @@ from torchmetrics.classification import MulticlassAccuracy
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.targets.patterns import matches
 from asym_lightning.core.kinds import Count, Fraction, NotNegative
+from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
+from asym_lightning.modules.class_rows import class_rows, with_identifiers
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 from asym_lightning.modules.mixup import mixed
 from asym_lightning.modules.schedule import WarmupSchedule
@@ -151,3 +153,8 @@ class ImageClassifier(EvaluationSetsModule):
         """Return the class probabilities (batch, num_classes); labels in the batch are not used."""
         images = batch if isinstance(batch, Tensor) else batch[0]
         return self(images).softmax(dim=-1)
+
+    def prediction_rows(self, prediction: Tensor, batch: Any, identifiers: Sequence[str]) -> Sequence[Row]:
+        """Return the predicted class, by its name where the data module knows it, and each class's probability."""
+        names = getattr(self._data, "label_names", None) or [str(number) for number in range(self.num_classes)]
+        return with_identifiers(class_rows(prediction, names), identifiers)

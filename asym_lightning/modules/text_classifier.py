@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
@@ -18,11 +19,12 @@ from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.kinds import Fraction, NotNegative
 from asym_lightning.core.private_names import trainer_of
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
+from asym_lightning.lifecycle.predictions import PredictionsFile, Row
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
+from asym_lightning.modules.class_rows import class_rows, with_identifiers
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
-from asym_lightning.modules.predictions_file import Prediction, write_predictions
 from asym_lightning.modules.schedule import WarmupSchedule
 from asym_lightning.modules.text_backbone import class_order, create_text_backbone
 from asym_lightning.modules.text_metrics import REGRESSION_TASKS, check_text_task, text_metrics
@@ -103,7 +105,6 @@ class TextClassifier(EvaluationSetsModule):
         self.label_smoothing = label_smoothing
         self.class_weights = None if class_weights is None else list(class_weights)
         self._new_modules: list[str] = []
-        self._predictions: list[list[Prediction]] = []
 
     # Building
 
@@ -215,39 +216,19 @@ class TextClassifier(EvaluationSetsModule):
 
     # Prediction
 
-    def on_predict_epoch_start(self) -> None:
-        """Forget earlier predictions."""
-        self._predictions = []
+    def configure_callbacks(self) -> list[Callback]:
+        """Return what the base class does, and the callback that writes `predictions.tsv`."""
+        return [*super().configure_callbacks(), PredictionsFile("predictions.tsv", lambda: self.run_directory)]
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Return the class probabilities (batch, classes), or the scores (batch,); labels are not used."""
         logits = self.logits(batch).float()
-        values = logits.squeeze(-1) if self.is_regression else logits.softmax(dim=-1)
-        while len(self._predictions) <= dataloader_idx:
-            self._predictions.append([])
-        known = sum(map(len, self._predictions))
-        rows = batch["row"].tolist() if "row" in batch else range(known, known + len(values))
-        identifiers = batch.get("ids", [str(row) for row in rows])
-        self._predictions[dataloader_idx] += [
-            self._prediction(*prediction) for prediction in zip(rows, identifiers, values.tolist(), strict=True)
-        ]
-        return values
+        return logits.squeeze(-1) if self.is_regression else logits.softmax(dim=-1)
 
-    def _prediction(self, row: int, identifier: str, value: Any) -> Prediction:
+    def prediction_rows(self, prediction: Tensor, batch: dict[str, Any], identifiers: Sequence[str]) -> Sequence[Row]:
+        """Return the predicted class or score, each class's probability, and the rows' own ids where they have any."""
+        names = batch.get("ids", identifiers)
         if self.is_regression:
-            return Prediction(row, identifier, f"{value:.6f}")
-        number = max(range(len(value)), key=value.__getitem__)
-        return Prediction(row, identifier, self._names()[number], value)
-
-    def _names(self) -> list[str]:
-        return self.label_names or [str(number) for number in range(self.num_outputs)]
-
-    def on_predict_epoch_end(self) -> None:
-        """Write `predictions.tsv`, one for each set and process where there are several."""
-        sets = getattr(self._data, "evaluation_sets", {}).get("predict") or []
-        for number, predictions in enumerate(self._predictions):
-            name = f"_{sets[number] if sets else number}" if len(self._predictions) > 1 else ""
-            rank = f"_rank{self.global_rank}" if self.trainer.world_size > 1 else ""
-            path = self.run_directory / f"predictions{name}{rank}.tsv"
-            write_predictions(path, predictions, () if self.is_regression else self._names())
-            rank_zero_info(f"predictions    {path}")
+            return with_identifiers([{"label": score} for score in prediction.tolist()], names)
+        classes = self.label_names or [str(number) for number in range(self.num_outputs)]
+        return with_identifiers(class_rows(prediction, classes), names)

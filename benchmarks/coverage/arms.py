@@ -101,7 +101,7 @@ def _our_delta(layer: AdaptedLayer) -> Tensor:
         shape = (*shape[:-2], shape[-1], shape[-2])
     # Of experts all rows, one after another.
     d_in = shape[-1] if type(layer).__name__ == "AdaptedExpertMatrix" else math.prod(shape[1:])
-    delta = torch.zeros(math.prod(shape) // d_in, d_in)
+    delta = torch.zeros(math.prod(shape) // d_in, d_in, dtype=layer.holder()._parameters[parameter].dtype)
     for name, adapter in layer.adapters.items():
         index = layer.adapters.rows[name].take(torch.arange(len(delta)))
         delta = delta.index_add(0, index, ALPHA / RANK * adapter.factor_B @ adapter.factor_A)

@@ -47,7 +47,7 @@ def loss_of(found: Sequence[Tensor]) -> Tensor:
     for tensor in found:
         if tensor.requires_grad:
             weights = torch.randn(tensor.shape, generator=generator)
-            total = total + (torch.where(tensor.isfinite(), tensor, 0).float() * weights).sum() / tensor.numel() ** 0.5
+            total = total + (torch.where(tensor.isfinite(), tensor, 0) * weights).sum() / tensor.numel() ** 0.5
     return total
 
 

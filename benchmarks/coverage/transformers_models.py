@@ -57,7 +57,9 @@ def subject(model_type: str) -> Subject:
 
     name = model_class_name(model_type)
     assert name is not None
-    model_class = getattr(transformers, name)
+    model_class = getattr(transformers, name, None)
+    if model_class is None:
+        raise RuntimeError(f"transformers names the class {name} and does not have it")
     reasons: list[str] = []
     for variant in VARIANTS:
         try:

@@ -181,3 +181,18 @@ def test_refuses_what_gives_no_statistics():
         run([(torch.full((8, 4, 6), torch.nan), batches[0][1])], cross_entropy(model))
     with pytest.raises(ValueError, match="the gradients by the weight of `qkv` are not all finite"):
         run(batches, lambda batch: cross_entropy(model)(batch) * torch.inf)
+
+
+@pytest.mark.parametrize(
+    ("layer", "host", "x"),
+    [
+        (nn.MultiheadAttention(8, 2), "MultiheadAttention", torch.randn(3, 2, 8)),
+        (nn.Conv2d(8, 8, 3, groups=4), "Conv2d", torch.randn(2, 8, 5, 5)),
+    ],
+    ids=["attention", "grouped convolution"],
+)
+def test_layers_whose_calls_do_not_show_what_they_multiply_are_refused_by_name(layer, host, x):
+    model = nn.ModuleDict({"mix": layer})
+    inject_adapters(model, AdapterConfig("hB_zero_A_gradient", rank=2, targets=["mix"], heads=[]), draw=False)
+    with pytest.raises(ValueError, match=rf"no A can be chosen from data for `mix`, since no call of {host} shows"):
+        dict(calibration_statistics(model, adapter_sites(model), [x], lambda x: x.sum()))

@@ -37,6 +37,7 @@ def test_inputs_and_gradients_give_the_gradient_of_the_weight():
         (nn.Conv2d, (3, 2), {"stride": 2, "padding": (1, 2)}),
         (nn.Conv2d, (3, 2), {"padding": "same", "dilation": (1, 2)}),
         (nn.Conv2d, (3, 2), {"padding": "valid"}),
+        (nn.Conv2d, (3, 2), {"padding": (1, 1), "padding_mode": "reflect"}),
         (nn.Conv3d, 2, {"dilation": (1, 2, 1)}),
     ],
 )

@@ -1,5 +1,6 @@
 """The program as a user runs it, in this process."""
 
+import csv
 import os
 import signal
 import threading
@@ -40,6 +41,12 @@ def run(capsys):
 
 def files():
     return [path for path in Path().rglob("*") if path.is_file()]
+
+
+def predicted(out):
+    """Rows of the file that the last line names."""
+    with Path(out.split()[-1]).open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def test_fit_leaves_config_checkpoint_and_adapter_and_reports_them(run):
@@ -112,8 +119,13 @@ def test_test_validate_and_predict_take_the_same_config_and_a_checkpoint(run):
     assert run("validate", *QUICKSTART, *checkpoint, *quiet)[0] == 0
     code, out, _ = run("predict", *QUICKSTART, *checkpoint, *quiet)
     assert code == 0
-    (predictions,) = torch.load(out.strip().splitlines()[-1].split()[-1], weights_only=True)
-    assert predictions.shape == (400, 10)
+    rows = predicted(out)
+    assert [row["id"] for row in rows] == [str(number) for number in range(400)]
+    names = [str(digit) for digit in range(10)]
+    for row in rows[:20]:
+        probabilities = [float(row[f"probability_{name}"]) for name in names]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert row["label"] == names[probabilities.index(max(probabilities))]
 
 
 def test_resume_goes_on_where_the_checkpoint_stopped(run):
@@ -262,8 +274,10 @@ def test_own_images_are_predicted(run, tmp_path):
     Path("images.yaml").write_text("model: {class_path: ImageClassifier, backbone: vit_digits, num_classes: 2}")
     code, out, _ = run("predict", *options)
     assert code == 0
-    predictions = torch.load(out.split()[-1], weights_only=True)
-    assert [len(batch) for batch in predictions] == [2, 2, 2]
+    rows = predicted(out)
+    assert [Path(row["id"]).parent.name for row in rows] == ["ant"] * 3 + ["bee"] * 3
+    assert {row["label"] for row in rows} <= {"ant", "bee"}
+    assert float(rows[0]["probability_ant"]) + float(rows[0]["probability_bee"]) == pytest.approx(1, abs=1e-5)
 
 
 @pytest.mark.parametrize(("args", "sentence"), [(["fitt"], "'fitt'"), ([], "fit, validate, test, predict")])

@@ -14,6 +14,7 @@ from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.files.directory import CONFIG_FILE, SavedAdapter, read_directory
 from asym_lightning.adapters.files.redraw import CHECKSUM_TOLERANCE, checksum, redraw_A
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
+from asym_lightning.adapters.layers.kinds.registry import host_kind
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
 from asym_lightning.adapters.surgery.inject import inject_adapters, remove_adapters
 from asym_lightning.adapters.targets.heads import find_heads
@@ -112,15 +113,16 @@ def _paths(saved: SavedAdapter) -> list[str]:
 def _own_name(path: str, model: nn.Module, saved: SavedAdapter) -> str:
     """The layer that `peft` keeps at a path: it wraps layers, and parameters of experts one around the other."""
     plain = path.replace(".base_layer", "")
-    experts = _targeted_parameters(plain, model, saved)
+    experts = _targeted_experts(plain, model, saved)
     depth = path.count(".base_layer")
     return f"{plain}.{experts[-1 - depth]}" if depth < len(experts) else plain
 
 
-def _targeted_parameters(name: str, model: nn.Module, saved: SavedAdapter) -> list[str]:
+def _targeted_experts(name: str, model: nn.Module, saved: SavedAdapter) -> list[str]:
+    """Parameters of experts in a module; none where it is a layer, though it be targeted by its parameter."""
     targets = saved.peft_config.get("target_parameters") or ()
     modules = dict(model.named_modules())
-    if not targets or name not in modules:
+    if not targets or name not in modules or host_kind(modules[name]):
         return []
     parameters = [parameter for parameter, _ in modules[name].named_parameters(recurse=False)]
     return [p for p in parameters if any(f".{name}.{p}".endswith(f".{target}") for target in targets)]
@@ -129,7 +131,7 @@ def _targeted_parameters(name: str, model: nn.Module, saved: SavedAdapter) -> li
 def _peft_rank(path: str, model: nn.Module, saved: SavedAdapter) -> int:
     rank = len(saved.factors[f"{path}.lora_A"])
     name = path.replace(".base_layer", "")
-    experts = _targeted_parameters(name, model, saved)
+    experts = _targeted_experts(name, model, saved)
     return rank // len(model.get_submodule(name).get_parameter(experts[0])) if experts else rank
 
 

@@ -30,11 +30,15 @@ from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.files.directory import KEY_PREFIX, METADATA_KEY, AdapterContents, write_directory
 from asym_lightning.adapters.files.redraw import checksum, redraw_A
 from asym_lightning.adapters.files.schema import COMPACT_TYPE
-from asym_lightning.adapters.layers.adapted import AdaptedLayer
+from asym_lightning.adapters.layers.adapted import AdaptedLayer, PeftPlace
+from asym_lightning.adapters.layers.kinds.registry import kinds
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name, factors_by_name
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.dtensor import any_sharded, is_sharded, whole_state_dict
 
+# In a model with experts PEFT takes targets of these names for experts, which were layers once and are parameters now,
+# and looks for nothing else. So a layer that has such a name goes by its parameter.
+_OLD_NAMES_OF_EXPERTS = {"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"}
 Factors = dict[str, tuple[Tensor, Tensor]]
 
 
@@ -130,6 +134,7 @@ def _peft_form(
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     scaling = config.scaling(config.rank, config.alpha)
     joined = {name: _joined(layer, factors[name], scaling) for name, layer in layers.items()}
+    places = _peft_places(model, layers)
     ranks = {name: layer.peft_rank(len(joined[name][0])) for name, layer in layers.items()}
     # Of those whose rank PEFT counts as we do; the others (groups of a convolution, an A for each expert) keep theirs.
     largest = max((rank for name, rank in ranks.items() if rank == len(joined[name][0])), default=config.rank)
@@ -141,8 +146,7 @@ def _peft_form(
             missing, ranks[name] = largest - len(A), largest
             A, B = nn.functional.pad(A, (0, 0, 0, missing)), nn.functional.pad(B, (0, missing))
         for key, factor in zip(layer.peft_names, layer.to_peft(A, B), strict=True):
-            tensors[f"{KEY_PREFIX}{layer.peft_place(name).path}.{key}"] = factor
-    places = {name: layer.peft_place(name) for name, layer in layers.items()}
+            tensors[f"{KEY_PREFIX}{places[name].path}.{key}"] = factor
     own = {f"^{re.escape(places[name].target)}": rank for name, rank in ranks.items() if rank != largest}
     model_config = getattr(model, "config", None)
     return tensors, {
@@ -161,6 +165,18 @@ def _peft_form(
         "rank_pattern": own,
         "alpha_pattern": {target: scaling * rank for target, rank in own.items()},
     }
+
+
+def _peft_places(model: nn.Module, layers: Mapping[str, AdaptedLayer]) -> dict[str, PeftPlace]:
+    """Where PEFT keeps each layer, called so that PEFT finds it there."""
+    places = {name: layer.peft_place(name) for name, layer in layers.items()}
+    if any(kind.parts_of(module) for module in model.modules() for kind in kinds()):
+        for name, layer in layers.items():
+            own_name = name.rpartition(".")[2]
+            if own_name in _OLD_NAMES_OF_EXPERTS and layer.has_dense_weight and not places[name].is_parameter:
+                target = f"{places[name].target}.{layer.parameter}"
+                places[name] = places[name]._replace(target=target, is_parameter=True)
+    return places
 
 
 def _joined(layer: AdaptedLayer, factors: Factors, scaling: float) -> tuple[Tensor, Tensor]:
@@ -204,7 +220,15 @@ def _trained_heads(model: nn.Module, config: AdapterConfig) -> list[str]:
     heads = find_heads(model, config.heads)
     trained = [h for h in heads if any(p.requires_grad for p in model.get_submodule(h).parameters())]
     # A head within a head is saved with it.
-    return [h for h in trained if not any(h.startswith(f"{other}.") for other in trained)]
+    outermost = [h for h in trained if not any(h.startswith(f"{other}.") for other in trained)]
+    return [part for head in outermost for part in _callable_parts(head, model.get_submodule(head))]
+
+
+def _callable_parts(name: str, module: nn.Module) -> list[str]:
+    """A head, or what is in it where it is a list: PEFT wraps only what is called."""
+    if not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        return [name]
+    return [part for own, child in module.named_children() for part in _callable_parts(f"{name}.{own}", child)]
 
 
 def _task_type(model: nn.Module) -> str | None:

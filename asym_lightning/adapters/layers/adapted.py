@@ -197,6 +197,11 @@ class AdaptedLayer(nn.Module):
         """``s B A`` in the base weight's shape; zero in rows that are not adapted."""
         raise NotImplementedError
 
+    @property
+    def shows_tokens(self) -> bool:
+        """Whether :meth:`tokens` can be told from a call, as choosing A from data needs."""
+        return not type(self).is_read
+
     def tokens(self, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """(tokens, d_in) and (tokens, d_out): what the weight's matrix multiplies, and what it gives or gets back.
 

@@ -170,7 +170,9 @@ def _grouped(func: Any, x: Tensor, weight: Any, offs: Tensor | None = None, **op
     missing = -A.shape[-2] % (16 // dtype.itemsize)
     A, B = F.pad(A, (0, 0, 0, missing)), F.pad(B, (0, missing)).mT
     h = x @ A.mT if A.dim() == 2 else func(x, A.mT.contiguous(), offs=offs)
-    return func(x, weight.plain(), offs=offs).add(func(h, B.contiguous(), offs=offs), alpha=weight.plan.scalings[0])
+    # Autocast has a dtype of its own for h, and none for this product.
+    update = func(h.to(dtype), B.contiguous(), offs=offs)
+    return func(x, weight.plain(), offs=offs).add(update, alpha=weight.plan.scalings[0])
 
 
 _PRODUCTS: dict[Any, Callable[..., Tensor | None]] = {

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from asym_lightning.adapters.targets.derived import ATTENTION
 from asym_lightning.adapters.targets.families.family import family_of
+from asym_lightning.adapters.targets.find import output_layers
 from asym_lightning.adapters.targets.patterns import is_within, matching, suffixes
 from asym_lightning.core.messages import did_you_mean
 
@@ -48,5 +50,23 @@ def _own_heads(name: str, module: nn.Module) -> list[str]:
         classifiers = get_classifier()
         classifiers = classifiers if isinstance(classifiers, (tuple, list)) else [classifiers]
         return [prefix + n for n, m in module.named_modules() if n and any(m is c for c in classifiers)]
-    children = dict(module.named_children())
-    return [prefix + head for head in family.heads if head in children]
+    vocabulary = output_layers(module)
+    heads = {child for child, _ in module.named_children() if child in family.heads}
+    heads |= set() if vocabulary else _outside_the_base(module)
+    return [prefix + head for head in heads if not any(is_within(layer, [head]) for layer in vocabulary)]
+
+
+def _outside_the_base(module: nn.Module) -> set[str]:
+    """What a model of transformers has beside its base model: it is new unless the checkpoint was for the same task.
+
+    A part with attention in it is a second tower and no head. A model that gives tokens has no new part.
+    """
+    base = getattr(module, "base_model_prefix", "")
+    children = {name: child for name, child in module.named_children() if any(True for _ in child.parameters())}
+    if base not in children:
+        return set()
+    return {
+        name
+        for name, child in children.items()
+        if name != base and not any(ATTENTION.search(type(part).__name__) for part in child.modules())
+    }

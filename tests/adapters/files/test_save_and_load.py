@@ -6,6 +6,7 @@ import warnings
 
 import peft
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -113,6 +114,22 @@ def test_trained_heads_travel_with_the_adapter_in_both_directions(tmp_path):
     loaded = hf_model("roberta")
     load_adapters(loaded, tmp_path / "theirs")
     torch.testing.assert_close(run(loaded, inputs), run(theirs, inputs))
+
+
+def test_heads_in_a_list_are_read_by_peft(tmp_path):
+    def build():
+        torch.manual_seed(0)
+        return timm.create_model("crossvit_9_240", num_classes=3, depth=((1, 1, 0),), embed_dim=(16, 16)).eval()
+
+    model, x = build(), torch.randn(1, 3, 240, 240)
+    inject_adapters(model, AdapterConfig(rank=2, targets=["v"]))
+    perturb(model)
+    save_adapters(model, tmp_path)
+    assert json.loads((tmp_path / CONFIG).read_text())["modules_to_save"] == ["head.0", "head.1"]
+    theirs, ours = peft.PeftModel.from_pretrained(build(), str(tmp_path)).eval(), build()
+    load_adapters(ours, tmp_path)
+    torch.testing.assert_close(ours(x), model(x))
+    torch.testing.assert_close(theirs(x), model(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("include_frozen", [True, False])

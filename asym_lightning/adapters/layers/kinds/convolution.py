@@ -56,6 +56,12 @@ class AdaptedConvolution(AdaptedLayer):
         h = own_convolution(self, dropped, A.to(x.dtype), None)
         return out + self.convolve(h, B.to(h.dtype), groups=self.groups)
 
+    @property
+    def shows_tokens(self) -> bool:
+        """Not where each place has a window a group."""
+        groups: Any = self.groups
+        return groups == 1
+
     def tokens(self: Any, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
         """(places, channels * window) and (places, d_out): what the window sees at each place, and what comes of it."""
         num_dims = len(self.kernel_size)
@@ -66,7 +72,7 @@ class AdaptedConvolution(AdaptedLayer):
                 sides += [size // 2, size - size // 2] if self.padding == "same" else [0, 0]
             else:
                 sides += [self.padding[dim]] * 2
-        windows = F.pad(inputs, sides)
+        windows = F.pad(inputs, sides, "constant" if self.padding_mode == "zeros" else self.padding_mode)
         for dim in range(num_dims):
             size = self.dilation[dim] * (self.kernel_size[dim] - 1) + 1
             windows = windows.unfold(2 + dim, size, self.stride[dim])[..., :: self.dilation[dim]]

@@ -80,6 +80,11 @@ class AdaptedExpertMatrix(AdaptedLayer, ExpertMatrix):
             return f"is the weights of experts in numbers of type {found}, which are not adapted"
         return None
 
+    @property
+    def shows_tokens(self) -> bool:
+        """No: the owner's code computes, and which tokens go to which expert is not seen from outside."""
+        return False
+
     def weight_matrix(self) -> Tensor:
         """(experts * d_out, d_in); a copy where the parameter is transposed."""
         return (self.whole.mT if self.is_transposed else self.whole).flatten(0, 1)
@@ -132,12 +137,14 @@ class AdaptedExpertMatrix(AdaptedLayer, ExpertMatrix):
 
     def view(self) -> Tensor:
         """The parameter as the owner's forward pass gets it."""
+        if not _is_understood(self.holder()):
+            delta = self.delta_weight()
+            return (self.whole.to(delta.dtype) + delta).to(self.whole.dtype)
         first, *others = self.adapters.values()
         # Cut into experts once: a cut for each would give each a gradient of the size of all.
         Bs = self.adapters.Bs if others else first.factor_B.unflatten(0, (len(self.whole), -1)).unbind()
         plan = whole_plan(first.scaling, Bs[0].shape[0], self.adapters.config.path)
-        shown = ExpertWeight.of(self.whole, self.adapters.As, Bs, plan, is_transposed=self.is_transposed)
-        return shown if _is_understood(self.holder()) else shown.formed()
+        return ExpertWeight.of(self.whole, self.adapters.As, Bs, plan, is_transposed=self.is_transposed)
 
     def peft_place(self, name: str) -> PeftPlace:
         """PEFT wraps the owner once for each parameter, in their order."""

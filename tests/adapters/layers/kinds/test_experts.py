@@ -199,6 +199,42 @@ def test_we_read_the_files_of_peft(plain, tmp_path):
         torch.testing.assert_close(ours(IDS).logits, theirs(IDS).logits, rtol=1e-4, atol=1e-4)
 
 
+def with_a_dense_layer():
+    torch.manual_seed(0)
+    sizes = {**_SIZES, **_ROUTED, "intermediate_size": 24, "moe_intermediate_size": 8, "mlp_only_layers": [0]}
+    return tf.Qwen3MoeForCausalLM(tf.Qwen3MoeConfig(**sizes, decoder_sparse_step=1)).eval()
+
+
+@pytest.mark.parametrize("targets", ["all-linear", "mlp", ["up_proj"]])
+def test_peft_finds_the_dense_layers_beside_experts(tmp_path, targets):
+    model = with_a_dense_layer()
+    inject_adapters(model, AdapterConfig(rank=2, targets=targets))
+    perturb(model)
+    save_adapters(model, tmp_path)
+    theirs = peft.PeftModel.from_pretrained(with_a_dense_layer(), str(tmp_path)).eval()
+    ours = with_a_dense_layer()
+    load_adapters(ours, tmp_path)
+    with torch.no_grad():
+        assert (with_a_dense_layer()(IDS).logits - model(IDS).logits).abs().max() > 1e-3
+        torch.testing.assert_close(ours(IDS).logits, model(IDS).logits)
+        torch.testing.assert_close(theirs(IDS).logits, model(IDS).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_that_peft_adapts_by_its_parameter_is_read(tmp_path):
+    config = peft.LoraConfig(r=2, target_modules=["v_proj"], target_parameters=["layers.0.mlp.up_proj.weight"])
+    theirs = peft.get_peft_model(with_a_dense_layer(), config).eval()
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    theirs.save_pretrained(str(tmp_path))
+    ours = with_a_dense_layer()
+    load_adapters(ours, tmp_path)
+    assert "model.layers.0.mlp.up_proj" in adapter_layers(ours)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(IDS).logits, theirs(IDS).logits, rtol=1e-4, atol=1e-5)
+
+
 def test_all_linear_reaches_experts_and_the_report_counts_them():
     model = MODELS["mixtral"]()
     report = inject_adapters(model, AdapterConfig(rank=2, targets="all-linear"))
@@ -219,3 +255,24 @@ def test_packed_experts_are_refused_by_name():
         ValueError, match=r"`model\.layers\.0\.mlp\.experts\.down_proj` is the weights of experts in num"
     ):
         inject_adapters(model, AdapterConfig(rank=2, targets=["experts"]))
+
+
+@pytest.mark.parametrize("rank", [1, 4, 8])
+def test_autocast_is_as_near_to_float32_as_with_dense_weights(plain, rank):
+    adapted = copy.deepcopy(plain)
+    inject_adapters(adapted, AdapterConfig(rank=rank, targets=["experts"]))
+    perturb(adapted, scale=0.1)
+    dense = copy.deepcopy(adapted)
+    merge_adapters(dense)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = adapted(IDS).logits.float(), dense(IDS).logits.float()
+    exact = dense(IDS).logits
+    assert (found - exact).norm() < 2 * (expected - exact).norm()
+
+
+def test_a_compiled_model_computes_the_same(plain):
+    inject_adapters(plain, AdapterConfig(rank=4, targets=["experts"]))
+    perturb(plain, scale=0.1)
+    expected = plain(IDS).logits
+    compiled = torch.compile(plain, backend="aot_eager")
+    torch.testing.assert_close(compiled(IDS).logits, expected, atol=1e-4, rtol=1e-4)

@@ -1,0 +1,28 @@
+"""Rows of a predictions file: the class that is most likely, and how likely each is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+
+def class_rows(probabilities: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return `label` and `probability_<class>` of each sample.
+
+    >>> import torch
+    >>> class_rows(torch.tensor([[0.25, 0.75]]), ["no", "yes"])
+    [{'label': 'yes', 'probability_no': 0.25, 'probability_yes': 0.75}]
+    """
+    return [
+        {"label": names[number], **{f"probability_{n}": p for n, p in zip(names, row, strict=True)}}
+        for number, row in zip(probabilities.argmax(dim=-1).tolist(), probabilities.float().tolist(), strict=True)
+    ]
+
+
+def with_identifiers(rows: Sequence[dict[str, Any]], identifiers: Sequence[str]) -> list[dict[str, Any]]:
+    """Return rows that begin with an `id`, if there is one for each."""
+    if len(identifiers) != len(rows):
+        return list(rows)
+    return [{"id": identifier, **row} for identifier, row in zip(identifiers, rows, strict=True)]
