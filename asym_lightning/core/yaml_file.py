@@ -1,4 +1,4 @@
-"""YAML files, which may come from anybody: what is wrong is said by file and line, and nothing unfolds without end."""
+"""YAML files, which may come from anybody: what is wrong is said by file and line, nothing unfolds without end."""
 
 from __future__ import annotations
 
