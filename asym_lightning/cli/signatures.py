@@ -164,14 +164,18 @@ def _choices(annotation: ast.AST | None) -> list[ast.AST]:
     return [] if annotation is None else [annotation]
 
 
-def _meant(code: _Code) -> ast.AST:
+def _meant(code: _Code) -> ast.expr:
     found = _resolved(code)
     meant = found.node if found and isinstance(found.node, ast.expr) else code.node
-    assert meant is not None
-    return _without_range(meant)
+    assert isinstance(meant, ast.expr)
+    plain = _without_range(meant)
+    if isinstance(plain, ast.Subscript) and isinstance(plain.slice, ast.Tuple):  # as of `Mapping[str, Count]`
+        parts = [_meant(_Code(found.module if found else code.module, part)) for part in plain.slice.elts]
+        return ast.Subscript(plain.value, ast.Tuple(parts, ast.Load()), ast.Load())
+    return plain
 
 
-def _without_range(annotation: ast.AST) -> ast.AST:
+def _without_range(annotation: ast.expr) -> ast.expr:
     """The kind of a number that has to be in a range: `int` of `Annotated[int, Range(1)]`."""
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Annotated":
         assert isinstance(annotation.slice, ast.Tuple)

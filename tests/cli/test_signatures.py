@@ -28,6 +28,14 @@ def test_arguments_are_those_of_the_class(path):
     assert [name for name, argument in found.items() if argument.default is None] == required
 
 
+def test_types_are_shown_without_their_ranges():
+    found = signature("asym_lightning.adapters.AdapterConfig").arguments
+    shown = {name: found[name].annotation for name in ("rank", "max_rank", "rank_pattern", "targets")}
+    assert shown == {
+        "rank": "int", "max_rank": "int | None", "rank_pattern": "Mapping[str, int]", "targets": "Sequence[str]",
+    }  # fmt: skip
+
+
 def test_all_tasks_and_data_modules_can_be_read():
     paths = [class_path(key, name) for key in ("model", "data") for name in class_names(key)]
     assert [path for path in paths if signature(path) is None] == []
