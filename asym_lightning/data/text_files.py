@@ -110,8 +110,8 @@ class TextFilesDataModule(LabelledTextDataModule):
         batches = super().train_dataloader()
         if self.label_names is not None and len(self.label_names) < 2:
             raise ValueError(
-                f"{self.files['train']} has no label but {' '.join(self.label_names)!r} under {self.label_column!r}: name "
-                "all classes by `label_names`, or set `regression: true`."
+                f"{self.files['train']} has no label but {' '.join(self.label_names)!r} under {self.label_column!r}: "
+                "name all classes by `label_names`, or set `regression: true`."
             )
         return batches
 
