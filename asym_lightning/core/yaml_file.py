@@ -11,11 +11,8 @@ import yaml
 from asym_lightning.core.messages import shown
 
 EXPECTED = "keys and values, such as `trainer:`"
-_MAX_BYTES, _MAX_VALUES, _MAX_DEPTH = (
-    10_000_000,
-    100_000,
-    500,
-)  # the largest config of this package has some hundred values
+# The largest config of this package has some hundred values.
+_MAX_BYTES, _MAX_VALUES, _MAX_DEPTH = 10_000_000, 100_000, 500
 
 
 def read_mapping(path: str | Path, expected: str = EXPECTED) -> dict[str, Any]:
