@@ -1,4 +1,4 @@
-"""GPT-2, GPT-Neo, GPT-J, GPT-BigCode and CodeGen."""
+"""GPT, GPT-2, ImageGPT, GPT-Neo, GPT-J, GPT-BigCode and CodeGen."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +27,7 @@ register_family(
         {"o": ("attn.c_proj",), "mlp": ("mlp.c_fc", "mlp.c_proj")},
         fused={"attn.c_attn": contiguous("q", "k", "v")},
         heads=("score",),
-        model_types=("gpt2",),
+        model_types=("openai-gpt", "gpt2", "imagegpt"),
     )
 )
 register_family(
