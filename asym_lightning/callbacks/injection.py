@@ -118,7 +118,7 @@ class AdapterInjection(LifeCycle):
         if len(injections) > 1:
             raise RuntimeError("There are two AdapterInjection callbacks, but a module is adapted once; remove one.")
         config = asked_config(trainer, self.adapter)
-        build = pl_module.configure_model
+        build = getattr(pl_module.configure_model, "own", pl_module.configure_model)  # a fit may have failed before
 
         def build_and_inject() -> None:
             del pl_module.configure_model  # Lightning calls this once; later calls are the module's own
@@ -128,6 +128,7 @@ class AdapterInjection(LifeCycle):
 
         # The module's `setup` and `configure_model` come after this hook and no callback's hook comes between them and
         # the optimizers.
+        build_and_inject.own = build  # type: ignore[attr-defined]
         pl_module.configure_model = build_and_inject  # type: ignore[method-assign]
 
     @override
