@@ -23,6 +23,7 @@ from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.dtypes import at_least_float32
 from asym_lightning.core.kinds import Count
 from asym_lightning.core.names import plain_modules, submodule
+from asym_lightning.lifecycle.adapter_directory import load_with_outside
 from asym_lightning.lifecycle.backbone import named_backbone
 from asym_lightning.lifecycle.callback_methods import asked_config
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
@@ -101,12 +102,17 @@ class AdapterInjection(LifeCycle):
 
         Args:
             module: A module as it was before training, pretrained backbone included.
-            checkpoint: A `.ckpt` file of a run with this callback; only tensors and plain values are read from it.
+            checkpoint: A `.ckpt` file of a run with this callback, or the `.adapter` directory of an AdapterCheckpoint;
+                only tensors and plain values are read from it.
 
         Raises:
-            ValueError: The checkpoint is of another backbone, adapter or head.
+            ValueError: The checkpoint is of another backbone, adapter or head, or the directory lacks a head outside
+                the backbone.
         """
         self.inject(module)
+        if Path(checkpoint).is_dir():
+            load_with_outside(module, named_backbone(module, self.backbone), self.trained(module), checkpoint)
+            return
         restore_checkpoint(module, read_checkpoint(checkpoint))
 
     # Lightning's hooks

@@ -21,7 +21,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from asym_lightning.adapters import adapter_layers, num_weights, save_adapters, trainable_parameters
+from asym_lightning.adapters import adapter_layers, num_weights, trainable_parameters, trained_state_dict
 from asym_lightning.callbacks import RunRecord
 from asym_lightning.cli.class_names import import_all
 from asym_lightning.cli.class_options import check_options_of
@@ -39,6 +39,8 @@ from asym_lightning.cli.run_names import check_run_names
 from asym_lightning.cli.short_config import SHORT_CONFIG
 from asym_lightning.core.dtensor import any_sharded
 from asym_lightning.core.run_files import ADAPTER, RUNS
+from asym_lightning.lifecycle.adapter_directory import save_with_outside
+from asym_lightning.lifecycle.backbone import adapted_backbone
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 from asym_lightning.lifecycle.predictions import PredictionsFile
 from asym_lightning.modules.schedule import WarmupSchedule
@@ -267,14 +269,15 @@ def started_runs_only(trainer: Trainer) -> Iterator[None]:
 
 def saved_adapter(trainer: Trainer, model: LightningModule) -> Path | None:
     """Save the adapter to the run directory and return where, or None if there is no adapter or no directory."""
-    backbone = getattr(model, "backbone", model)
     folder = trainer.log_dir  # of all processes: the Trainer sends it to them
     if isinstance(trainer.strategy, FSDPStrategy):  # flattened in parts; checkpoints have them whole
         return None
-    if not folder or not adapter_layers(backbone) or not (trainer.is_global_zero or any_sharded(backbone)):
+    backbone, is_sharded = adapted_backbone(trainer, model), any_sharded(model)
+    if not folder or not adapter_layers(backbone) or not (trainer.is_global_zero or is_sharded):
         return None
     directory = Path(folder, ADAPTER)
-    save_adapters(backbone, directory)
+    state = {} if is_sharded else trained_state_dict(model)
+    save_with_outside(model, backbone, state, directory, writes_whole=not is_sharded)
     return directory
 
 
