@@ -37,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
         if run.tokenizer_name is not None:
             from transformers import AutoTokenizer
 
-            AutoTokenizer.from_pretrained(run.tokenizer_name).save_pretrained(folder)
+            AutoTokenizer.from_pretrained(run.tokenizer_name, trust_remote_code=False).save_pretrained(folder)
     print(f"merged  {options.output}")
     if quantized.num_layers:
         print(f"        {quantized.num_layers} layers, which were {' and '.join(quantized.kinds)}, are dense again")

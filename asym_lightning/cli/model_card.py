@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from torch import nn
 
-from asym_lightning.adapters import AdapterConfig, InjectionReport, Scheme, adapter_layers
+from asym_lightning.adapters import AdapterConfig, InjectionReport, Scheme, adapter_layers, layers_misread_by_peft
+from asym_lightning.core.markup import markdown_text
+from asym_lightning.core.messages import listed
+
+_HUB_NAME = re.compile(r"(hf-hub:)?\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def model_card(model: nn.Module, backbone_name: str, *, is_compact: bool) -> str:
@@ -23,25 +30,34 @@ def model_card(model: nn.Module, backbone_name: str, *, is_compact: bool) -> str
         raise ValueError("the run has no adapter to export; `asym-lightning merge` writes the whole model.")
     config: AdapterConfig = next(iter(layers.values())).adapters.config
     report = InjectionReport.of(model, layers, [])
-    is_on_hub = backbone_name.count("/") <= 1 and not backbone_name.startswith((".", "/", "~"))
+    is_on_hub = _HUB_NAME.fullmatch(backbone_name) is not None
     base = f"base_model: {backbone_name}\n" if is_on_hub else ""
     lines = [
         f"---\n{base}library_name: {'asym-lightning' if is_compact else 'peft'}\ntags:\n- lora\n- asym-lightning\n---",
         f"# Low-rank adapter for {backbone_name if is_on_hub else 'a local model'}",
         f"Every adapted weight is `W + {config.alpha:g} / {config.rank} * B A`. {_in_words(config.resolved_scheme)}",
         f"| | |\n|---|---|\n| scheme | `{config.scheme}` |\n| rank | {config.rank} |\n| alpha | {config.alpha:g} |\n"
-        f"| targets | {', '.join(config.targets)} |\n| adapted layers | {len(layers)} |\n"
+        f"| targets | {markdown_text(', '.join(config.targets))} |\n| adapted layers | {len(layers)} |\n"
         f"| trained parameters | {report.trainable:,} of {report.total:,} |",
         "## Use",
         f"```python\nfrom asym_lightning.adapters import load_adapters\n\n"
         f"model = ...  # {backbone_name if is_on_hub else 'the base model'}\nload_adapters(model, folder)\n```",
         "The frozen A's are not in the file: they are drawn again from their seed, and checked. `peft` cannot do that."
         if is_compact
-        else "```python\nfrom peft import PeftModel\n\nmodel = PeftModel.from_pretrained(model, folder)\n```",
+        else _for_peft(layers_misread_by_peft(model)),
         "Method: Zhu et al. (2024), [Asymmetry in Low-Rank Adapters of Foundation Models]"
         "(https://arxiv.org/abs/2402.16842).",
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _for_peft(misread: Sequence[str]) -> str:
+    if not misread:
+        return "```python\nfrom peft import PeftModel\n\nmodel = PeftModel.from_pretrained(model, folder)\n```"
+    return (
+        "`peft` reads this file and computes without some of its adapters: the model's code reads the weights of "
+        f"{listed(misread, 3)} and does not call the layers that `peft` wraps. Use `asym-lightning merge` there."
+    )
 
 
 def _in_words(scheme: Scheme) -> str:

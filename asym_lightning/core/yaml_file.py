@@ -1,7 +1,8 @@
-"""YAML files, which may come from anybody: what is wrong is said by file and line, and nothing unfolds without end."""
+"""YAML files, which may come from anybody: what is wrong is said by file and line, nothing unfolds without end."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import yaml
 from asym_lightning.core.messages import shown
 
 EXPECTED = "keys and values, such as `trainer:`"
-_MAX_BYTES, _MAX_VALUES = 10_000_000, 100_000  # the largest config of this package has some hundred values
+# The largest config of this package has some hundred values.
+_MAX_BYTES, _MAX_VALUES, _MAX_DEPTH = 10_000_000, 100_000, 500
 
 
 def read_mapping(path: str | Path, expected: str = EXPECTED) -> dict[str, Any]:
@@ -52,12 +54,22 @@ def check_unfolding(text: str, where: str) -> None:
         Traceback (most recent call last):
         ValueError: `mine.yaml`, line 1: what is named here holds itself.
     """
+    if _depth_of_brackets(text) > _MAX_DEPTH:  # on which the reader would spend the square of their number
+        raise ValueError(f"{where} is nested too deep for a config.")
     try:
         root = yaml.compose(text, yaml.SafeLoader)
         if root is not None:
             _count(root, where, {}, set())
     except RecursionError:
         raise ValueError(f"{where} is nested too deep for a config.") from None
+
+
+def _depth_of_brackets(text: str) -> int:
+    depth = deepest = 0
+    for bracket in re.findall(r"[\[\]{}]", text):
+        depth += 1 if bracket in "[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _text_of(path: Path, where: str) -> str:

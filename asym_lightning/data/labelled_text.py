@@ -102,7 +102,7 @@ class LabelledTextDataModule(TokenizedTextDataModule):
             raise ValueError(f"the score {shown(value)} is not a number.") from None
         low, high = self.score_range or (-LARGEST_SCORE, LARGEST_SCORE)
         if not low <= score <= high:
-            raise ValueError(f"the score {shown(value)} is not in [{low:g}, {high:g}].")
+            raise ValueError(f"the score {score} is not in [{low}, {high}].")
         return score
 
     def _class_reader(self) -> Callable[[Any], int]:

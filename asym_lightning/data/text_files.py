@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from asym_lightning.core.kinds import Count, Seed
@@ -100,6 +101,20 @@ class TextFilesDataModule(LabelledTextDataModule):
             self.text_columns, self.label_column, self.id_column, is_label_required=split != "predict"
         )
 
+    def train_dataloader(self) -> DataLoader:
+        """Training batches: rows of like length, in random order.
+
+        Raises:
+            ValueError: If there are no two classes to tell apart.
+        """
+        batches = super().train_dataloader()
+        if self.label_names is not None and len(self.label_names) < 2:
+            raise ValueError(
+                f"{self.files['train']} has no label but {' '.join(self.label_names)!r} under {self.label_column!r}: "
+                "name all classes by `label_names`, or set `regression: true`."
+            )
+        return batches
+
     @property
     def label_names(self) -> Sequence[str] | None:  # type: ignore[override]
         """Names of the classes, by number; None in regression.
@@ -122,10 +137,5 @@ class TextFilesDataModule(LabelledTextDataModule):
             if not (is_missing(cell) or is_cell(cell)):
                 raise ValueError(f"{table.where(row)}: there is no label, but {shown(cell)}.")
         labels = {str(label) for label in cells if not is_missing(label)} - {""}
-        if len(labels) < 2:
-            raise ValueError(
-                f"{table.source} has {' and '.join(labels) or 'nothing'} under {self.label_column!r}, where there must "
-                "be two classes: name all by `label_names`, or set `regression: true`."
-            )
         is_numbered = all(label.isdecimal() for label in labels)
         return tuple(sorted(labels, key=int) if is_numbered else sorted(labels))

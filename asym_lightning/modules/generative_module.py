@@ -163,7 +163,7 @@ class GenerativeModule(AdapterModule):
             raise ValueError(
                 "there is no tokenizer: the data module has none, and `backbone` is no name to take it from."
             )
-        return AutoTokenizer.from_pretrained(source)
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
 
     @property
     def pad_token_id(self) -> int:

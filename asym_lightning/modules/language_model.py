@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from asym_lightning.core.messages import first_line
 from asym_lightning.modules.backbone_options import BackboneOptions
-from asym_lightning.modules.pretrained_config import pretrained_config
+from asym_lightning.modules.pretrained_config import check_weights_fit, pretrained_config
 
 Architecture = Literal["causal", "encoder-decoder"]
 _AUTO_CLASSES = {"causal": AutoModelForCausalLM, "encoder-decoder": AutoModelForSeq2SeqLM}
@@ -40,9 +40,15 @@ def create_language_model(
     try:
         if not options.pretrained:
             return auto_class.from_config(config, dtype=options.dtype)
-        return auto_class.from_pretrained(source, config=config, dtype=options.dtype)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the backbone {source!r} cannot be built ({architecture}): {first_line(error)}") from error
+        model, loading = auto_class.from_pretrained(
+            source, config=config, dtype=options.dtype, output_loading_info=True, trust_remote_code=False
+        )
+    except Exception as error:  # of any kind: what is in the folder goes straight into a constructor
+        raise ValueError(
+            f"the backbone {source!r} cannot be built ({architecture}): {first_line(error)[:120]}"
+        ) from error
+    check_weights_fit(source, model, loading)
+    return model
 
 
 def last_hidden_states(model: nn.Module, **inputs: Any) -> Any:

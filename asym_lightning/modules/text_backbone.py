@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from asym_lightning.core.messages import first_line
 from asym_lightning.modules.backbone_options import BackboneOptions
-from asym_lightning.modules.pretrained_config import pretrained_config
+from asym_lightning.modules.pretrained_config import check_weights_fit, pretrained_config
 
 
 class TextBackbone(NamedTuple):
@@ -66,22 +66,14 @@ def create_text_backbone(
                 dtype=options.dtype,
                 ignore_mismatched_sizes=not keeps_head,
                 output_loading_info=True,
+                trust_remote_code=False,
             )
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the backbone {source!r} cannot be built for classification: {first_line(error)}") from error
+    except Exception as error:  # of any kind: what is in the folder goes straight into a constructor
+        why = first_line(error)[:120]
+        raise ValueError(f"the backbone {source!r} cannot be built for classification: {why}") from error
     missing = loading["missing_keys"]
-    _check_weights_fit(source, model, missing)
+    check_weights_fit(source, model, loading)
     return TextBackbone(model, sorted({key.rpartition(".")[0] for key in missing if "." in key}))
-
-
-def _check_weights_fit(source: str, model: nn.Module, missing: Collection[str]) -> None:
-    num_missing = sum(parameter.numel() for name, parameter in model.named_parameters() if name in missing)
-    total = sum(parameter.numel() for parameter in model.parameters())
-    if num_missing > total / 2:
-        raise ValueError(
-            f"the weights of {source!r} are not those of a {type(model).__name__}: {num_missing:,} of its {total:,} "
-            "parameters are not among them."
-        )
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, cast
 
 import timm
 from torch import nn
 
-from asym_lightning.core.messages import did_you_mean
+from asym_lightning.core.messages import did_you_mean, first_line, shown
 from asym_lightning.modules.backbone_options import BackboneOptions
 
 BUNDLED = Path(__file__).parents[1] / "pretrained"
@@ -42,9 +43,11 @@ def create_timm_backbone(source: str, num_classes: int, options: BackboneOptions
         if not options.pretrained:
             raise
         raise OSError(
-            f"the weights of the backbone {source!r} could not be loaded ({' '.join(str(error).split())}): "
+            f"the weights of the backbone {source!r} could not be loaded ({' '.join(str(error).split())[:120]}): "
             "name a local folder that holds them, or set `pretrained: false` for random ones."
         ) from error
+    except Exception as error:  # of any kind: what is in the folder goes straight into a constructor
+        raise ValueError(f"the backbone {source!r} cannot be built: {first_line(error)[:120]}") from error
     # Always, because timm keeps the pretrained head where the number of classes happens to be the same.
     cast(Any, model).reset_classifier(num_classes)
     return model.to(options.dtype)
@@ -76,7 +79,7 @@ def _timm_name(source: str) -> str:
     if source.startswith("hf-hub:"):
         return source
     folder = Path(source.removeprefix("local-dir:"))
-    if folder.is_dir():
+    if os.path.isdir(folder):
         if not (folder / "config.json").is_file():
             raise ValueError(f"the backbone folder {str(folder)!r} has no config.json in timm's format.")
         return f"local-dir:{folder}"
@@ -85,7 +88,7 @@ def _timm_name(source: str) -> str:
     if source.startswith("local-dir:") or "/" in source:
         raise ValueError(f"there is no backbone folder {str(folder)!r}; for a hub repository write hf-hub:owner/name.")
     known = [*bundled_backbones(), *timm.list_models()]
-    raise ValueError(f"there is no backbone named {source!r}{did_you_mean(source, known)}")
+    raise ValueError(f"there is no backbone named {shown(source)}{did_you_mean(source, known)}")
 
 
 def _with_known_tag(name: str) -> str:

@@ -6,6 +6,7 @@ import csv
 import io
 import math
 
+from asym_lightning.core.markup import latex_text, markdown_sentence, markdown_text, one_line, spreadsheet_text
 from asym_lightning.report.statistics import Estimate
 from asym_lightning.report.table import Cell, ResultsTable
 
@@ -14,18 +15,19 @@ LEGEND = "Mean over seeds ± standard error on test data; best in bold, * within
 
 def markdown_table(table: ResultsTable) -> str:
     """Return the table, a legend and the notes as Markdown."""
-    header = ["arm", *(f"{task} ({metric})" for task, metric in table.columns), "trained", "rate", "seeds"]
+    columns = (markdown_text(f"{task} ({metric})") for task, metric in table.columns)
+    header = ["arm", *columns, "trained", "rate", "seeds"]
     if _has_published(table):
         header.append("published %")
     lines = [_row(header), _row(["---"] + ["---:"] * (len(header) - 1))]
     for arm in table.arms:
         cells = [table.cells.get((arm, column)) for column in table.columns]
-        row = [arm, *(_marked(cell, "**{}**", "{} *") for cell in cells)]
+        row = [markdown_text(arm), *(_marked(cell, "**{}**", "{} *") for cell in cells)]
         row += [_distinct(cells, "trained", "{:,}"), _distinct(cells, "learning_rate", "{:g}"), _seeds(cells)]
         if _has_published(table):
             row.append(_published(cells))
         lines.append(_row(row))
-    notes = "".join(f"- {note}\n" for note in table.notes)
+    notes = "".join(f"- {markdown_sentence(note)}\n" for note in table.notes)
     return "\n".join(lines) + f"\n\n{LEGEND}\n" + (f"\n{notes}" if notes else "")
 
 
@@ -40,8 +42,8 @@ def csv_table(table: ResultsTable) -> str:
     for (arm, (task, metric)), cell in table.cells.items():
         seeds = " ".join(str(run.seed) for run in cell.runs)
         writer.writerow(
-            [task, metric, arm, cell.learning_rate, seeds, cell.score.mean, _blank(cell.score.error),
-             cell.rates[cell.learning_rate].mean, cell.trained, cell.runs[0].record["total"],
+            [*map(spreadsheet_text, (task, metric, arm)), cell.learning_rate, seeds, cell.score.mean,
+             _blank(cell.score.error), cell.rates[cell.learning_rate].mean, cell.trained, cell.runs[0].record["total"],
              _mean_of_record(cell, "seconds"), _mean_of_record(cell, "cpu_seconds"),
              cell.runs[0].record.get("saved_bytes"), cell.is_best, cell.is_tied,
              cell.published.value if cell.published else ""]
@@ -53,16 +55,16 @@ def latex_table(table: ResultsTable) -> str:
     """Return a `tabular` with booktabs rules, and the notes as comments."""
     header = ["arm", *map(table.column_name, table.columns), "trained"]
     lines = [
-        *(f"% {note}" for note in table.notes),
+        *(f"% {one_line(note)}" for note in table.notes),
         rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
         r"\toprule",
-        " & ".join(map(_escaped, header)) + r" \\",
+        " & ".join(map(latex_text, header)) + r" \\",
         r"\midrule",
     ]
     for arm in table.arms:
         cells = [table.cells.get((arm, column)) for column in table.columns]
         scores = (_marked(cell, r"\textbf{{{}}}", "{}$^*$").replace(" ± ", r" $\pm$ ") for cell in cells)
-        row = [_escaped(arm), *scores, _distinct(cells, "trained", "{:,}")]
+        row = [latex_text(arm), *scores, _distinct(cells, "trained", "{:,}")]
         lines.append(" & ".join(row) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", f"% {LEGEND}"]) + "\n"
 
@@ -127,7 +129,3 @@ def _row(cells: list[str]) -> str:
 
 def _blank(value: float) -> float | str:
     return "" if math.isnan(value) else value
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", r"\textbackslash{}").replace("_", r"\_").replace("%", r"\%").replace("&", r"\&")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from statistics import fmean
 
+from asym_lightning.core.markup import markdown_sentence, markdown_text, spreadsheet_text
 from asym_lightning.report.adapter_similarity import LayerSimilarity, PairKind
 from asym_lightning.report.svg import Axis, Series, line_chart
 
@@ -23,9 +24,9 @@ def similarity_markdown(rows: Sequence[LayerSimilarity], notes: Sequence[str]) -
         number = max(row.num_pairs for row in rows if row.kind == kind)
         cells = [_mean([row.similarity for row in of_kind[factor]]) for factor in FACTORS]
         cells += [_mean([row.chance for row in of_kind[factor]]) for factor in FACTORS]
-        lines.append(f"| {kind} | {number} | {' | '.join(cells)} |")
+        lines.append(f"| {markdown_text(kind)} | {number} | {' | '.join(cells)} |")
     legend = "CCA goodness of fit, mean over layers and pairs: 1 for one column space, chance for unrelated ones."
-    return "\n".join(lines) + f"\n\n{legend}\n" + "".join(f"\n- {note}" for note in notes)
+    return "\n".join(lines) + f"\n\n{legend}\n" + "".join(f"\n- {markdown_sentence(note)}" for note in notes)
 
 
 def similarity_csv(rows: Sequence[LayerSimilarity]) -> str:
@@ -36,8 +37,8 @@ def similarity_csv(rows: Sequence[LayerSimilarity]) -> str:
     for row in rows:
         kind = row.kind
         writer.writerow(
-            [kind.arm, kind.same_task, kind.same_init, row.layer, row.factor, f"{row.similarity:.6f}",
-             f"{row.chance:.6f}", row.num_pairs]
+            [spreadsheet_text(kind.arm), kind.same_task, kind.same_init, spreadsheet_text(row.layer), row.factor,
+             f"{row.similarity:.6f}", f"{row.chance:.6f}", row.num_pairs]
         )  # fmt: skip
     return out.getvalue()
 

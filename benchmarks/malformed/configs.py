@@ -141,7 +141,9 @@ def _sweep_cases(draw: st.DrawFn) -> Case:
     key = draw(st.sampled_from(list(wrong)))
     value = draw(wrong[key])
     text = "".join(f"{k}: {_yaml(v)}\n" for k, v in {**sound, key: value}.items())
-    named = {"ranks": ("ranks", "schemes"), "schemes": ("schemes", "ranks")}.get(key, (key, key.removesuffix("s")))
+    named = {"ranks": ("ranks", "schemes"), "schemes": ("schemes", "ranks"), "arms": ("arm", "learning_rates")}.get(
+        key, (key, key.removesuffix("s"))
+    )
     return _case(f"{key} = {value!r:.60}", "sweep", text, *named, "no_such")
 
 

@@ -16,9 +16,9 @@ def table(verdicts: Sequence[Verdict]) -> str:
         "# Malformed calls",
         "",
         "Written by `python -m benchmarks.malformed`. Good is: refused in one sentence of at most 300 letters that",
-        "names the offender, within 10 s and 1.5 GB, with nothing changed or left behind.",
+        "names the offender, within 10 s of work and 1.5 GB, with nothing changed or left behind.",
         "",
-        f"| area | cases | bad | slowest, s | {' | '.join(seen)} |",
+        f"| area | cases | bad | slowest, s of CPU | {' | '.join(seen)} |",
         f"| --- | ---: | ---: | ---: | {' | '.join(['---:'] * len(seen))} |",
     ]
     areas = list(dict.fromkeys(verdict.area for verdict in verdicts))

@@ -150,7 +150,7 @@ def test_bad_input_is_refused(data, tmp_path, tokenizer) -> None:
         ("num_beams", 0): "`num_beams` must be at least 1",
         ("min_new_tokens", 65): "between 0 and `max_new_tokens` .64.",
         ("no_repeat_ngram_size", -1): "must be at least 0, not -1",
-        ("top_p", 0.0): "`top_p` in",
+        ("top_p", 0.0): r"`top_p` must be in \(0, 1\]",
     }.items():
         with pytest.raises(ValueError, match=message):
             Decoding(**dict([arguments]))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from asym_lightning.adapters.targets.derived import ATTENTION
-from asym_lightning.adapters.targets.families.family import family_of
+from asym_lightning.adapters.targets.families.family import GENERIC, family_of
 from asym_lightning.adapters.targets.find import output_layers
 from asym_lightning.adapters.targets.patterns import is_within, matching, suffixes
 from asym_lightning.core.messages import did_you_mean
@@ -52,7 +52,9 @@ def _own_heads(name: str, module: nn.Module) -> list[str]:
         classifiers = classifiers if isinstance(classifiers, (tuple, list)) else [classifiers]
         return [prefix + n for n, m in plain_modules(module) if n and any(m is c for c in classifiers)]
     vocabulary = output_layers(module)
-    heads = {child for child, _ in module.named_children() if child in family.heads}
+    named = {name: child for name, child in module.named_children() if name in family.heads}
+    # What is called a head in a model that is not known may be a pooling by attention, pretrained like the rest.
+    heads = {name for name, child in named.items() if family is not GENERIC or not _attends(child)}
     heads |= set() if vocabulary else _outside_the_base(module)
     return [prefix + head for head in heads if not any(is_within(layer, [head]) for layer in vocabulary)]
 
@@ -66,8 +68,8 @@ def _outside_the_base(module: nn.Module) -> set[str]:
     children = {name: child for name, child in module.named_children() if any(True for _ in child.parameters())}
     if base not in children:
         return set()
-    return {
-        name
-        for name, child in children.items()
-        if name != base and not any(ATTENTION.search(type(part).__name__) for part in child.modules())
-    }
+    return {name for name, child in children.items() if name != base and not _attends(child)}
+
+
+def _attends(module: nn.Module) -> bool:
+    return any(ATTENTION.search(type(part).__name__) for part in module.modules())

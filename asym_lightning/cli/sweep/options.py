@@ -111,6 +111,8 @@ def _read_file(path: str) -> Mapping[str, Any]:
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no sweep file {path!r}.")
     content = read_mapping(path, "the keys and values of a sweep, such as `tasks:`")
+    if not content:
+        raise ValueError(f"{where} is empty: it should hold the keys and values of a sweep, such as `tasks:`.")
     check_names(where, content, FILE_KEYS)
     check_fields(where, content, _KINDS_OF_FILE)
     return content
