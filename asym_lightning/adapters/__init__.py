@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from asym_lightning.adapters.init.statistics import CalibrationStatistics
     from asym_lightning.adapters.layers.adapted import AdaptedLayer
     from asym_lightning.adapters.layers.kinds.registry import register_kind
-    from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
+    from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name, layers_misread_by_peft
     from asym_lightning.adapters.layers.low_rank import LowRankAdapter
     from asym_lightning.adapters.scheme import Factor, Scheme
     from asym_lightning.adapters.surgery.freeze import (
@@ -72,6 +72,7 @@ __all__ = [
     "freeze_backbone",
     "frozen_batch_norms",
     "inject_adapters",
+    "layers_misread_by_peft",
     "load_adapters",
     "load_trained_state_dict",
     "merge_adapters",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from asym_lightning.analysis.least_squares import LeastSquaresGap, effective_dimension, mean_least_squares_gap
 from asym_lightning.analysis.observed_layers import observed_layers
+from asym_lightning.core.names import submodule
 
 Loss = Callable[[Any], Tensor]
 
@@ -62,7 +63,7 @@ def layer_statistics(
         >>> found.output_metric.shape, found.num_tokens
         (torch.Size([4, 4]), 100)
     """
-    modules = {name: model.get_submodule(name) for name in layers}
+    modules = {name: submodule(model, name) for name in layers}
     for name, module in modules.items():
         if not isinstance(module, nn.Linear):
             raise ValueError(f"`{name}` is a {type(module).__name__}; statistics are taken of nn.Linear layers.")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from asym_lightning.adapters import save_adapters
 from asym_lightning.core.files import atomic_directory
 from asym_lightning.core.kinds import Range
+from asym_lightning.core.names import plain_modules
 from asym_lightning.core.options import CheckedArguments
 from asym_lightning.lifecycle.backbone import adapted_backbone, refuse_fsdp1
 from asym_lightning.lifecycle.checkpoint_io import write_atomically
@@ -147,7 +148,7 @@ class AdapterCheckpointIO(CheckpointIO):
 
     def _saved_of(self, backbone: nn.Module, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         """What the checkpoint holds of the backbone: averages it may be, and whole where the module is sharded."""
-        named = self._trainer.lightning_module.named_modules()
+        named = plain_modules(self._trainer.lightning_module)
         prefix = next(f"{name}." if name else "" for name, part in named if part is backbone)
         return {
             name.removeprefix(prefix): tensor

@@ -22,6 +22,7 @@ from asym_lightning.adapters import (
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.dtypes import at_least_float32
 from asym_lightning.core.kinds import Count
+from asym_lightning.core.names import plain_modules, submodule
 from asym_lightning.lifecycle.backbone import named_backbone
 from asym_lightning.lifecycle.callback_methods import asked_config
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
@@ -139,7 +140,7 @@ class AdapterInjection(LifeCycle):
         """Adapters and heads, those outside the backbone included."""
         ours = {id(p) for p in super().trained(module).values()}
         for head in find_heads(module, self.heads or ()):
-            ours.update(id(p) for p in module.get_submodule(head).parameters())
+            ours.update(id(p) for p in submodule(module, head).parameters())
         return {name: p for name, p in trainable_parameters(module) if id(p) in ours}
 
     # Parts
@@ -148,7 +149,7 @@ class AdapterInjection(LifeCycle):
         backbone = named_backbone(module, self.backbone)
         outside = None if self.heads is None else find_heads(module, self.heads)
         if outside is not None:
-            prefix = next(f"{name}." if name else "" for name, m in module.named_modules() if m is backbone)
+            prefix = next(f"{name}." if name else "" for name, m in plain_modules(module) if m is backbone)
             inside = [head.removeprefix(prefix) for head in outside if head.startswith(prefix)]
             if inside:
                 heads = dict.fromkeys([*find_heads(backbone, config.heads), *inside])
@@ -166,7 +167,7 @@ class AdapterInjection(LifeCycle):
 
 def _freeze_outside(module: nn.Module, backbone: nn.Module, heads: Sequence[str]) -> None:
     inside = {id(p) for p in backbone.parameters()}
-    trained = {id(p) for head in heads for p in module.get_submodule(head).parameters()}
+    trained = {id(p) for head in heads for p in submodule(module, head).parameters()}
     for parameter in module.parameters():
         if id(parameter) not in inside:
             parameter.requires_grad_(id(parameter) in trained)

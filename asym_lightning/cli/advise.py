@@ -57,6 +57,7 @@ def main(arguments: Sequence[str]) -> int:
             forecasts=forecasts,
             layers={a.A_key: name for name, layer in layers.items() for a in layer.adapters.values()},
             rate=_rate(trainer),
+            head_steps=options.head_steps,
         )
         if options.budget is not None:
             advice = advice.with_plan(options.budget)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asym_lightning.cli.run_options import run_parser
+from asym_lightning.core.messages import listed
 
 DESCRIPTION = """Write the adapter of a finished run, and the heads trained with it, as a directory that peft loads,
 with a model card."""
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str]) -> int:
         "--compact", action="store_true", help="leave out frozen factors that their seed gives back; not for peft"
     )
     options = parser.parse_args(arguments)
-    from asym_lightning.adapters import save_adapters
+    from asym_lightning.adapters import layers_misread_by_peft, save_adapters
     from asym_lightning.cli.hub import check_login, new_folder, push_folder
     from asym_lightning.cli.model_card import model_card
     from asym_lightning.cli.trained_run import load_trained_run
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str]) -> int:
         save_adapters(backbone, folder, include_frozen=not options.compact)
         (folder / "README.md").write_text(card)
     print(f"exported  {options.output}")
+    if (misread := layers_misread_by_peft(backbone)) and not options.compact:
+        print(f"note      peft computes without {listed(misread, 3)}: see the model card")
     if options.push_to_hub:
         print(f"hub       {push_folder(options.output, options.push_to_hub, options.private)}")
     return 0

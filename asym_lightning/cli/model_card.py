@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from torch import nn
 
-from asym_lightning.adapters import AdapterConfig, InjectionReport, Scheme, adapter_layers
+from asym_lightning.adapters import AdapterConfig, InjectionReport, Scheme, adapter_layers, layers_misread_by_peft
 from asym_lightning.core.markup import markdown_text
+from asym_lightning.core.messages import listed
 
 _HUB_NAME = re.compile(r"(hf-hub:)?\w[\w.-]*(/\w[\w.-]*)?")
 
@@ -42,11 +44,20 @@ def model_card(model: nn.Module, backbone_name: str, *, is_compact: bool) -> str
         f"model = ...  # {backbone_name if is_on_hub else 'the base model'}\nload_adapters(model, folder)\n```",
         "The frozen A's are not in the file: they are drawn again from their seed, and checked. `peft` cannot do that."
         if is_compact
-        else "```python\nfrom peft import PeftModel\n\nmodel = PeftModel.from_pretrained(model, folder)\n```",
+        else _for_peft(layers_misread_by_peft(model)),
         "Method: Zhu et al. (2024), [Asymmetry in Low-Rank Adapters of Foundation Models]"
         "(https://arxiv.org/abs/2402.16842).",
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _for_peft(misread: Sequence[str]) -> str:
+    if not misread:
+        return "```python\nfrom peft import PeftModel\n\nmodel = PeftModel.from_pretrained(model, folder)\n```"
+    return (
+        "`peft` reads this file and computes without some of its adapters: the model's code reads the weights of "
+        f"{listed(misread, 3)} and does not call the layers that `peft` wraps. Use `asym-lightning merge` there."
+    )
 
 
 def _in_words(scheme: Scheme) -> str:

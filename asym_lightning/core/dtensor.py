@@ -15,8 +15,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from asym_lightning.core.private_names import FSDP1_PREFIX
-
 
 class Piece(NamedTuple):
     """What a process holds of a matrix, seen along one dimension.
@@ -49,15 +47,6 @@ def is_sharded(tensor: Tensor) -> bool:
 def any_sharded(model: nn.Module) -> bool:
     """Whether some parameter of a model is sharded."""
     return any(is_sharded(parameter) for parameter in model.parameters())
-
-
-def plain_name(name: str) -> str:
-    """A module's or parameter's name without the wrappers that FSDP1 puts between, as state dicts have it.
-
-    >>> plain_name("backbone._fsdp_wrapped_module.blocks.0._fsdp_wrapped_module.attn")
-    'backbone.blocks.0.attn'
-    """
-    return name.replace(FSDP1_PREFIX, "")
 
 
 def whole(tensor: Tensor) -> Tensor:

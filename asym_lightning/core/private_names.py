@@ -55,8 +55,9 @@ without_torch_function = torch._C.DisableTorchFunctionSubclass
 # The grouped product before it had a public name; not in every torch.
 grouped_mm = getattr(torch, "_grouped_mm", None)
 
-# FSDP1 puts it between the names of a module and its children, and has a public way to whole state dicts alone.
-FSDP1_PREFIX = "_fsdp_wrapped_module."
+# What wrappers call the module inside them, and put between its name and its children's: FSDP1's, `torch.compile`'s and
+# that of activation checkpointing.
+WRAPPED = ("_fsdp_wrapped_module", "_orig_mod", "_checkpoint_wrapped_module")
 
 
 def leave_out_of_ddp(module: nn.Module, names: list[str]) -> None:
@@ -83,11 +84,6 @@ def set_child(module: nn.Module, name: str, child: nn.Module | None) -> None:
 def own_convolution(layer: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """What a convolution of torch computes with another weight: its padding modes have no public function."""
     return layer._conv_forward(x, weight, bias)
-
-
-def uncompiled(module: nn.Module) -> nn.Module:
-    """What `torch.compile` made the module of, whose names have no prefix; any other module itself."""
-    return getattr(module, "_orig_mod", module)
 
 
 # What makes a `DataLoader` give its batches: a class that changes one of these iterates in a way of its own.

@@ -8,7 +8,7 @@ from torch import nn
 
 from asym_lightning.adapters import adapter_layers
 from asym_lightning.core.messages import did_you_mean
-from asym_lightning.core.private_names import uncompiled
+from asym_lightning.core.names import submodule, unwrapped
 from asym_lightning.lifecycle.callback_methods import adapted_backbone_names
 
 
@@ -19,11 +19,10 @@ def named_backbone(module: nn.Module, name: str | None) -> nn.Module:
         ValueError: There is no such submodule.
     """
     try:
-        backbone = module if name is None else module.get_submodule(name)
+        return unwrapped(module) if name is None else submodule(module, name)
     except AttributeError as error:
         hint = did_you_mean(name, [child for child, _ in module.named_children()])
         raise ValueError(f"`backbone` {name!r} is no submodule of {type(module).__name__}{hint}") from error
-    return uncompiled(backbone)
 
 
 def refuse_fsdp1(trainer: Trainer) -> None:

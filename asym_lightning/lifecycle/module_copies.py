@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from asym_lightning.adapters.files.checkpoint import STATE_KEY, frozen_names
+from asym_lightning.core.names import plain_name
 from asym_lightning.lifecycle.callback_methods import callbacks_that_change_factors
 
 LEFT_OUT_KEY = "frozen_left_out_of"
@@ -60,8 +61,8 @@ def leave_frozen_out(module: nn.Module, checkpoint: MutableMapping[str, Any]) ->
     places = []
     for place, prefix in _copies_in(checkpoint, frozen):
         holder = _at(checkpoint, place[:-1])
-        left_out = {f"{prefix}{name}" for name in frozen}
-        holder[place[-1]] = {name: value for name, value in holder[place[-1]].items() if name not in left_out}
+        state = holder[place[-1]].items()
+        holder[place[-1]] = {n: v for n, v in state if plain_name(n.removeprefix(prefix)) not in frozen}
         places.append([prefix, *place])
     checkpoint[LEFT_OUT_KEY] = places
 
@@ -73,7 +74,8 @@ def put_frozen_back(module: nn.Module, checkpoint: MutableMapping[str, Any]) -> 
         return
     state, frozen = module.state_dict(), frozen_names(module)
     for prefix, *place in places:
-        _at(checkpoint, place).update({f"{prefix}{name}": state[name] for name in frozen if name in state})
+        left_out = {f"{prefix}{name}": value for name, value in state.items() if plain_name(name) in frozen}
+        _at(checkpoint, place).update(left_out)
 
 
 def _holders(trainer: Trainer, module: LightningModule) -> Iterator[Callback]:
@@ -95,7 +97,7 @@ def _copies_in(checkpoint: Mapping[str, Any], frozen: set[str]) -> Iterator[tupl
     for place, state in states:
         if isinstance(state, Mapping) and frozen and any(isinstance(value, Tensor) for value in state.values()):
             for prefix in _PREFIXES:
-                if all(f"{prefix}{name}" in state for name in frozen):
+                if frozen <= {plain_name(str(name).removeprefix(prefix)) for name in state}:
                     yield place, prefix
                     break
 

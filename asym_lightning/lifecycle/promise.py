@@ -10,8 +10,9 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from asym_lightning.adapters.layers.lookup import factors_by_name
-from asym_lightning.core.dtensor import is_sharded, plain_name
+from asym_lightning.core.dtensor import is_sharded
 from asym_lightning.core.messages import listed
+from asym_lightning.core.names import plain_name
 
 _NUM_SAMPLED = 256
 

@@ -16,6 +16,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.targets.patterns import matches
 from asym_lightning.core.kinds import Count, Fraction, NotNegative
+from asym_lightning.core.names import plain_modules
 from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
@@ -106,7 +107,7 @@ class ImageClassifier(EvaluationSetsModule):
 
     def _freeze_layers(self, model: nn.Module) -> None:
         for pattern in self.frozen_layers:
-            layers = [module for name, module in model.named_modules() if name and matches(name, pattern)]
+            layers = [module for name, module in plain_modules(model) if name and matches(name, pattern)]
             if not layers:
                 known = ", ".join(name for name, _ in model.named_children())
                 raise ValueError(f"`frozen_layers` entry {pattern!r} matches no layer; the outermost are {known}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ class Advice:
         forecasts: By the A's names.
         layers: The layer that each of them is in.
         rate: The config's learning rate; None if it is not known.
+        head_steps: Steps by which heads were trained before, and are to be again.
         plan: Ranks by layer under a budget; None if none was asked for.
     """
 
@@ -31,6 +33,7 @@ class Advice:
     forecasts: Mapping[str, LayerForecast]
     layers: Mapping[str, str]
     rate: float | None = None
+    head_steps: int = 0
     plan: RankPlan | None = None
 
     @property
@@ -70,8 +73,7 @@ class Advice:
             layer: LayerForecast.of_all([self.forecasts[key] for key, of in self.layers.items() if of == layer])
             for layer in dict.fromkeys(self.layers.values())
         }
-        plan = plan_ranks(of_layers, self.rule, budget)
-        return Advice(self.config, self.forecasts, self.layers, self.rate, plan)
+        return dataclasses.replace(self, plan=plan_ranks(of_layers, self.rule, budget))
 
     def overlay(self) -> dict[str, Any]:
         """What differs from the config, as `fit` takes it."""
@@ -87,7 +89,10 @@ class Advice:
         if self.starting_rate is not None:
             overlay["model"]["optimizer"] = {"init_args": {"lr": float(f"{self.starting_rate:.1g}")}}
         if self.factor == "B" and init_rule(self.rule).needs_data:
-            overlay["trainer"] = {"callbacks+": [{"class_path": "asym_lightning.callbacks.CalibrateA"}]}
+            callback: dict[str, Any] = {"class_path": "asym_lightning.callbacks.CalibrateA"}
+            if self.head_steps:
+                callback["init_args"] = {"head_steps": self.head_steps}
+            overlay["trainer"] = {"callbacks+": [callback]}
         return overlay
 
 

@@ -96,19 +96,28 @@ def run_arm(task: Task, arm: Arm, runs: list[Run], path: Path, seeds: Sequence[i
                     append_row(path, asdict(runs[-1]))
                     yield runs[-1]
 
-    screened = seeds[:NUM_SCREENED_SEEDS]
-    rates = [float(f"{rate * arm.rate_factor:.3g}") for rate in task.rates]
-    for _ in range(NUM_EXTENSIONS + 1):
-        yield from run_missing(rates, screened)
-        best = by_rate(runs, task.name, arm.name, screened)[0][0].rate
+    def extend(seeds: Sequence[int]) -> bool:
+        """Add a rate beyond the best where that is the largest or smallest; return whether one was added."""
+        best = by_rate(runs, task.name, arm.name, seeds)[0][0].rate
+        if len(rates) == len(task.rates) + NUM_EXTENSIONS or best not in (rates[0], rates[-1]):
+            return False
         if best == rates[-1]:
             rates.append(float(f"{rates[-1] ** 2 / rates[-2]:.3g}"))
-        elif best == rates[0]:
-            rates.insert(0, float(f"{rates[0] ** 2 / rates[1]:.3g}"))
         else:
-            break
-    finalists = by_rate(runs, task.name, arm.name, screened)[:NUM_FINALISTS]
-    yield from run_missing([group[0].rate for group in finalists], seeds)
+            rates.insert(0, float(f"{rates[0] ** 2 / rates[1]:.3g}"))
+        return True
+
+    screened = seeds[:NUM_SCREENED_SEEDS]
+    done = {r.rate for r in runs if (r.task, r.arm) == (task.name, arm.name)}
+    rates = sorted(done | {float(f"{rate * arm.rate_factor:.3g}") for rate in task.rates})
+    while True:
+        yield from run_missing(rates, screened)
+        if extend(screened):
+            continue
+        finalists = by_rate(runs, task.name, arm.name, screened)[:NUM_FINALISTS]
+        yield from run_missing([group[0].rate for group in finalists], seeds)
+        if not extend(seeds):
+            return
 
 
 def by_rate(runs: Sequence[Run], task: str, arm: str, seeds: Sequence[int] | None = None) -> list[list[Run]]:

@@ -43,9 +43,21 @@ def test_rates_beyond_are_tried_while_the_best_is_at_an_edge(best, tmp_path):
     best["best"], runs = 0.0, []
     list(run_arm(Task, Arm("LoRA"), runs, tmp_path / "r.csv", [0, 1]))
     assert min(rates_by_count(runs)) == 0.0025
+    assert list(run_arm(Task, Arm("LoRA"), runs, tmp_path / "r.csv", [0, 1])) == []
     best["best"], runs = 0.3, []
     list(run_arm(Task, Arm("B, random", rate_factor=2), runs, tmp_path / "r.csv", [0, 1]))
     assert max(rates_by_count(runs)) == 0.64  # one beyond the best
+
+
+def test_the_best_of_all_seeds_is_not_left_at_an_edge_either(monkeypatch, tmp_path):
+    def run(task, arm, rate, seed):  # of two seeds 0.02 is best, of all of them 0.01
+        score = 0.5 - rate if seed > 1 else 0.5 - abs(rate - 0.019)
+        return Run(task.name, arm.name, rate, seed, score, score, 10, 1.0)
+
+    monkeypatch.setattr(module, "run", run)
+    runs = []
+    list(run_arm(Task, Arm("LoRA"), runs, tmp_path / "r.csv", [0, 1, 2, 3, 4]))
+    assert rates_by_count(runs) == {0.005: 2, 0.01: 5, 0.02: 5, 0.04: 2, 0.08: 2}
 
 
 def test_the_table_has_paired_differences_and_says_where_the_best_rate_is_at_an_edge(best, tmp_path):

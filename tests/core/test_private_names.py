@@ -18,6 +18,7 @@ from lightning.pytorch.loops import evaluation_loop, fit_loop
 from lightning.pytorch.plugins import AsyncCheckpointIO, TorchCheckpointIO
 from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import _CHECKPOINT_WRAPPED_MODULE
 from torch.distributed.fsdp._common_utils import FSDP_PREFIX
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, SequentialSampler
@@ -63,7 +64,7 @@ def used(tree):
 def test_private_names_of_others_are_in_one_file():
     trees = {module: tree for module, tree in FILES.items() if module != names.__name__}
     relied_on = set(filter(is_private, used(FILES[names.__name__])))
-    assert {"_unsafe_view", "_subclasses", "_orig_mod", "_fingerprint", "_trainer"} <= relied_on
+    assert {"_unsafe_view", "_subclasses", "_fingerprint", "_trainer"} <= relied_on
     # What some file calls its own is not looked for in others, unless it is a name of others that is known.
     ours = {name for tree in trees.values() for name in defined(tree)} - relied_on
     found = {}
@@ -214,8 +215,9 @@ def test_accelerate_says_that_a_layer_is_offloaded():
     assert names.is_offloaded(layer)
 
 
-def test_fsdp1_puts_its_prefix_between_names():
-    assert names.FSDP1_PREFIX == FSDP_PREFIX
+def test_wrappers_call_what_they_wrap_by_these_names():
+    compiled = next(iter(torch.compile(nn.Linear(2, 2)).named_children()))[0]
+    assert (FSDP_PREFIX.removesuffix("."), compiled, _CHECKPOINT_WRAPPED_MODULE) == names.WRAPPED
 
 
 def test_ddp_leaves_out_what_it_is_told_to(tmp_path):
@@ -229,12 +231,6 @@ def test_ddp_leaves_out_what_it_is_told_to(tmp_path):
         assert ddp.parameters_to_ignore == {"0.weight", "0.bias"}
     finally:
         torch.distributed.destroy_process_group()
-
-
-def test_a_compiled_module_gives_what_it_was_made_of():
-    module = nn.Linear(2, 2)
-    assert names.uncompiled(torch.compile(module)) is module
-    assert names.uncompiled(module) is module
 
 
 def test_a_module_knows_its_trainer_or_that_it_has_none():

@@ -29,6 +29,8 @@ def test_the_best_rule_gives_scheme_callback_and_rate():
         "model": {"adapter": {"scheme": given.scheme}, "optimizer": {"init_args": {"lr": 0.03}}},
         "trainer": {"callbacks+": [{"class_path": "asym_lightning.callbacks.CalibrateA"}]},
     }
+    with_heads = dataclasses.replace(given, head_steps=30).overlay()["trainer"]["callbacks+"]
+    assert with_heads[0]["init_args"] == {"head_steps": 30}
     text = advice_text(given)
     assert "| blocks.0.fc | 5.0 | 6.0 | 0.20 | 0.50 | 0.10 | B |" in text
     assert "| blocks.*.fc | 5.0 | 6.0 | 0.25 | 0.45 | 0.10 | B |" in text

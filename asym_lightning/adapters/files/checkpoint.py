@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from asym_lightning.adapters.kernels import dropout
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name, factors_by_name
 from asym_lightning.adapters.surgery.quantize import QuantizedPart, quantized_state_names
-from asym_lightning.core.dtensor import first_numbers, is_sharded, plain_name, sharded_like
+from asym_lightning.core.dtensor import first_numbers, is_sharded, sharded_like
 from asym_lightning.core.kinds import Count, check_fields
 from asym_lightning.core.messages import listed
+from asym_lightning.core.names import load_plain_state, plain_name, plain_state
 from asym_lightning.core.random_state import random_state, set_random_state
 
 STATE_KEY = "state_dict"
@@ -64,7 +65,9 @@ def restore_checkpoint(module: nn.Module, checkpoint: MutableMapping[str, Any]) 
     load_trained_state_dict(module, checkpoint[STATE_KEY])
     # Not the scales of a quantised backbone: bitsandbytes writes them and does not read them.
     scales = quantized_state_names(module, with_weights=False)
-    checkpoint[STATE_KEY] = {name: tensor for name, tensor in module.state_dict().items() if name not in scales}
+    checkpoint[STATE_KEY] = {
+        name: tensor for name, tensor in module.state_dict().items() if plain_name(name) not in scales
+    }
 
 
 def random_state_of(module: nn.Module) -> dict[str, Any]:
@@ -94,7 +97,7 @@ def restore_random_state(module: nn.Module, state: Mapping[str, Any]) -> None:
 
 
 def adapter_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """The factors A and B of every adapter under their names in ``model.state_dict()``, and nothing else.
+    """The factors A and B of every adapter under their plain names in ``model``, and nothing else.
 
     >>> from asym_lightning.adapters import AdapterConfig, inject_adapters
     >>> model = nn.Sequential(nn.Linear(4, 4))
@@ -102,7 +105,7 @@ def adapter_state_dict(model: nn.Module) -> dict[str, Tensor]:
     >>> list(adapter_state_dict(model))
     ['0.adapters.all.factor_A', '0.adapters.all.factor_B']
     """
-    state = model.state_dict()
+    state = plain_state(model)
     return {name: _own_storage(state[name]) for name in factors_by_name(model)}
 
 
@@ -113,7 +116,7 @@ def trained_state_dict(module: nn.Module, state: Mapping[str, Tensor] | None = N
         module: The module whose checkpoint it is; it may contain the adapted backbone anywhere.
         state: Its state dict where that is at hand already, e.g. gathered from shards.
     """
-    state = module.state_dict() if state is None else state
+    state = plain_state(module) if state is None else {plain_name(name): tensor for name, tensor in state.items()}
     frozen = frozen_names(module)
     return {name: _own_storage(tensor) for name, tensor in state.items() if name not in frozen}
 
@@ -124,7 +127,7 @@ def check_trained_state_dict(module: nn.Module, state: Mapping[str, Tensor]) -> 
     Raises:
         ValueError: A key is missing, unexpected, or of another shape; the message says what was expected and found.
     """
-    own = module.state_dict()
+    own = plain_state(module)
     expected = trained_state_dict(module, own)
     missing = [name for name in expected if name not in state]
     unexpected = [name for name in state if name not in own]
@@ -162,10 +165,8 @@ def check_trained_state_dict(module: nn.Module, state: Mapping[str, Tensor]) -> 
 def load_trained_state_dict(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a :func:`trained_state_dict`, after :func:`check_trained_state_dict`."""
     check_trained_state_dict(module, state)
-    own = module.state_dict()
-    module.load_state_dict(
-        {n: sharded_like(t, own[n]) if isinstance(t, Tensor) else t for n, t in state.items()}, strict=False
-    )
+    own = plain_state(module)
+    load_plain_state(module, {n: sharded_like(t, own[n]) if isinstance(t, Tensor) else t for n, t in state.items()})
 
 
 def adapter_description(model: nn.Module) -> dict[str, Any]:
@@ -238,7 +239,8 @@ def frozen_names(module: nn.Module) -> set[str]:
 def _sample_frozen(model: nn.Module) -> dict[str, list[float]]:
     """The first few numbers of some frozen matrices, evenly spread over the model."""
     frozen = frozen_names(model)
-    matrices = {n: p for n, p in model.named_parameters() if n in frozen and p.dim() > 1 and _is_readable(p)}
+    named = ((plain_name(name), p) for name, p in model.named_parameters())
+    matrices = {n: p for n, p in named if n in frozen and p.dim() > 1 and _is_readable(p)}
     names = list(matrices)[:: max(len(matrices) // _NUM_SAMPLED, 1)][:_NUM_SAMPLED]
     return {name: first_numbers(matrices[name], 8).float().tolist() for name in names}
 

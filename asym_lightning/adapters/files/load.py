@@ -20,6 +20,7 @@ from asym_lightning.adapters.surgery.inject import inject_adapters, remove_adapt
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.adapters.targets.patterns import is_within
 from asym_lightning.core.dtensor import sharded_like
+from asym_lightning.core.names import plain_modules, plain_state, submodule
 
 # What `peft` writes that says nothing of the update, or is read here, or matters only with a feature that is refused.
 _UNDERSTOOD = {
@@ -121,7 +122,7 @@ def _own_name(path: str, model: nn.Module, saved: SavedAdapter) -> str:
 def _targeted_experts(name: str, model: nn.Module, saved: SavedAdapter) -> list[str]:
     """Parameters of experts in a module; none where it is a layer, though it be targeted by its parameter."""
     targets = saved.peft_config.get("target_parameters") or ()
-    modules = dict(model.named_modules())
+    modules = dict(plain_modules(model))
     if not targets or name not in modules or host_kind(modules[name]):
         return []
     parameters = [parameter for parameter, _ in modules[name].named_parameters(recurse=False)]
@@ -132,7 +133,7 @@ def _peft_rank(path: str, model: nn.Module, saved: SavedAdapter) -> int:
     rank = len(saved.factors[f"{path}.lora_A"])
     name = path.replace(".base_layer", "")
     experts = _targeted_experts(name, model, saved)
-    return rank // len(model.get_submodule(name).get_parameter(experts[0])) if experts else rank
+    return rank // len(submodule(model, name).get_parameter(experts[0])) if experts else rank
 
 
 def _peft_scaling(peft_config: Mapping[str, Any], layer: str, rank: int) -> float:
@@ -162,7 +163,7 @@ def _assign(model: nn.Module, saved: SavedAdapter) -> None:
     unknown = [key for key in saved.factors if key not in wanted]
     if unknown:
         raise ValueError(f"`{saved.path}` adapts `{unknown[0].rpartition('.')[0]}`, which is not adapted in the model.")
-    state = model.state_dict()
+    state = plain_state(model)
     heads = find_heads(model, next(iter(layers.values())).adapters.config.heads) if saved.others else []
     for name, tensor in saved.others.items():
         if not is_within(name, heads):

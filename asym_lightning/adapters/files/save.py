@@ -35,6 +35,7 @@ from asym_lightning.adapters.layers.kinds.registry import kinds
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name, factors_by_name
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.dtensor import any_sharded, is_sharded, whole_state_dict
+from asym_lightning.core.names import plain_state, submodule
 
 # In a model with experts PEFT takes targets of these names for experts, which were layers once and are parameters now,
 # and looks for nothing else. So a layer that has such a name goes by its parameter.
@@ -58,7 +59,7 @@ def save_adapters(
         directory: Where to write; other files there are left alone.
         include_frozen: ``False`` leaves out each frozen A that seed and rule give back (and only those), which halves
             the file. `peft` can't read that form.
-        state: Adapters and heads by their names in ``model.state_dict()``, where they are gathered already; then
+        state: Adapters and heads by their plain names in ``model``, where they are gathered already; then
             this process writes and no other has to take part.
 
     Raises:
@@ -89,7 +90,7 @@ def adapter_contents(
         "scaling": config.scaling(config.rank, config.alpha),
     }
     if state is None:
-        own, is_writer = model.state_dict(), True
+        own, is_writer = plain_state(model), True
         if any_sharded(model):
             is_writer = dist.get_rank() == 0
             own = whole_state_dict(own, _saved_names(own, factor_names, heads), keep=is_writer)
@@ -218,10 +219,10 @@ def _compact_form(
 
 def _trained_heads(model: nn.Module, config: AdapterConfig) -> list[str]:
     heads = find_heads(model, config.heads)
-    trained = [h for h in heads if any(p.requires_grad for p in model.get_submodule(h).parameters())]
+    trained = [h for h in heads if any(p.requires_grad for p in submodule(model, h).parameters())]
     # A head within a head is saved with it.
     outermost = [h for h in trained if not any(h.startswith(f"{other}.") for other in trained)]
-    return [part for head in outermost for part in _callable_parts(head, model.get_submodule(head))]
+    return [part for head in outermost for part in _callable_parts(head, submodule(model, head))]
 
 
 def _callable_parts(name: str, module: nn.Module) -> list[str]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from asym_lightning.adapters.kernels.grouped import grouped_product
 from asym_lightning.adapters.kernels.linear import Plan, adapted_linear
 from asym_lightning.adapters.rows import Rows
 from asym_lightning.core.private_names import grouped_mm, without_torch_function
@@ -166,6 +167,8 @@ def _grouped(func: Any, x: Tensor, weight: Any, offs: Tensor | None = None, **op
     dtype = weight.dtype
     x = x.to(dtype)
     A, B = weight.A().to(dtype), weight.B().to(dtype)
+    if x.device.type == "cpu":
+        return grouped_product(func, x, weight.plain(), A, B, offs, weight.plan.scalings[0])
     # The kernels take rows of a whole number of 16 bytes.
     missing = -A.shape[-2] % (16 // dtype.itemsize)
     A, B = F.pad(A, (0, 0, 0, missing)), F.pad(B, (0, missing)).mT

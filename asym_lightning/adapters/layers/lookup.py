@@ -6,12 +6,12 @@ from torch import nn
 
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
-from asym_lightning.core.dtensor import plain_name
+from asym_lightning.core.names import plain_modules
 
 
 def adapter_layers(model: nn.Module) -> dict[str, AdaptedLayer]:
     """The adapted layers by name, in the model's order; empty while the adapters are merged."""
-    return {plain_name(name): module for name, module in model.named_modules() if isinstance(module, AdaptedLayer)}
+    return {name: module for name, module in plain_modules(model) if isinstance(module, AdaptedLayer)}
 
 
 def adapters_by_name(model: nn.Module) -> dict[str, LowRankAdapter]:
@@ -24,9 +24,25 @@ def adapters_by_name(model: nn.Module) -> dict[str, LowRankAdapter]:
 
 
 def factors_by_name(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Every adapter's parameters by their names in ``model.state_dict()``; one that slices share has several names."""
+    """Every adapter's parameters by their plain names in ``model``; one that slices share has several names."""
     return {
         f"{name}.adapters.{key}".removeprefix("."): parameter
         for name, layer in adapter_layers(model).items()
         for key, parameter in layer.adapters.named_parameters(remove_duplicate=False)
     }
+
+
+def layers_misread_by_peft(model: nn.Module) -> list[str]:
+    """Adapted layers that the model's own code reads and does not call: PEFT, which wraps layers, has no effect there.
+
+    >>> from asym_lightning.adapters import AdapterConfig, inject_adapters
+    >>> encoder = nn.TransformerEncoderLayer(8, 2, 16)
+    >>> report = inject_adapters(encoder, AdapterConfig(rank=2, targets=["q", "mlp"]))
+    >>> layers_misread_by_peft(encoder)
+    ['linear1', 'linear2']
+    """
+    return [
+        name
+        for name, layer in adapter_layers(model).items()
+        if layer.adapters.has_opened_bypass or (layer.adapters.is_read and not layer.is_read)
+    ]

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from asym_lightning.adapters.layers.lookup import adapters_by_name
+from asym_lightning.core.names import submodule
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -15,7 +16,7 @@ def freeze_backbone(model: nn.Module, heads: Sequence[str] = ()) -> None:
     """Freeze every parameter except those of the named modules, which are trained in full."""
     model.requires_grad_(False)
     for head in heads:
-        model.get_submodule(head).requires_grad_(True)
+        submodule(model, head).requires_grad_(True)
 
 
 def frozen_batch_norms(model: nn.Module) -> Iterator[nn.Module]:

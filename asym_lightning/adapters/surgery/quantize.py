@@ -22,6 +22,7 @@ from asym_lightning.adapters.targets.find import output_layers
 from asym_lightning.adapters.targets.patterns import is_within
 from asym_lightning.core.extras import check_installed
 from asym_lightning.core.messages import check_choice
+from asym_lightning.core.names import plain_modules, submodule
 from asym_lightning.core.private_names import kept_in_float32
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def quantize_backbone(model: nn.Module, quantization: str, heads: Sequence[str] 
 
     open_bypasses(model, names)
     for name in names:
-        layer = model.get_submodule(name)
+        layer = submodule(model, name)
         assert isinstance(layer, nn.Linear)
         if layer.weight.is_meta and torch.get_default_device().type != "meta":
             raise RuntimeError(f"The weight of `{name}` is not loaded yet, so it can't be quantised.")
@@ -141,7 +142,7 @@ def quantized_layers(model: nn.Module) -> Iterator[tuple[str, QuantizedLinear]]:
     """Names and layers whose weight is quantised by bitsandbytes, ours and its own, adapted or not."""
     bnb = sys.modules.get("bitsandbytes")  # without it there are none
     if bnb is not None:
-        for name, module in model.named_modules():
+        for name, module in plain_modules(model):
             if isinstance(module, (bnb.nn.Linear4bit, bnb.nn.Linear8bitLt)):
                 yield name, module  # type: ignore[misc]
 
@@ -207,10 +208,10 @@ def _names_to_quantize(model: nn.Module, heads: Sequence[str]) -> list[str]:
     kept = kept_in_float32(model)
     return [
         name
-        for name, layer in model.named_modules()
+        for name, layer in plain_modules(model)
         if kind_of(layer) is AdaptedLinear
         and not (name in outputs or is_within(name, heads) or kept.intersection(name.split(".")))
-        and not isinstance(model.get_submodule(name.rpartition(".")[0]), nn.TransformerEncoderLayer)
+        and not isinstance(submodule(model, name.rpartition(".")[0]), nn.TransformerEncoderLayer)
     ]
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from asym_lightning.core.names import submodule
+
 _METADATA = {"dtype", "device", "shape", "ndim", "requires_grad", "is_meta", "size", "dim", "numel"}
 # Code that sets weights and computes nothing with them.
 _SETTERS = {"__init__", "_init_weights", "init_weights", "reset_parameters", "extra_repr", "__repr__"}
@@ -28,7 +30,7 @@ def open_bypasses(model: nn.Module, names: Iterable[str]) -> set[str]:
     """
     opened = set()
     for name in names:
-        parent = model.get_submodule(name.rpartition(".")[0])
+        parent = submodule(model, name.rpartition(".")[0])
         if _can_be_opened(parent):
             if not parent.qkv_bias_separate:
                 opened.add(name)
@@ -38,7 +40,7 @@ def open_bypasses(model: nn.Module, names: Iterable[str]) -> set[str]:
 
 def close_bypass(model: nn.Module, name: str) -> None:
     """Undo :func:`open_bypasses` for a layer of those that it returned."""
-    model.get_submodule(name.rpartition(".")[0]).qkv_bias_separate = False  # type: ignore[assignment]
+    submodule(model, name.rpartition(".")[0]).qkv_bias_separate = False  # type: ignore[assignment]
 
 
 def read_layers(model: nn.Module, names: Iterable[str]) -> set[str]:
@@ -104,7 +106,7 @@ def _ancestors(model: nn.Module, name: str) -> Iterator[tuple[Any, tuple[str, ..
     """The classes of the modules that a layer lies in, from the nearest, and its path below each, indices left out."""
     parts = name.split(".")
     for i in range(len(parts) - 1, -1, -1):
-        module = model.get_submodule(".".join(parts[:i]))
+        module = submodule(model, ".".join(parts[:i]))
         if not isinstance(module, _CONTAINERS) and not _can_be_opened(module):
             yield type(module), tuple(part for part in parts[i:] if not part.isdigit())
 

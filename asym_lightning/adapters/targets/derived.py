@@ -18,6 +18,7 @@ from torch import nn
 
 from asym_lightning.adapters.rows import Rows
 from asym_lightning.adapters.targets.families.layouts import by_head, in_order
+from asym_lightning.core.names import submodule
 
 ATTENTION = re.compile(r"Attention|Attn|SelfAtt|SelfOutput|[A-Z]SA$|XCA|MLA")
 MLP = re.compile(r"MLP|Mlp|FeedForward|FFN|Ffn|Dense\w*Act|Intermediate|Experts|(?<!Self)(?<!Attention)Output$")
@@ -71,7 +72,7 @@ def derived_slices(name: str, model: nn.Module, d_out: int) -> Mapping[str, Rows
         return None
     parts = name.split(".")
     depth = max(i for i, part in enumerate(parts) if part == own)
-    holder = model.get_submodule(".".join(parts[:depth]))
+    holder = submodule(model, ".".join(parts[:depth]))
     if own == "kv_b_proj":
         return _latent(d_out, holder)
     cls: Any = type(holder)
@@ -93,7 +94,7 @@ def _own_name(name: str) -> str:
 def _kind_of_holder(name: str, model: nn.Module) -> str:
     parts = name.split(".")
     for i in range(len(parts) - 1, -1, -1):
-        holder = type(model.get_submodule(".".join(parts[:i]))).__name__
+        holder = type(submodule(model, ".".join(parts[:i]))).__name__
         if ATTENTION.search(holder):
             return "attention"
         if MLP.search(holder):

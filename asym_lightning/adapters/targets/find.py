@@ -16,6 +16,7 @@ from asym_lightning.adapters.targets.derived import derived_role, derived_slices
 from asym_lightning.adapters.targets.families.family import GENERIC, Family, family_of, known_roles
 from asym_lightning.adapters.targets.patterns import is_within, matches, matching, suffixes
 from asym_lightning.core.messages import did_you_mean, listed
+from asym_lightning.core.names import plain_modules, submodule
 
 ALL_LINEAR, ALL_CONV = "all-linear", "all-conv"
 EVERY = (ALL_LINEAR, ALL_CONV)
@@ -162,13 +163,13 @@ def output_layers(model: nn.Module) -> set[str]:
         get_output = getattr(module, "get_output_embeddings", None)
         if callable(get_output):
             heads.add(id(get_output()))
-    layers = ((name, layer) for name, layer in model.named_modules() if host_kind(layer))
+    layers = ((name, layer) for name, layer in plain_modules(model) if host_kind(layer))
     return {n for n, layer in layers if id(layer) in heads or id(layer._parameters.get("weight")) in embeddings}
 
 
 def _candidates(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, Candidate]:
     """Each layer by the family of its nearest announcing ancestor."""
-    announced = {name: (family, module) for name, module in model.named_modules() if (family := family_of(module))}
+    announced = {name: (family, module) for name, module in plain_modules(model) if (family := family_of(module))}
     default = announced.get("", (GENERIC, model))
     outputs = output_layers(model)
     found = {}
@@ -191,7 +192,7 @@ def _fused(model: nn.Module, name: str, d_out: int, family: Family, announcing: 
     """The slices of a fused projection by its family's layout or, where that has none, by the code that reads it."""
     for suffix, layout in family.fused.items():
         if matches(name, suffix):
-            holder = model.get_submodule(".".join(name.split(".")[: -len(suffix.split("."))]))
+            holder = submodule(model, ".".join(name.split(".")[: -len(suffix.split("."))]))
             return layout(d_out, getattr(announcing, "config", None) or holder)
     return derived_slices(name, model, d_out)
 
@@ -236,7 +237,7 @@ def _other_forward(layer: nn.Module) -> str:
 
 def _excluded(patterns: Sequence[str], model: nn.Module, layers: Mapping[str, nn.Module]) -> list[str]:
     """Layers, and modules with all layers in them."""
-    names = [name for name, _ in model.named_modules() if name]
+    names = [name for name, _ in plain_modules(model) if name]
     found: list[str] = []
     for pattern in patterns:
         hits = matching(pattern, names)

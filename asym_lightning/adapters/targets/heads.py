@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from torch import nn
 
 from asym_lightning.adapters.targets.derived import ATTENTION
-from asym_lightning.adapters.targets.families.family import family_of
+from asym_lightning.adapters.targets.families.family import GENERIC, family_of
 from asym_lightning.adapters.targets.find import output_layers
 from asym_lightning.adapters.targets.patterns import is_within, matching, suffixes
 from asym_lightning.core.messages import did_you_mean
+from asym_lightning.core.names import plain_modules
 
 
 def find_heads(model: nn.Module, config_heads: Sequence[str] | None) -> list[str]:
@@ -19,7 +20,7 @@ def find_heads(model: nn.Module, config_heads: Sequence[str] | None) -> list[str
     Raises:
         ValueError: A pattern matches no module.
     """
-    names = {name: module for name, module in model.named_modules() if name}
+    names = {name: module for name, module in plain_modules(model) if name}
     if config_heads is None:
         heads = [head for name, module in _announcing_roots(model) for head in _own_heads(name, module)]
         return [name for name in names if name in heads]
@@ -35,7 +36,7 @@ def find_heads(model: nn.Module, config_heads: Sequence[str] | None) -> list[str
 def _announcing_roots(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Outermost modules that announce a family; a host's own wrapper around them announces none."""
     roots: list[tuple[str, nn.Module]] = []
-    for name, module in model.named_modules():
+    for name, module in plain_modules(model):
         if family_of(module) and not any(root == "" or is_within(name, [root]) for root, _ in roots):
             roots.append((name, module))
     return roots
@@ -49,9 +50,11 @@ def _own_heads(name: str, module: nn.Module) -> list[str]:
     if callable(get_classifier):
         classifiers = get_classifier()
         classifiers = classifiers if isinstance(classifiers, (tuple, list)) else [classifiers]
-        return [prefix + n for n, m in module.named_modules() if n and any(m is c for c in classifiers)]
+        return [prefix + n for n, m in plain_modules(module) if n and any(m is c for c in classifiers)]
     vocabulary = output_layers(module)
-    heads = {child for child, _ in module.named_children() if child in family.heads}
+    named = {name: child for name, child in module.named_children() if name in family.heads}
+    # What is called a head in a model that is not known may be a pooling by attention, pretrained like the rest.
+    heads = {name for name, child in named.items() if family is not GENERIC or not _attends(child)}
     heads |= set() if vocabulary else _outside_the_base(module)
     return [prefix + head for head in heads if not any(is_within(layer, [head]) for layer in vocabulary)]
 
@@ -65,8 +68,8 @@ def _outside_the_base(module: nn.Module) -> set[str]:
     children = {name: child for name, child in module.named_children() if any(True for _ in child.parameters())}
     if base not in children:
         return set()
-    return {
-        name
-        for name, child in children.items()
-        if name != base and not any(ATTENTION.search(type(part).__name__) for part in child.modules())
-    }
+    return {name for name, child in children.items() if name != base and not _attends(child)}
+
+
+def _attends(module: nn.Module) -> bool:
+    return any(ATTENTION.search(type(part).__name__) for part in module.modules())

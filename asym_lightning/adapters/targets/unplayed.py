@@ -10,6 +10,7 @@ from torch import nn
 from asym_lightning.adapters.targets.derived import ATTENTION, MLP
 from asym_lightning.adapters.targets.find import Found
 from asym_lightning.adapters.targets.patterns import is_within
+from asym_lightning.core.names import plain_modules
 
 _HOLDERS = {**dict.fromkeys("qkvo", ATTENTION), "mlp": MLP}
 
@@ -42,7 +43,7 @@ def unplayed_roles(model: nn.Module, tokens: Sequence[str], found: Found) -> dic
 
 def _outermost(model: nn.Module, pattern: re.Pattern[str], found: Found) -> list[str]:
     holders: list[str] = []
-    for name, module in model.named_modules():
+    for name, module in plain_modules(model):
         is_holder = name and pattern.search(type(module).__name__) and not is_within(name, holders)
         if is_holder and any(candidate.startswith(f"{name}.") for candidate in found.candidates):
             holders.append(name)

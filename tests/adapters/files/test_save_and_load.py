@@ -351,3 +351,67 @@ def test_a_failed_save_leaves_the_old_files_whole(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         save_adapters(adapted("roberta", rank=2), tmp_path)
     assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("use_dora", True, "`use_dora`"),
+        ("lora_bias", True, "`lora_bias`"),
+        ("bias", "lora_only", "`bias`"),
+        ("init_lora_weights", "pissa", "`init_lora_weights: pissa`"),
+        ("init_lora_weights", "olora", "`init_lora_weights: olora`"),
+        ("alora_invocation_tokens", [1, 2], "`alora_invocation_tokens`"),
+        ("trainable_token_indices", [1], "`trainable_token_indices`"),
+        ("layer_replication", [[0, 1]], "`layer_replication`"),
+        ("use_qalora", True, "`use_qalora`"),
+        ("a_field_of_tomorrow", 3, "`a_field_of_tomorrow`"),
+    ],
+)
+def test_what_is_not_known_to_be_plain_lora_is_refused_by_its_name(tmp_path, field, value, named):
+    config = peft.LoraConfig(r=2, target_modules=["query"])
+    peft.get_peft_model(hf_model("roberta"), config).save_pretrained(tmp_path)
+    written = json.loads((tmp_path / CONFIG).read_text())
+    model = hf_model("roberta")
+    (tmp_path / CONFIG).write_text(json.dumps({**written, field: value}))
+    with pytest.raises(ValueError, match=rf"uses {named}.*plain low-rank adapters"):
+        load_adapters(model, tmp_path)
+    assert adapter_layers(model) == {}
+    (tmp_path / CONFIG).write_text(json.dumps(written))
+    load_adapters(model, tmp_path)
+
+
+class Nested(nn.Module):
+    """A layer whose name ends with another's."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.inner = nn.Linear(8, 8), nn.ModuleDict({"fc": nn.Linear(8, 8)})
+
+    def forward(self, x):
+        return self.inner["fc"](self.fc(x).tanh())
+
+
+def test_every_reader_finds_one_rank_and_one_alpha(tmp_path):
+    model, x = Nested(), torch.randn(3, 8)
+    patterns = {"rank_pattern": {"inner.fc": 5, "fc": 2}, "alpha_pattern": {"inner.fc": 3, "fc": 40}}
+    inject_adapters(
+        model, AdapterConfig("hB_zero_hA_rand", rank=4, alpha=8, targets=["fc", "inner.fc"], heads=[], **patterns)
+    )
+    perturb(model)
+    save_adapters(model, tmp_path)
+    written, tensors = json.loads((tmp_path / CONFIG).read_text()), load_file(tmp_path / TENSORS)
+    assert (written["r"], written["lora_alpha"]) == (5, 10)
+    assert written["rank_pattern"] == written["alpha_pattern"] == {}
+    assert {t.shape for name, t in tensors.items() if "lora_A" in name} == {(5, 8)}
+    scaling = written["lora_alpha"] / written["r"]
+    for name, layer in adapter_layers(model).items():
+        A, B = (tensors[f"base_model.model.{name}.lora_{factor}.weight"] for factor in "AB")
+        torch.testing.assert_close(scaling * B @ A, layer.delta_weight())
+    theirs = peft.PeftModel.from_pretrained(Nested(), str(tmp_path)).eval()
+    torch.testing.assert_close(theirs(x), model(x))
+    ours = Nested()
+    load_adapters(ours, tmp_path)
+    torch.testing.assert_close(ours(x), model(x))
+    assert {name: adapter.rank for name, adapter in adapters_by_name(ours).items()} == {"fc.all": 2, "inner.fc.all": 5}

@@ -2,7 +2,8 @@
 
 import torch
 
-from asym_lightning.adapters import AdapterConfig, inject_adapters, remove_adapters
+from asym_lightning.adapters import AdapterConfig, inject_adapters, layers_misread_by_peft, remove_adapters
+from asym_lightning.cli.model_card import model_card
 from tests.adapters.models import perturb, tiny_vit
 
 
@@ -29,3 +30,15 @@ def test_a_bypass_that_its_owner_has_opened_stays_open():
     inject_adapters(model, AdapterConfig(rank=2, targets=["q", "v"]))
     remove_adapters(model)
     assert all(block.attn.qkv_bias_separate for block in model.blocks)
+
+
+def test_a_model_card_says_that_peft_goes_past_such_layers():
+    model = tiny_vit("beit_base_patch16_224")
+    inject_adapters(model, AdapterConfig(rank=2, targets=["q", "o"]))
+    assert layers_misread_by_peft(model) == ["blocks.0.attn.qkv", "blocks.1.attn.qkv"]
+    card = model_card(model, "beit", is_compact=False)
+    assert "computes without some of its adapters" in card and "blocks.0.attn.qkv" in card
+    assert "PeftModel" not in card
+    model = tiny_vit()
+    inject_adapters(model, AdapterConfig(rank=2, targets=["q", "o"]))
+    assert layers_misread_by_peft(model) == [] and "PeftModel" in model_card(model, "vit", is_compact=False)

@@ -10,6 +10,7 @@ from torch import nn
 
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.core.discovery import import_modules
+from asym_lightning.core.names import plain_modules
 
 Kind = TypeVar("Kind", bound=type[AdaptedLayer])
 _KINDS: dict[str, type[AdaptedLayer]] = {}
@@ -69,7 +70,7 @@ def host_kind(layer: nn.Module) -> type[AdaptedLayer] | None:
 def layers_of(model: nn.Module) -> dict[str, nn.Module]:
     """Everything in a model that may be named as a target, by name and in its order."""
     found: dict[str, nn.Module] = {}
-    for name, module in model.named_modules():
+    for name, module in plain_modules(model):
         if host_kind(module):
             found[name] = module
         for kind in kinds():

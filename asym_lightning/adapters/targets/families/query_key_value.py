@@ -37,6 +37,7 @@ def _register(model_type: str, attention: str, layout: Layout) -> None:
 
 
 _register("gpt_neox", "attention", interleaved("num_attention_heads"))
+_register("gpt_neox_japanese", "attention", interleaved("num_attention_heads"))
 _register("bloom", "self_attention", interleaved("n_head"))
 _register("falcon", "self_attention", _falcon)
 _register("persimmon", "self_attn", interleaved("num_attention_heads"))
