@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
@@ -62,7 +62,7 @@ class AdapterCheckpoint(CheckedArguments, ModelCheckpoint):
         monitor: str | None = None,
         mode: str = "min",
         save_top_k: Annotated[int, Range(-1)] = 1,
-        save_last: bool | None = None,
+        save_last: bool | Literal["link"] | None = None,
         every_n_train_steps: int | None = None,
         every_n_epochs: int | None = None,
         include_frozen: bool = True,

@@ -197,7 +197,7 @@ def test_the_same_callback_chooses_for_another_module_and_leaves_what_has_been_t
 def test_what_can_not_be_chosen_is_refused_before_training(tmp_path):
     with pytest.raises(ValueError, match=r"`rule` 'rand' draws from no data; those that do are .*whitened_gradient"):
         CalibrateA("rand")
-    with pytest.raises(ValueError, match="`num_batches` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`num_batches` must be at least 1, not 0"):
         CalibrateA(num_batches=0)
     with pytest.raises(ValueError, match="`rule` and `file` say twice"):
         CalibrateA("gradient", file="A.safetensors")
