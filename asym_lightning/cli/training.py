@@ -29,6 +29,7 @@ from asym_lightning.cli.config_files import with_config_paths
 from asym_lightning.cli.devices import check_devices
 from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.help import VERSION
+from asym_lightning.cli.interrupts import heard, leaving_termination_to_trainer
 from asym_lightning.cli.log_interval import LogEachEpoch
 from asym_lightning.cli.model_summary import TrainedParts
 from asym_lightning.cli.option_ranges import check_ranges
@@ -188,7 +189,8 @@ class TrainingCLI(LightningCLI):
             model.on_load_checkpoint(checkpoint)
             model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading)
         if self._option("test_after_fit"):
-            self.trainer.test(model, datamodule=kwargs.get("datamodule"), verbose=False)
+            with leaving_termination_to_trainer(), started_runs_only(self.trainer):
+                self.trainer.test(model, datamodule=kwargs.get("datamodule"), verbose=False)
             metrics = dict(self.trainer.callback_metrics)
         print_summary(model, metrics, seconds, best, saved_adapter(self.trainer, model))
 
@@ -217,7 +219,7 @@ class TrainingCLI(LightningCLI):
             warn_of_fresh_adapter(self.model)
         if kwargs.get("weights_only") is None:
             kwargs["weights_only"] = True  # a checkpoint is data and must not run code
-        with started_runs_only(self.trainer), restoring(kwargs.get("ckpt_path")):
+        with leaving_termination_to_trainer(), started_runs_only(self.trainer), restoring(kwargs.get("ckpt_path")):
             return command(**kwargs)
 
 
@@ -253,6 +255,7 @@ def started_runs_only(trainer: Trainer) -> Iterator[None]:
     except SystemExit as error:
         if trainer.state.status != TrainerStatus.INTERRUPTED:
             raise
+        heard()
         checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") or "none"
         raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}, best checkpoint: {checkpoint}") from error
     except Exception:
