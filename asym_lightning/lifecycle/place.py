@@ -83,16 +83,21 @@ class Place:
             parameter.grad = gradient.to(parameter)
         is_mid_epoch = loops.go_on(trainer, instant)
         loaders = loops.train_loaders(trainer)
-        for loader, place in zip(loaders, self.loaders, strict=False):
-            set_generator_states(generators_of(loader), place["generators"])
+        self._restore_generators(loaders)
         if is_mid_epoch:
             if loops.is_epoch_unfinished(trainer):
                 self._enter_epoch(loaders)
             loops.begin_data_anew(trainer)
+            if not loops.is_epoch_unfinished(trainer):
+                self._restore_generators(loaders)  # some loaders draw an epoch's order when it begins; it has not yet
             restore_random_state(module, self.random_state)  # what was drawn for the epoch's beginning is behind it
         else:
             restore_random_state(module, self.random_state)
             loops.begin_data_anew(trainer)
+
+    def _restore_generators(self, loaders: list[Any]) -> None:
+        for loader, place in zip(loaders, self.loaders, strict=False):
+            set_generator_states(generators_of(loader), place["generators"])
 
     def _enter_epoch(self, loaders: list[Any]) -> None:
         if len(loaders) != len(self.loaders):
