@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from asym_lightning.cli.commands import TOOLS, run_tool
+from asym_lightning.cli.interrupts import heard, ignore_further, interruptible
 from asym_lightning.cli.processes import process_number, report_error
 from asym_lightning.cli.quiet import hushed
 from asym_lightning.cli.usage import UsageError
@@ -28,11 +29,19 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         0 if all went well, 1 if the command failed, 2 if it was not understood, 130 if it was interrupted.
     """
-    arguments = list(sys.argv[1:] if args is None else args)
+    with interruptible():
+        code = _code_of(list(sys.argv[1:] if args is None else args))
+        if args is None:  # the process is about to end
+            ignore_further()
+        return code
+
+
+def _code_of(arguments: list[str]) -> int:
     try:
         with hushed():
             return _run(arguments)
     except KeyboardInterrupt as interrupt:
+        heard()
         if process_number() == 0:
             print(str(interrupt) or "interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED

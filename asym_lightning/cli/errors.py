@@ -55,9 +55,10 @@ def _of_system(error: OSError) -> str:
     """What the operating system would not do, with the file that it was about."""
     reason = str(error.strerror)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f"`{str(error.filename)[-100:]}` was not written: " if error.filename else ""
         return (
-            f"the disk is full ({reason.lower()}): free some space; what was saved before is whole, and "
-            "`--ckpt_path` goes on from the last checkpoint."
+            f"{where}the disk is full; free some space. What was saved before is whole, and `--ckpt_path` goes on from "
+            "the last checkpoint."
         )
     if error.filename is None:
         return f"the system refused: {reason.lower()}."

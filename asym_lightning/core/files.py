@@ -6,6 +6,7 @@ the disk, and removed when writing fails. What a killed process leaves goes by :
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 SUFFIX = ".saving"
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_SPACE_LEFT = 2**20  # on a disk that is full, bytes that no one can use
 
 
 @contextmanager
@@ -27,6 +30,9 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
 
     Args:
         path: The file; one that exists is replaced.
+
+    Raises:
+        OSError: The disk is full, whatever words whoever wrote has for it; the old file is as it was.
 
     Example:
         >>> import tempfile
@@ -48,8 +54,11 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         yield staging
         _flush(staging)
         os.replace(staging, path)
-    except BaseException:
+    except BaseException as error:
+        is_full = _is_disk_full(error, path.parent)
         staging.unlink(missing_ok=True)
+        if is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
     _flush(path.parent)
 
@@ -73,8 +82,11 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
         if path.exists():
             os.rename(path, replaced)
         os.rename(staging, path)
-    except BaseException:
+    except BaseException as error:
+        is_full = _is_disk_full(error, path.parent)
         shutil.rmtree(staging, ignore_errors=True)
+        if is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
     shutil.rmtree(replaced, ignore_errors=True)
     _flush(path.parent)
@@ -155,6 +167,13 @@ def remove_unfinished(folder: str | Path, *, older_than: float = 0) -> None:
 def staging_path(path: Path) -> Path:
     """What a file or directory is called while it is being written; another one each time."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{SUFFIX}")
+
+
+def _is_disk_full(error: BaseException, folder: Path) -> bool:
+    """Whether writing failed for want of space, which libraries say each in its own words."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in _NO_SPACE
+    return isinstance(error, Exception) and shutil.disk_usage(folder).free < _SPACE_LEFT
 
 
 def _flush(path: Path) -> None:

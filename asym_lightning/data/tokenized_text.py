@@ -111,7 +111,9 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
         try:
             return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         except Exception as error:  # of any kind: what is in the folder goes straight into a constructor
-            message = f"there is no tokenizer in {source!r}, on the hub or as a local folder: {first_line(error)[:120]}"
+            message = (
+                f"there is no tokenizer in {shown(source)}, on the hub or as a local folder: {first_line(error)[:120]}"
+            )
             raise ValueError(message) from error
 
     @property

@@ -24,7 +24,7 @@ def pretrained_config(source: str, model_args: Mapping[str, Any] | None = None) 
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # of any kind: what is in the file goes straight into a constructor
-        message = f"there is no backbone {source!r}, on the hub or as a local folder: {first_line(error)[:120]}"
+        message = f"there is no backbone {shown(source)}, on the hub or as a local folder: {first_line(error)[:120]}"
         raise ValueError(message) from error
     for name, value in (model_args or {}).items():
         if not hasattr(config, name):

@@ -1,9 +1,14 @@
+import errno
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from asym_lightning.core.files import (
     SUFFIX,
@@ -142,3 +147,34 @@ def test_json_comes_back_and_what_is_none_is_named(tmp_path):
             read_json(path)
     with pytest.raises(FileNotFoundError):
         read_json(tmp_path / "none")
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("file write failed")])
+def test_a_full_disk_is_named_with_the_file_that_was_to_be_written(tmp_path, monkeypatch, error):
+    """Torch and safetensors have words of their own for it, and no errno."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+    path = tmp_path / "scores.txt"
+    path.write_text("old")
+    with pytest.raises(OSError) as raised, atomic_file(path) as staging:
+        staging.write_text("ne")
+        raise error
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(path))
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["scores.txt"]
+
+
+@pytest.mark.parametrize("share", range(0, 100, 5))
+def test_what_was_saved_stays_where_the_next_save_is_cut_short(tmp_path, share):
+    """At each of 20 points of a file: the system lets no file grow beyond it."""
+    path = tmp_path / "tensors.pt"
+    old = torch.arange(5000)
+    torch.save(old, path)
+    size = path.stat().st_size
+    handler, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size * share // 100, limits[1]))
+    try:
+        with pytest.raises((OSError, RuntimeError)), atomic_file(path) as staging:
+            torch.save(old + 1, staging)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert torch.equal(torch.load(path), old) and os.listdir(tmp_path) == ["tensors.pt"]

@@ -193,6 +193,8 @@ def check_adapter_description(model: nn.Module, found: Mapping[str, Any]) -> Non
     """
     try:
         check_fields("it", found, _DESCRIPTION_FIELDS, ("config", "backbone"))
+        if found["config"] is not None:
+            check_fields("its `config`", found["config"], {}, ("scheme", "rank"))
     except (TypeError, ValueError) as error:
         raise ValueError(f"The checkpoint is damaged: in its `{DESCRIPTION_KEY}`, {error}") from error
     expected = adapter_description(model)

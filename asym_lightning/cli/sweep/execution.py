@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from asym_lightning.cli.class_names import modules_named
+from asym_lightning.cli.interrupts import heard
 from asym_lightning.cli.sweep.outcome import FAILED, is_finished, read_outcome, write_outcome
 from asym_lightning.cli.sweep.plan import Run
 from asym_lightning.cli.sweep.run_process import EXIT_CLAIMED_ELSEWHERE, execute
@@ -75,6 +76,7 @@ def execute_runs(runs: Sequence[Run], sweep_directory: Path, jobs: int = 1, watc
                     write_outcome(run, f"its process ended {_how(process.exitcode)} before the run was over")
         watch([], [])
     finally:
+        heard()
         signal.signal(signal.SIGTERM, terminated)
         for _, process in active:
             process.terminate()
