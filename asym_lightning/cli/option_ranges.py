@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from asym_lightning.core.kinds import Count, Fraction, NotNegative, NumberOrZero, Range, Seed, check_fields, check_value
 
@@ -51,9 +51,18 @@ def check_ranges(options: Mapping[str, Any]) -> None:
         >>> check_ranges({"trainer": {"max_epochs": -3}})
         Traceback (most recent call last):
         ValueError: `trainer.max_epochs` must be at least -1 or null, not -3.
+        >>> check_ranges({"trainer": {"limit_train_batches": 2.0}})  # two batches, as Lightning has it
     """
     check_fields("the config", options, _COMMON)
-    check_fields("`trainer`", options.get("trainer") or {}, _TRAINER, prefix="trainer.")
+    # Which of the number types of such an option comes first depends on what was imported first: 2 may arrive as 2.0.
+    trainer = {
+        name: int(value)
+        if isinstance(value, float) and value.is_integer() and Fraction in get_args(_TRAINER[name])
+        else value
+        for name, value in (options.get("trainer") or {}).items()
+        if name in _TRAINER
+    }
+    check_fields("`trainer`", trainer, _TRAINER, prefix="trainer.")
     _check_numbers(options, "")
 
 
