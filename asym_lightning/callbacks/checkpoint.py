@@ -62,7 +62,7 @@ class AdapterCheckpoint(CheckedArguments, ModelCheckpoint):
         monitor: str | None = None,
         mode: str = "min",
         save_top_k: Annotated[int, Range(-1)] = 1,
-        save_last: bool | Literal["link"] | None = None,
+        save_last: bool | Literal["link"] | None = None,  # as Lightning has it
         every_n_train_steps: int | None = None,
         every_n_epochs: int | None = None,
         include_frozen: bool = True,

@@ -17,7 +17,6 @@ from asym_lightning.cli.class_names import class_names
 from asym_lightning.cli.option_names import top_level_options, unknown_option
 from asym_lightning.core.messages import did_you_mean, printable, shortened
 from asym_lightning.core.run_files import RUNS, find_checkpoints
-from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 
 KEY = re.compile(r'Parser key "(?P<key>[^"]+)":\s*(?P<rest>.*)')
 CLASS = re.compile(r"Problem with given class_path '(?P<class>[^']+)':\s*(?P<rest>.*)")
@@ -90,6 +89,8 @@ def check_checkpoint(path: str | None, strategy: str = "", *, is_to_go_on: bool 
             "configs/strategies/fsdp2.yaml, on any number of devices."
         )
     if not file.is_dir():
+        from asym_lightning.lifecycle.checkpoint_file import read_checkpoint  # torch, which other errors do without
+
         read_checkpoint(file, is_to_go_on=is_to_go_on)
 
 

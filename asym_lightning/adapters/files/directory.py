@@ -23,6 +23,7 @@ from asym_lightning.adapters.files.schema import (
     check_peft_config,
     check_tensors,
 )
+from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.kinds.registry import kinds
 from asym_lightning.core.files import atomic_file, json_text, parse_json, read_json
 from asym_lightning.core.messages import first_line
@@ -119,7 +120,7 @@ def read_directory(directory: str | Path) -> SavedAdapter:
         metadata.get("checksums", {}), factors, others,
     )  # fmt: skip
     check_tensors(factors, others, path / TENSOR_FILE)
-    check_factors(factors, saved.ranks, saved.checksums, path / TENSOR_FILE)
+    check_factors(factors, saved.ranks, saved.checksums, path / TENSOR_FILE, _laid_out_by_kind(tensors))
     check_heads(others, peft_config.get("modules_to_save") or (), path / TENSOR_FILE)
     check_finite(tensors, path / TENSOR_FILE)
     return saved
@@ -152,6 +153,13 @@ def _sort_keys(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Ten
     if not factors:
         raise ValueError(f"`{path}` holds no LoRA factors.")
     return factors, others
+
+
+def _laid_out_by_kind(tensors: Mapping[str, Tensor]) -> set[str]:
+    """Layers of a kind that calls its factors by names of its own, and so may keep them in shapes of its own."""
+    own = [f".{name}" for kind in kinds() for name in kind.peft_names if kind.peft_names != AdaptedLayer.peft_names]
+    names = [key.removeprefix(KEY_PREFIX) for key in tensors]
+    return {name.removesuffix(ending) for ending in own for name in names if name.endswith(ending)}
 
 
 def _metadata(written: Any, path: Path) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -120,7 +120,11 @@ def check_tensors(factors: Mapping[str, Tensor], others: Mapping[str, Tensor], p
 
 
 def check_factors(
-    factors: Mapping[str, Tensor], ranks: Mapping[str, int], checksums: Mapping[str, float], path: Path
+    factors: Mapping[str, Tensor],
+    ranks: Mapping[str, int],
+    checksums: Mapping[str, float],
+    path: Path,
+    in_own_shapes: Container[str] = (),
 ) -> None:
     """Check that each A has its B, or each B its A or a checksum of it, of one rank.
 
@@ -129,6 +133,7 @@ def check_factors(
         ranks: By layer and slice; empty where `peft` wrote the directory.
         checksums: Of the A's that were left out.
         path: The file of the tensors.
+        in_own_shapes: Layers whose kind keeps factors in shapes of its own, which say nothing before it is asked.
 
     Raises:
         ValueError: A factor is missing, or the two of a layer are no pair.
@@ -138,6 +143,8 @@ def check_factors(
         A, B = (factors.get(f"{name}.lora_{factor}") for factor in "AB")
         if B is None or (A is None and name not in checksums):
             raise ValueError(f"`{path}` is damaged: it lacks `{name}.lora_{'B' if B is None else 'A'}`.")
+        if name in in_own_shapes:
+            continue
         rank = B.shape[1]
         # Of a convolution in groups PEFT has a part of A for each.
         if A is not None and (len(A) < rank or len(A) % rank):
@@ -151,7 +158,7 @@ def check_factors(
         raise ValueError(f"`{path}` is damaged: it has a checksum of {_quoted(stray[0])}, of which no A was left out.")
     for key, rank in ranks.items():
         owner = next((layer for layer in (key, key.rpartition(".")[0]) if layer in layers), None)
-        if owner is not None and rank > factors[f"{owner}.lora_B"].shape[1]:
+        if owner is not None and owner not in in_own_shapes and rank > factors[f"{owner}.lora_B"].shape[1]:
             raise ValueError(
                 f"`{path}` is damaged: `{key}` should have rank {rank}, but B of `{owner}` has "
                 f"{factors[f'{owner}.lora_B'].shape[1]} columns."
