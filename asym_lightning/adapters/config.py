@@ -53,9 +53,9 @@ class AdapterConfig:
     rank: Count = 8
     alpha: Positive = 16
     dropout: FractionBelowOne = 0.0
-    targets: Sequence[str] = ("q", "k", "v")
-    exclude: Sequence[str] = ()
-    heads: Sequence[str] | None = None
+    targets: Sequence[str] | str = ("q", "k", "v")
+    exclude: Sequence[str] | str = ()
+    heads: Sequence[str] | str | None = None
     rank_pattern: Mapping[str, Count] = field(default_factory=dict)
     alpha_pattern: Mapping[str, Positive] = field(default_factory=dict)
     rank_stabilized: bool = False

@@ -10,13 +10,12 @@ from typing import Annotated, Any, Literal
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor, nn
+from torch import nn
 
-from asym_lightning.adapters import save_adapters
 from asym_lightning.core.files import atomic_directory
 from asym_lightning.core.kinds import Range
-from asym_lightning.core.names import plain_modules
 from asym_lightning.core.options import CheckedArguments
+from asym_lightning.lifecycle.adapter_directory import save_with_outside
 from asym_lightning.lifecycle.backbone import adapted_backbone, refuse_fsdp1
 from asym_lightning.lifecycle.checkpoint_io import write_atomically
 
@@ -27,8 +26,9 @@ class AdapterCheckpoint(CheckedArguments, ModelCheckpoint):
     """A `ModelCheckpoint` that writes the directory `<name>.adapter` next to each `<name>.ckpt`.
 
     `peft` and `load_adapters` read the directory; it holds the adapter and the heads within the backbone, of the active
-    rank only. It goes when the checkpoint goes. The `.ckpt` files hold what was trained, as they do with a plain
-    `ModelCheckpoint`: that is the doing of AdapterInjection and of AdapterModule.
+    rank only, and in a file beside them what trains outside the backbone, which `AdapterInjection.load` reads. It goes
+    when the checkpoint goes. The `.ckpt` files hold what was trained, as they do with a plain `ModelCheckpoint`: that
+    is the doing of AdapterInjection and of AdapterModule.
 
     Files and directories appear whole or not at all: they are written under a name that starts with a dot and ends with
     `.saving`, flushed to the disk and renamed, the directory first, so that next to a whole checkpoint there is a whole
@@ -99,16 +99,17 @@ class AdapterCheckpoint(CheckedArguments, ModelCheckpoint):
         if not (isinstance(io, AdapterCheckpointIO) and io.owner is self):
             trainer.strategy.checkpoint_io = AdapterCheckpointIO(io, self, trainer)
 
-    def save_adapter(self, model: nn.Module, checkpoint: Path, state: Mapping[str, Tensor] | None = None) -> None:
+    def save_adapter(self, module: LightningModule, backbone: nn.Module, path: Path, state: Mapping[str, Any]) -> None:
         """Write the directory that belongs to a checkpoint.
 
         Args:
-            model: The adapted model.
-            checkpoint: The checkpoint's path.
-            state: Adapters and heads by their names in ``model``; None takes those that are in it.
+            module: The module that is saved.
+            backbone: Its adapted part.
+            path: The checkpoint's path.
+            state: What the checkpoint holds of the module: averages it may be, and whole where it is sharded.
         """
-        with atomic_directory(checkpoint.with_suffix(SUFFIX)) as staging:
-            save_adapters(model, staging, include_frozen=self.include_frozen, state=state)
+        with atomic_directory(path.with_suffix(SUFFIX)) as staging:
+            save_with_outside(module, backbone, state, staging, include_frozen=self.include_frozen)
 
 
 class AdapterCheckpointIO(CheckpointIO):
@@ -128,8 +129,9 @@ class AdapterCheckpointIO(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write the adapter directory and the checkpoint, each whole or not at all."""
         if self._is_owners(path):
-            backbone = adapted_backbone(self._trainer, self._trainer.lightning_module)
-            self.owner.save_adapter(backbone, Path(path), self._saved_of(backbone, checkpoint))
+            module = self._trainer.lightning_module
+            backbone = adapted_backbone(self._trainer, module)
+            self.owner.save_adapter(module, backbone, Path(path), checkpoint["state_dict"])
         self.inner.save_checkpoint(checkpoint, path, storage_options)
 
     def load_checkpoint(self, path: str | Path, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -145,16 +147,6 @@ class AdapterCheckpointIO(CheckpointIO):
     def teardown(self) -> None:
         """Let the inner one finish."""
         self.inner.teardown()
-
-    def _saved_of(self, backbone: nn.Module, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
-        """What the checkpoint holds of the backbone: averages it may be, and whole where the module is sharded."""
-        named = plain_modules(self._trainer.lightning_module)
-        prefix = next(f"{name}." if name else "" for name, part in named if part is backbone)
-        return {
-            name.removeprefix(prefix): tensor
-            for name, tensor in checkpoint["state_dict"].items()
-            if name.startswith(prefix)
-        }
 
     def _is_owners(self, path: str | Path) -> bool:
         return "://" not in str(path) and Path(path).absolute().parent == Path(str(self.owner.dirpath)).absolute()

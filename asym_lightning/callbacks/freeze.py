@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import Any, Literal
 
 import torch
@@ -51,7 +52,7 @@ class FreezeA(CheckedArguments, Callback):
 
     Raises:
         ValueError: On construction, if more than one time is given or one is out of its range; on start, if the other
-            factor is frozen, so that nothing would train.
+            factor is frozen, so that nothing would train, or `after_fraction` is of a run without an end.
         RuntimeError: If `monitor` was never logged, or the frozen factor changed while it was frozen.
 
     Example:
@@ -117,8 +118,20 @@ class FreezeA(CheckedArguments, Callback):
 
     # Lightning's hooks
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget an earlier run, of another fold say; a checkpoint is loaded after this."""
+        if stage == "fit" and trainer.global_step == 0:
+            self.frozen_at, self._digests = None, {}
+            if self._stall is not None:
+                self._stall.reset()
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that something is left to train."""
+        """Check that something is left to train, and that there is a time to freeze at."""
+        if self.after_fraction is not None and math.isinf(trainer.estimated_stepping_batches):
+            raise ValueError(
+                "`after_fraction` is a share of all steps of the run, which has no known end: set `max_epochs` or "
+                "`max_steps`, or give `after_steps` or `after_epochs`."
+            )
         other = "factor_B" if self.factor == "A" else "factor_A"
         adapters = self._adapters(trainer, pl_module)
         if self.frozen_at is None and not any(getattr(a, other).requires_grad for a in adapters.values()):

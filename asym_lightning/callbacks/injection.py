@@ -23,6 +23,7 @@ from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.dtypes import at_least_float32
 from asym_lightning.core.kinds import Count
 from asym_lightning.core.names import plain_modules, submodule
+from asym_lightning.lifecycle.adapter_directory import load_with_outside
 from asym_lightning.lifecycle.backbone import named_backbone
 from asym_lightning.lifecycle.callback_methods import asked_config
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
@@ -101,12 +102,17 @@ class AdapterInjection(LifeCycle):
 
         Args:
             module: A module as it was before training, pretrained backbone included.
-            checkpoint: A `.ckpt` file of a run with this callback; only tensors and plain values are read from it.
+            checkpoint: A `.ckpt` file of a run with this callback, or the `.adapter` directory of an AdapterCheckpoint;
+                only tensors and plain values are read from it.
 
         Raises:
-            ValueError: The checkpoint is of another backbone, adapter or head.
+            ValueError: The checkpoint is of another backbone, adapter or head, or the directory lacks a head outside
+                the backbone.
         """
         self.inject(module)
+        if Path(checkpoint).is_dir():
+            load_with_outside(module, named_backbone(module, self.backbone), self.trained(module), checkpoint)
+            return
         restore_checkpoint(module, read_checkpoint(checkpoint))
 
     # Lightning's hooks
@@ -118,7 +124,7 @@ class AdapterInjection(LifeCycle):
         if len(injections) > 1:
             raise RuntimeError("There are two AdapterInjection callbacks, but a module is adapted once; remove one.")
         config = asked_config(trainer, self.adapter)
-        build = pl_module.configure_model
+        build = getattr(pl_module.configure_model, "own", pl_module.configure_model)  # a fit may have failed before
 
         def build_and_inject() -> None:
             del pl_module.configure_model  # Lightning calls this once; later calls are the module's own
@@ -128,6 +134,7 @@ class AdapterInjection(LifeCycle):
 
         # The module's `setup` and `configure_model` come after this hook and no callback's hook comes between them and
         # the optimizers.
+        build_and_inject.own = build  # type: ignore[attr-defined]
         pl_module.configure_model = build_and_inject  # type: ignore[method-assign]
 
     @override

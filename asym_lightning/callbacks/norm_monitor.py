@@ -209,7 +209,9 @@ def _weight_norms(model: nn.Module) -> dict[str, float]:
     """Frobenius norm of the rows of the weight that each adapter updates."""
     norms: dict[str, Tensor] = {}
     for layer_name, layer in adapter_layers(model).items():
-        row_norms = whole(torch.linalg.vector_norm(layer.weight_matrix().detach(), dim=1, dtype=torch.float32))
+        weight = layer.weight_matrix().detach()
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        row_norms = whole(torch.linalg.vector_norm(weight, dim=1, dtype=dtype))
         for slice_name, rows in layer.adapters.rows.items():
             norms[f"{layer_name}.{slice_name}"] = rows.take(row_norms[:, None], 0).norm().reshape(1)
     # A weight of zeros has no ratio to it.

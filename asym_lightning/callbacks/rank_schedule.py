@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any, Literal
 
@@ -50,6 +51,7 @@ class RankScheduler(CheckedArguments, Callback):
         if not isinstance(policy, RankPolicy):
             raise TypeError(f"`policy` must be a RankPolicy, such as Milestones({{100: 8}}), got {policy!r}.")
         self.policy = policy
+        self._fresh_policy = copy.deepcopy(policy.state_dict())
         self._last_step = -1
         self._groups: dict[str, RankGroup] = {}
         self._loggers = LoggerFanout()
@@ -63,6 +65,12 @@ class RankScheduler(CheckedArguments, Callback):
         return dataclasses.replace(config, max_rank=max(largest, *ranks))
 
     # Lightning's hooks
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Forget an earlier run, of another fold say; a checkpoint is loaded after this."""
+        if stage == "fit" and trainer.global_step == 0:
+            self.policy.load_state_dict(copy.deepcopy(self._fresh_policy))
+            self._last_step = -1
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a schedule for which there is no room."""

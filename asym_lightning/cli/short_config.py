@@ -5,7 +5,8 @@
       init_args:                   or      class_path: ImageClassifier
         backbone: vit_digits               backbone: vit_digits
 
-Both mean the same. The short form is for the two classes that every config names, `model` and `data`.
+Both mean the same. The short form is for the two classes that every config names, `model` and `data`, below the name of
+a command too, and in a file that is given for one of them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from typing import Any
 from jsonargparse import get_loader, set_loader
 from yaml import YAMLError
 
-from asym_lightning.cli.class_names import import_named
+from asym_lightning.cli.class_names import class_path, import_named
+from asym_lightning.cli.commands import TRAINING
 from asym_lightning.core.yaml_file import check_unfolding
 
 SHORT_CONFIG = "short-config"
@@ -30,7 +32,16 @@ def with_init_args(config: Any) -> Any:
     """
     if not isinstance(config, dict):
         return config
-    return {key: _long_form(value) if key in ("model", "data") else value for key, value in config.items()}
+    if _names_class_of_ours(config):
+        return _long_form(config)
+    rewrite = {"model": _long_form, "data": _long_form, **dict.fromkeys(TRAINING, with_init_args)}
+    return {key: rewrite[key](value) if key in rewrite else value for key, value in config.items()}
+
+
+def _names_class_of_ours(config: dict[str, Any]) -> bool:
+    """Whether a config is a model's or data's own: of other classes arguments don't stand beside the name."""
+    named = str(config.get("class_path", "")).rpartition(".")
+    return any(class_path(key, named[2]) is not None for key in ("model", "data"))
 
 
 def _long_form(value: Any) -> Any:
@@ -42,8 +53,7 @@ def _long_form(value: Any) -> Any:
 
 
 def _load(text: str) -> Any:
-    if "*" in text:  # of an alias
-        check_unfolding(text, "a value")
+    check_unfolding(text, "a value")
     import_named(text)
     return with_init_args(get_loader("yaml")(text))
 

@@ -12,15 +12,16 @@ from typing import Any
 
 import torch
 import yaml
+from jsonargparse import set_parsing_settings
 from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelSummary
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerStatus
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from asym_lightning.adapters import adapter_layers, num_weights, save_adapters, trainable_parameters
+from asym_lightning.adapters import adapter_layers, num_weights, trainable_parameters, trained_state_dict
 from asym_lightning.callbacks import RunRecord
 from asym_lightning.cli.class_names import import_all
 from asym_lightning.cli.class_options import check_options_of
@@ -39,8 +40,14 @@ from asym_lightning.cli.run_names import check_run_names
 from asym_lightning.cli.short_config import SHORT_CONFIG
 from asym_lightning.core.dtensor import any_sharded
 from asym_lightning.core.run_files import ADAPTER, RUNS
+from asym_lightning.lifecycle.adapter_directory import save_with_outside
+from asym_lightning.lifecycle.backbone import adapted_backbone
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 from asym_lightning.lifecycle.predictions import PredictionsFile
+from asym_lightning.modules.schedule import WarmupSchedule
+
+# Or a later config could not put a class of torch in its place: to jsonargparse a dataclass is no class among others.
+set_parsing_settings(subclasses_enabled=[WarmupSchedule])
 
 
 class TrainingCLI(LightningCLI):
@@ -141,10 +148,11 @@ class TrainingCLI(LightningCLI):
 
     def _settle_folder(self, trainer: Trainer) -> None:
         """Let the run have a folder of its own, or that of the run which it goes on with."""
+        self._checkpoint = self._option("ckpt_path")
         if not isinstance(trainer, RunTrainer) or trainer.fast_dev_run:  # type: ignore[attr-defined]  # of a connector
             return
         folder = RunFolder(trainer, self._asked_for)
-        self._checkpoint = folder.found(self._option("ckpt_path"))
+        self._checkpoint = folder.found(self._checkpoint)
         if self.subcommand == "fit":
             if self._checkpoint is None:
                 folder.go_on_with_job()
@@ -207,10 +215,21 @@ class TrainingCLI(LightningCLI):
 
     def _run(self, command: Callable[..., Any], **kwargs: Any) -> Any:
         kwargs["ckpt_path"] = self._checkpoint
+        if self.subcommand != "fit" and self._checkpoint is None:
+            warn_of_fresh_adapter(self.model)
         if kwargs.get("weights_only") is None:
             kwargs["weights_only"] = True  # a checkpoint is data and must not run code
         with leaving_termination_to_trainer(), started_runs_only(self.trainer), restoring(kwargs.get("ckpt_path")):
             return command(**kwargs)
+
+
+def warn_of_fresh_adapter(model: LightningModule) -> None:
+    """Warn of an adapter that is evaluated as it starts, which changes nothing, beside a head of random weights."""
+    if getattr(model, "adapter", None) is not None and getattr(model, "adapter_directory", None) is None:
+        rank_zero_warn(
+            "There is no `--ckpt_path`: the adapter is a fresh one, and a new head is random; give the checkpoint of a "
+            "run to evaluate what was trained."
+        )
 
 
 def _has_summary(callbacks: Callback | list[Callback] | None) -> bool:
@@ -253,14 +272,15 @@ def started_runs_only(trainer: Trainer) -> Iterator[None]:
 
 def saved_adapter(trainer: Trainer, model: LightningModule) -> Path | None:
     """Save the adapter to the run directory and return where, or None if there is no adapter or no directory."""
-    backbone = getattr(model, "backbone", model)
     folder = trainer.log_dir  # of all processes: the Trainer sends it to them
     if isinstance(trainer.strategy, FSDPStrategy):  # flattened in parts; checkpoints have them whole
         return None
-    if not folder or not adapter_layers(backbone) or not (trainer.is_global_zero or any_sharded(backbone)):
+    backbone, is_sharded = adapted_backbone(trainer, model), any_sharded(model)
+    if not folder or not adapter_layers(backbone) or not (trainer.is_global_zero or is_sharded):
         return None
     directory = Path(folder, ADAPTER)
-    save_adapters(backbone, directory)
+    state = {} if is_sharded else trained_state_dict(model)
+    save_with_outside(model, backbone, state, directory, writes_whole=not is_sharded)
     return directory
 
 

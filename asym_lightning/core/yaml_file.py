@@ -47,7 +47,7 @@ def check_unfolding(text: str, where: str) -> None:
 
     Raises:
         YAMLError: It is none.
-        ValueError: It unfolds to more than any config is, or without end.
+        ValueError: It unfolds to more than any config is, or without end, or has a key twice.
 
     Example:
         >>> check_unfolding("a: &a [*a]", "`mine.yaml`")
@@ -114,6 +114,7 @@ def _count(node: yaml.Node, where: str, counted: dict[int, int], above: set[int]
     if id(node) not in counted:
         parts: list[yaml.Node] = []
         if isinstance(node, yaml.MappingNode):
+            _check_keys(node, where)
             parts = [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             parts = list(node.value)
@@ -124,3 +125,16 @@ def _count(node: yaml.Node, where: str, counted: dict[int, int], above: set[int]
                 "config can need."
             )
     return counted[id(node)]
+
+
+def _check_keys(node: yaml.MappingNode, where: str) -> None:
+    """Refuse a key that is there twice, of which YAML would silently take the last."""
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+            if key.value in seen:
+                raise ValueError(
+                    f"{where}, line {key.start_mark.line + 1}: `{key.value}` is here for the second time; put what "
+                    "belongs to it in one place."
+                )
+            seen.add(key.value)

@@ -183,6 +183,9 @@ class LifeCycle(CheckedArguments, Callback):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on from where a resumed run left off: only now, for what builds a model may draw random numbers too."""
+        for config in trainer.lr_scheduler_configs:  # Lightning's BatchSizeFinder changes it after they were made
+            if hasattr(config.scheduler, "count_steps"):
+                config.scheduler.count_steps(int(trainer.estimated_stepping_batches))
         place, self._place = self._place, None
         if place is not None and trainer.ckpt_path:
             place.go_on(trainer, pl_module, self._instant)

@@ -58,15 +58,38 @@ class WarmupSchedule:
 
     def __call__(self, optimizer: Optimizer, num_steps: int) -> LambdaLR:
         """Return the scheduler of `optimizer` for a run of `num_steps` optimizer steps."""
-        return _Schedule(optimizer, lambda step: self.factor(step, num_steps))
+        return StepsSchedule(optimizer, self, num_steps)
 
 
-class _Schedule(LambdaLR):
-    """A schedule that is taken up again in a run that may have become longer than when it was left."""
+class StepsSchedule(LambdaLR):
+    """A `WarmupSchedule` of an optimizer, in a run that may turn out, or become, longer than it seemed.
+
+    Args:
+        optimizer: Whose rates it sets.
+        schedule: Says which share of them a step uses.
+        num_steps: Number of optimizer steps of the run.
+    """
+
+    def __init__(self, optimizer: Optimizer, schedule: WarmupSchedule, num_steps: int) -> None:
+        self.num_steps = num_steps
+        super().__init__(optimizer, lambda step: schedule.factor(step, self.num_steps))
+
+    def count_steps(self, num_steps: int) -> None:
+        """Go by another number of steps from now on; does nothing if it is the same."""
+        if num_steps != self.num_steps:
+            self.num_steps = num_steps
+            self._set_present_rates()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what goes on in another run, which counts its steps itself."""
+        return {name: value for name, value in super().state_dict().items() if name != "num_steps"}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the rate that the present schedule has at the saved step: that in the optimizer may be its end."""
         super().load_state_dict(state_dict)
+        self._set_present_rates()
+
+    def _set_present_rates(self) -> None:
         rates = [base * factor(self.last_epoch) for base, factor in zip(self.base_lrs, self.lr_lambdas, strict=True)]
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate

@@ -103,6 +103,7 @@ def _examine(subject: Subject, arm: Arm, result: Result) -> list[Result]:
         noise = difference(base, outputs(copy.deepcopy(pristine), calls))
     effect = max(difference(base, wanted), 1e-12)
     _compare(result, "output", difference(adapted, wanted) / effect)
+    restored = copy.deepcopy(model)  # before training leaves states in it
     _check_gradients(result, model, reference, matrices, calls)
 
     with torch.no_grad(), tempfile.TemporaryDirectory() as directory:
@@ -114,7 +115,6 @@ def _examine(subject: Subject, arm: Arm, result: Result) -> list[Result]:
         others = [_read_by_other(subject, result, name, other, Path(directory), adapted, effect)
                   for name, other in ARMS.items() if other is not arm]  # fmt: skip
 
-        restored = copy.deepcopy(model)
         model = arm.merge(model)
         _compare(result, "merged", difference(outputs(model.eval(), calls), adapted) / effect)
         _check_export(result, pristine, model, calls, adapted, effect)

@@ -45,8 +45,9 @@ def loss_of(found: Sequence[Tensor]) -> Tensor:
     generator = torch.Generator().manual_seed(2)
     total = torch.zeros(())
     for tensor in found:
+        # Drawn for all: what needs a gradient in one model may need none in the other.
+        weights = torch.randn(tensor.shape, generator=generator)
         if tensor.requires_grad:
-            weights = torch.randn(tensor.shape, generator=generator)
             total = total + (torch.where(tensor.isfinite(), tensor, 0) * weights).sum() / tensor.numel() ** 0.5
     return total
 

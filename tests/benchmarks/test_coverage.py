@@ -13,7 +13,8 @@ from benchmarks.coverage.__main__ import main, rows_of
 # read or shared; experts in each layout; convolutions as projections; several towers.
 SAMPLE = [
     "transformers:bert", "transformers:modernbert", "transformers:gpt_bigcode", "transformers:persimmon",
-    "transformers:mpt", "transformers:deepseek_v3", "transformers:siglip", "transformers:wavlm", "transformers:mamba",
+    "transformers:codegen", "transformers:mpt", "transformers:deepseek_v3", "transformers:siglip",
+    "transformers:wavlm", "transformers:mamba",
     "transformers:zamba", "transformers:gpt_oss", "transformers:mixtral", "transformers:qwen2_vl",
     "timm:tiny_vit_5m_224", "timm:visformer_tiny", "timm:test_vit",
 ]  # fmt: skip

@@ -93,7 +93,7 @@ def test_writing_in_the_background(tmp_path):
     torch.load(tmp_path / "x.ckpt", weights_only=True)
 
 
-@pytest.mark.parametrize("what", ["save_adapters", "torch.save"])
+@pytest.mark.parametrize("what", ["save_with_outside", "torch.save"])
 def test_a_save_that_fails_leaves_the_files_before_it_whole(what, tmp_path, monkeypatch):
     checkpoint = AdapterCheckpoint(tmp_path, "x", save_last=True)
     run = fit(tmp_path, checkpoint)
@@ -107,7 +107,7 @@ def test_a_save_that_fails_leaves_the_files_before_it_whole(what, tmp_path, monk
     with pytest.raises(OSError, match="no space left"):
         run.save_checkpoint(tmp_path / "x.ckpt")
     for path, data in before.items():
-        if what == "save_adapters" or path.suffix == ".ckpt":
+        if what == "save_with_outside" or path.suffix == ".ckpt":
             assert path.read_bytes() == data
     load_adapters(build_net(), tmp_path / "x.adapter")
 

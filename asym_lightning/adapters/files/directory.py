@@ -61,6 +61,7 @@ class SavedAdapter:
         checksums: Of the A's that a compact directory leaves out, by layer and slice.
         factors: By ``layer.lora_A`` and ``layer.lora_B``; in a compact directory by ``layer.slice.lora_B``.
         others: What the heads hold, by its name in the model.
+        base: Copies of frozen weights, which `peft` writes beside the factors of an output layer; by their names.
     """
 
     path: Path
@@ -71,6 +72,7 @@ class SavedAdapter:
     checksums: Mapping[str, float]
     factors: Mapping[str, Tensor]
     others: Mapping[str, Tensor]
+    base: Mapping[str, Tensor]
 
     @property
     def is_compact(self) -> bool:
@@ -109,7 +111,7 @@ def read_directory(directory: str | Path) -> SavedAdapter:
     peft_config = read_json(path / CONFIG_FILE)
     check_peft_config(peft_config, path / CONFIG_FILE)
     tensors, header = _read_tensors(path / TENSOR_FILE)
-    factors, others = _sort_keys(tensors, path / TENSOR_FILE)
+    factors, others, base = _sort_keys(tensors, path / TENSOR_FILE)
     metadata: Mapping[str, Any] = {}
     if peft_config["peft_type"] == COMPACT_TYPE:
         metadata = _metadata(peft_config.get(METADATA_KEY), path / CONFIG_FILE)
@@ -117,7 +119,7 @@ def read_directory(directory: str | Path) -> SavedAdapter:
         metadata = _metadata(header[METADATA_KEY], path / TENSOR_FILE)
     saved = SavedAdapter(
         path, peft_config, metadata.get("config"), metadata.get("ranks", {}), metadata.get("scaling"),
-        metadata.get("checksums", {}), factors, others,
+        metadata.get("checksums", {}), factors, others, base,
     )  # fmt: skip
     check_tensors(factors, others, path / TENSOR_FILE)
     check_factors(factors, saved.ranks, saved.checksums, path / TENSOR_FILE, _laid_out_by_kind(tensors))
@@ -134,25 +136,28 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"`{path}` is damaged or no safetensors file ({first_line(error)}).") from error
 
 
-def _sort_keys(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Factors under ``layer.lora_A`` and ``layer.lora_B``, and the rest (heads) under their own names."""
+def _sort_keys(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], ...]:
+    """Factors under ``layer.lora_A`` and ``layer.lora_B``, heads and frozen weights under their own names."""
     # A or B by what some kind of layer calls it.
     endings = {
         name: factor for kind in kinds() for name, factor in zip(kind.peft_names, ("lora_A", "lora_B"), strict=True)
     }
     factors: dict[str, Tensor] = {}
     others: dict[str, Tensor] = {}
+    base: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         name = key.removeprefix(KEY_PREFIX)
         if ending := next((ending for ending in endings if name.endswith(f".{ending}")), None):
             factors[name.removesuffix(ending) + endings[ending]] = tensor
         elif "lora_" in name or not key.startswith(KEY_PREFIX):
             raise ValueError(f"`{path}` holds `{key}`, which is neither a LoRA factor nor a head's tensor.")
+        elif ".base_layer." in name:
+            base[name.replace(".base_layer.", ".")] = tensor
         else:
             others[name] = tensor
     if not factors:
         raise ValueError(f"`{path}` holds no LoRA factors.")
-    return factors, others
+    return factors, others, base
 
 
 def _laid_out_by_kind(tensors: Mapping[str, Tensor]) -> set[str]:

@@ -19,7 +19,7 @@ from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_na
 from asym_lightning.adapters.surgery.inject import inject_adapters, remove_adapters
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.adapters.targets.patterns import is_within
-from asym_lightning.core.dtensor import sharded_like
+from asym_lightning.core.dtensor import sharded_like, whole
 from asym_lightning.core.names import plain_modules, plain_state, submodule
 
 # What `peft` writes that says nothing of the update, or is read here, or matters only with a feature that is refused.
@@ -175,6 +175,9 @@ def _assign(model: nn.Module, saved: SavedAdapter) -> None:
             here = tuple(state[name].shape) if name in state else "no such tensor"
             raise ValueError(f"`{saved.path}` holds `{name}` {tuple(tensor.shape)}, the model has {here}.")
         staged.append((state[name], tensor))
+    for name, tensor in saved.base.items():
+        if name not in state or not torch.equal(whole(state[name]).to(tensor), tensor):
+            raise ValueError(f"`{saved.path}` was trained over another `{name}` than the model has.")
     with torch.no_grad():
         for target, source in staged:
             target.copy_(sharded_like(source, target))

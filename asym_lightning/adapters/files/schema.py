@@ -146,8 +146,8 @@ def check_factors(
         if name in in_own_shapes:
             continue
         rank = B.shape[1]
-        # Of a convolution in groups PEFT has a part of A for each.
-        if A is not None and (len(A) < rank or len(A) % rank):
+        # Of a convolution in groups PEFT has a part of A for each; a kind of one's own may keep both transposed.
+        if A is not None and (len(A) < rank or len(A) % rank) and A.shape[1] != len(B):
             raise ValueError(
                 f"`{path}` is damaged: A of `{name}` has {len(A)} rows, and B {rank} columns; both must be its rank."
             )

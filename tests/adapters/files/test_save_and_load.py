@@ -415,3 +415,20 @@ def test_every_reader_finds_one_rank_and_one_alpha(tmp_path):
     load_adapters(ours, tmp_path)
     torch.testing.assert_close(ours(x), model(x))
     assert {name: adapter.rank for name, adapter in adapters_by_name(ours).items()} == {"fc.all": 2, "inner.fc.all": 5}
+
+
+def test_a_file_of_peft_that_holds_the_weight_of_an_adapted_output_layer_is_read(tmp_path):
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "lm_head"])
+    theirs = peft.get_peft_model(hf_model("llama"), config).eval()
+    perturb(theirs)
+    theirs.save_pretrained(tmp_path, save_embedding_layers=True)
+    assert any("lm_head.base_layer.weight" in name for name in load_file(tmp_path / TENSORS))
+    ours, inputs = hf_model("llama"), hf_inputs("llama")
+    load_adapters(ours, tmp_path)
+    torch.testing.assert_close(run(ours, inputs), run(theirs, inputs), rtol=1e-5, atol=1e-5)
+    other = hf_model("llama")
+    with torch.no_grad():
+        other.lm_head.weight.mul_(2)
+    with pytest.raises(ValueError, match=r"was trained over another `lm_head.weight` than the model has"):
+        load_adapters(other, tmp_path)
+    assert adapter_layers(other) == {}

@@ -33,6 +33,7 @@ TIMM = {
     "convnext": ("convnext_atto", None),
     "cait": ("cait_xxs24_224", None),
     "pvt": ("pvt_v2_b0", None),
+    "davit": ("davit_tiny", None),
 }
 SMALL = {
     "swin": {"img_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 12, "depths": (1, 1), "num_heads": (1, 2)},
@@ -46,6 +47,7 @@ SMALL = {
     },
     "convnext": {"depths": (1, 1, 1, 1), "dims": (8, 8, 12, 12)},
     "cait": {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 3, "depth_token_only": 1},
+    "davit": {"depths": (1, 1, 1, 1), "embed_dims": (8, 8, 16, 16), "num_heads": (1, 1, 2, 2), "window_size": 2},
     "pvt": {"depths": (1, 1, 1, 1), "embed_dims": (8, 8, 16, 16), "num_heads": (1, 1, 2, 2)},
 }
 

@@ -1,4 +1,4 @@
-"""GPT-2, GPT-Neo, GPT-J and GPT-BigCode."""
+"""GPT, GPT-2, ImageGPT, GPT-Neo, GPT-J, GPT-BigCode and CodeGen."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,12 +16,18 @@ def _bigcode(d_out: int, config: Any) -> Mapping[str, Rows]:
     )
 
 
+def _codegen(d_out: int, config: Any) -> Mapping[str, Rows]:
+    """Laid out for four cores of a TPU."""
+    size = d_out // 12
+    return by_head(4, q=size, v=size, k=size)
+
+
 register_family(
     Family(
         {"o": ("attn.c_proj",), "mlp": ("mlp.c_fc", "mlp.c_proj")},
         fused={"attn.c_attn": contiguous("q", "k", "v")},
         heads=("score",),
-        model_types=("gpt2",),
+        model_types=("openai-gpt", "gpt2", "imagegpt"),
     )
 )
 register_family(
@@ -56,5 +62,13 @@ register_family(
         fused={"attn.c_attn": _bigcode},
         heads=("score", "classifier"),
         model_types=("gpt_bigcode",),
+    )
+)
+register_family(
+    Family(
+        {"o": ("attn.out_proj",), "mlp": ("mlp.fc_in", "mlp.fc_out")},
+        fused={"attn.qkv_proj": _codegen},
+        heads=("score",),
+        model_types=("codegen",),
     )
 )

@@ -18,7 +18,7 @@ _IN_ORDER = (
     "layers.attention.Attention", "layers.attention.AttentionRope", "layers.attention_pool.AttentionPoolLatent",
     "layers.attention_pool2d.AttentionPool2d", "layers.attention_pool2d.RotAttentionPool2d",
     "layers.diff_attention.DiffAttention", "models.beit.Attention", "models.cait.TalkingHeadAttn",
-    "models.coat.FactorAttnConvRelPosEnc", "models.convit.GPSA", "models.convit.MHSA", "models.davit.ChannelAttention",
+    "models.coat.FactorAttnConvRelPosEnc", "models.convit.GPSA", "models.convit.MHSA",
     "models.davit.ChannelAttentionV2", "models.davit.WindowAttention", "models.edgenext.CrossCovarianceAttn",
     "models.eva.EvaAttention", "models.fastvit.Attention", "models.gcvit.WindowAttentionGlobal",
     "models.hiera.MaskUnitAttention", "models.hieradet_sam2.MultiScaleAttention", "models.metaformer.Attention",
@@ -43,6 +43,8 @@ def _fused(*names: str) -> Any:
         heads = getattr(attention, "num_heads", 1)
         if kind == "models.gcvit.WindowAttentionGlobal" and attention.use_global:
             return in_order(k=d_out // 2, v=d_out // 2)  # the queries are given
+        if kind == "models.davit.ChannelAttention":  # what it calls q is what its scores weigh
+            return in_order(v=d_out // 3, q=d_out // 3, k=d_out // 3)
         if kind in _IN_ORDER:
             return in_order(**dict.fromkeys(names, d_out // len(names)))
         if kind in _HEAD_FIRST_OR_NOT:

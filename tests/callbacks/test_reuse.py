@@ -1,0 +1,96 @@
+"""The same callbacks for a second module, a second fit after a failed one, and what features of the Trainer change."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.callbacks import BatchSizeFinder
+
+from asym_lightning.adapters import AdapterConfig, adapters_by_name
+from asym_lightning.callbacks import AdapterInjection, BNormMonitor, FreezeA, GrowOnStall, RankScheduler
+from tests.callbacks.foreign import Foreign, injection, loader, trainer
+from tests.lifecycle import runs
+
+TRAINED_A = {"scheme": "hB_zero_hA_rand"}
+
+
+def ranks(module) -> list[int]:
+    return [adapter.rank for adapter in adapters_by_name(module).values()]
+
+
+def test_folds_with_the_same_callbacks_are_as_with_callbacks_of_their_own(tmp_path):
+    def callbacks():
+        grow = GrowOnStall("val/loss", max_rank=4, patience=1, min_delta=10.0)
+        return [injection(adapter=TRAINED_A), RankScheduler(grow), FreezeA(after_steps=4)]
+
+    shared, found, expected = callbacks(), [], []
+    for fold in range(2):
+        for used, results in ((shared, found), (callbacks(), expected)):
+            torch.manual_seed(fold)
+            module = Foreign()
+            trainer(tmp_path, *used).fit(module, loader(), loader())
+            results.append((ranks(module), [p.detach().clone() for p in module.parameters()]))
+    for (ranks_found, now), (ranks_expected, own) in zip(found, expected, strict=True):
+        assert ranks_found == ranks_expected
+        assert all(torch.equal(a, b) for a, b in zip(now, own, strict=True))
+
+
+def test_a_fit_after_one_that_failed_before_the_injection(tmp_path):
+    class Fails(Foreign):
+        fails = True
+
+        def setup(self, stage: str) -> None:
+            if self.fails:
+                raise ValueError("no data")
+
+    module = Fails("__init__")
+    callback = injection()
+    with pytest.raises(ValueError, match="no data"):
+        trainer(tmp_path, callback).fit(module, loader())
+    module.fails = False
+    trainer(tmp_path, callback).fit(module, loader())
+    assert all(adapter.B.any() for adapter in adapters_by_name(module).values())
+
+
+def test_a_share_of_a_run_without_an_end_is_refused(tmp_path):
+    run = trainer(
+        tmp_path, injection(adapter=TRAINED_A), FreezeA(after_fraction=0.5), max_epochs=-1, max_time="00:01:00:00"
+    )
+    with pytest.raises(ValueError, match="`after_fraction` is a share of all steps of the run, which has no known end"):
+        run.fit(Foreign(), loader())
+
+
+def test_norms_are_watched_in_double_precision(tmp_path):
+    run = trainer(tmp_path, injection(), BNormMonitor(every_n_steps=1), precision="64-true", max_epochs=1)
+    run.fit(Foreign(), loader())
+    assert run.global_step == 5
+
+
+class Sized(LightningDataModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.batch_size = 2
+
+    def train_dataloader(self):
+        return runs.data(batch_size=self.batch_size)
+
+    def val_dataloader(self):
+        return runs.data(shuffle=False)
+
+
+def test_a_schedule_is_counted_anew_when_the_batch_size_has_been_found(tmp_path):
+    module, run, _ = runs.start(tmp_path, runs.Own(), BatchSizeFinder(steps_per_trial=1, max_trials=2), max_epochs=2)
+    run.fit(module, data := Sized())
+    schedule = run.lr_scheduler_configs[0].scheduler
+    assert data.batch_size > 2
+    assert schedule.num_steps == run.global_step == run.estimated_stepping_batches
+    assert schedule.get_last_lr()[0] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_two_trainers_on_one_module(tmp_path):
+    module = Foreign()
+    config = AdapterConfig(rank=2, targets=["first"])
+    for _ in range(2):
+        trainer(tmp_path, AdapterInjection(config, backbone="net", heads=["head"])).fit(module, loader())
+    assert len(adapters_by_name(module)) == 1

@@ -1,0 +1,57 @@
+"""What configs and options may say, and what they mean together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asym_lightning.adapters import AdapterConfig
+from asym_lightning.cli import main
+from asym_lightning.cli.built_model import BuiltRun
+from asym_lightning.cli.short_config import with_init_args
+from asym_lightning.cli.training import warn_of_fresh_adapter
+from asym_lightning.modules import ImageClassifier, WarmupSchedule
+
+QUICKSTART = ("--config", "quickstart")
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def model(*options: str):
+    return BuiltRun([*QUICKSTART, *options]).model
+
+
+def test_a_later_schedule_of_another_class_takes_the_place_of_the_quickstarts():
+    Path("step.yaml").write_text("model: {scheduler: {class_path: StepLR, init_args: {step_size: 1}}}")
+    for options in (["--config", "step.yaml"], ["--model.scheduler", "StepLR", "--model.scheduler.step_size", "1"]):
+        assert not isinstance(model(*options).scheduler, WarmupSchedule)
+    assert model("--model.scheduler.warmup", "0.3").scheduler == WarmupSchedule(0.3)
+
+
+def test_one_target_needs_no_list():
+    assert model("--model.adapter.targets", "q").adapter.targets == ("q",)
+    assert model("--model.adapter.targets", "[q, v]").adapter.targets == ("q", "v")
+    assert AdapterConfig(targets="q", exclude="head").exclude == ("head",)
+
+
+def test_a_section_that_is_there_twice_is_refused(capsys):
+    Path("twice.yaml").write_text("model: {adapter: {rank: 2}}\ntrainer: {max_epochs: 1}\nmodel: {num_classes: 10}\n")
+    assert main(["fit", *QUICKSTART, "--config", "twice.yaml"]) != 0
+    assert "line 3: `model` is here for the second time" in capsys.readouterr().err
+
+
+def test_an_adapter_that_is_evaluated_without_a_checkpoint_is_warned_of():
+    with pytest.warns(UserWarning, match="no `--ckpt_path`: the adapter is a fresh one"):
+        warn_of_fresh_adapter(ImageClassifier("vit_digits", 10, AdapterConfig()))
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_the_short_form_holds_below_a_command_and_for_a_section_of_its_own(command):
+    model = {"class_path": "ImageClassifier", "num_classes": 10}
+    long = {"class_path": "ImageClassifier", "init_args": {"num_classes": 10}}
+    assert with_init_args({command: {"model": model}}) == {command: {"model": long}}
+    assert with_init_args(model) == long
