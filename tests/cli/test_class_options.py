@@ -3,7 +3,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
-import asym_lightning.data  # noqa: F401  (so that classes are known by their bare names)
+from asym_lightning.cli.class_names import import_all
 from asym_lightning.cli.class_options import check_options_of
 from asym_lightning.cli.errors import one_sentence
 
@@ -29,6 +29,7 @@ def test_every_data_module_needs_a_batch_size(name):
         arguments = {**ARGUMENTS.get(name, {}), "loader": loader}
         return parser.instantiate(parser.parse_object({"data": {"class_path": name, "init_args": arguments}})).data
 
+    import_all()  # so that classes are known by their bare names
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
     with pytest.raises((TypeError, ValueError)) as error:
