@@ -56,7 +56,12 @@ class PeftMethod:
         adapted = peft.get_peft_model(model, getattr(peft, self.config)(**options))
         if is_eva:
             peft.initialize_lora_eva_weights(
-                adapted, dataloader=loader, forward_fn=forward, prepare_model_inputs_fn=None, show_progress_bar=False
+                adapted,
+                dataloader=loader,
+                forward_fn=forward,
+                prepare_model_inputs_fn=None,
+                prepare_layer_inputs_fn=None,
+                show_progress_bar=False,
             )
         for head in heads:
             head.requires_grad_(True)
