@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from asym_lightning.cli.commands import TOOLS, run_tool
-from asym_lightning.cli.interrupts import heard, ignore_further, interruptible
+from asym_lightning.cli.interrupts import heard, interruptible
 from asym_lightning.cli.processes import process_number, report_error
 from asym_lightning.cli.quiet import hushed
 from asym_lightning.cli.usage import UsageError
@@ -29,11 +29,8 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         0 if all went well, 1 if the command failed, 2 if it was not understood, 130 if it was interrupted.
     """
-    with interruptible():
-        code = _code_of(list(sys.argv[1:] if args is None else args))
-        if args is None:  # the process is about to end
-            ignore_further()
-        return code
+    with interruptible(ends_process=args is None):
+        return _code_of(list(sys.argv[1:] if args is None else args))
 
 
 def _code_of(arguments: list[str]) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -49,10 +48,13 @@ _current: list[_Interrupts] = []
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
+def interruptible(*, ends_process: bool = False) -> Iterator[None]:
     """Raise `KeyboardInterrupt` for the first signal in the context, again if it was dropped, and for no further ones.
 
     Only the main thread can; in another one nothing changes.
+
+    Args:
+        ends_process: Ignore signals after the context too, so that nothing disturbs Python on its way out.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -67,7 +69,7 @@ def interruptible() -> Iterator[None]:
         _current.pop()
         interrupts.hear()
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if ends_process else handler)
 
 
 def heard() -> None:
@@ -87,10 +89,3 @@ def leaving_termination_to_trainer() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, ours)
-
-
-def ignore_further() -> None:
-    """Let nothing disturb the last words of the program."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    sys.stderr.flush()

@@ -58,10 +58,10 @@ class WarmupSchedule:
 
     def __call__(self, optimizer: Optimizer, num_steps: int) -> LambdaLR:
         """Return the scheduler of `optimizer` for a run of `num_steps` optimizer steps."""
-        return StepsSchedule(optimizer, self, num_steps)
+        return _StepsSchedule(optimizer, self, num_steps)
 
 
-class StepsSchedule(LambdaLR):
+class _StepsSchedule(LambdaLR):
     """A `WarmupSchedule` of an optimizer, in a run that may turn out, or become, longer than it seemed.
 
     Args:

@@ -31,7 +31,8 @@ FILES = {
     str(path.relative_to(PACKAGE.parent).with_suffix("")).replace("/", "."): ast.parse(path.read_text())
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-PUBLIC = {"_asdict", "_fields", "_make", "_replace"}  # of every NamedTuple, with an underscore to leave names free
+# Of every NamedTuple, with an underscore to leave names free; and of `os`, where it is documented.
+PUBLIC = {"_asdict", "_fields", "_make", "_replace", "_exit"}
 
 
 def is_private(name):
