@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from asym_lightning.cli.run_options import add_calibration_options, config_parser, parsed_with_config
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -18,20 +19,12 @@ RANKS = (2, 4, 8, 16, 32, 64)
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="asym-lightning advise", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False
-    )
-    parser.add_argument("--config", action="append", default=[], help="config of a run; several are overlaid")
+    parser = config_parser("advise", DESCRIPTION)
     parser.add_argument("--out", metavar="FILE", help="overlay to write, such as advised.yaml")
     parser.add_argument("--rules", nargs="+", help="init rules of A to compare; default: all with orthonormal rows")
     parser.add_argument("--budget", type=int, help="numbers that may train in all B's: share them out among layers")
-    parser.add_argument("--num-batches", type=int, default=16, help="training batches to look at (default: 16)")
-    parser.add_argument("--head-steps", type=int, default=0, help="steps to train heads before (default: 0)")
-    parser.add_argument("--layers-at-a-time", type=int, help="layers in memory together; default: all")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    options, of_fit = parser.parse_known_args(arguments)
-    if not options.config:
-        raise ValueError("`advise` needs `--config`, as fit does.")
+    add_calibration_options(parser, num_batches=16)
+    options, of_fit = parsed_with_config(parser, arguments)
 
     from asym_lightning.adapters import adapter_layers
     from asym_lightning.analysis.advice import frozen_rules
@@ -66,15 +59,13 @@ def main(arguments: Sequence[str]) -> int:
             write_text(options.out, overlay_text(advice))
             print(f"overlay       {options.out}")
 
-    start_run([*(part for config in options.config for part in ("--config", config)), *of_fit], advise)
+    start_run(of_fit, advise)
     return 0
 
 
 def _rate(trainer: Trainer) -> float | None:
     """The one learning rate of the run; None where it has several."""
-    rates = {
-        float(group.get("initial_lr", group["lr"]))  # before the schedule's warm-up
-        for optimizer in trainer.optimizers
-        for group in optimizer.param_groups
-    }
+    from asym_lightning.lifecycle.calibration import rate_before_schedule
+
+    rates = {rate_before_schedule(group) for optimizer in trainer.optimizers for group in optimizer.param_groups}
     return rates.pop() if len(rates) == 1 else None

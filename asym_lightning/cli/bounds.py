@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from asym_lightning.cli.run_options import parsed_with_fit
 from asym_lightning.core.kinds import Count, Positive, check_value
 
 DESCRIPTION = """Bound the gap between training and test loss for B trained, A trained and both (Lemma 4.5), and say
@@ -20,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--bits", type=float, default=32, help="bits a trained number holds (default: 32)")
     parser.add_argument("--sigma", type=float, default=1, help="the loss is sigma-sub-Gaussian (default: 1)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    options, of_fit = parser.parse_known_args(arguments)
+    options, of_fit = parsed_with_fit(parser, arguments)
     if (options.adapter is None) == (not options.config):
         raise ValueError("`bounds` takes either an adapter directory or `--config`, as fit does.")
 
@@ -37,8 +38,7 @@ def main(arguments: Sequence[str]) -> int:
         from asym_lightning.adapters import adapters_by_name
         from asym_lightning.cli.built_model import build_model
 
-        configs = [part for config in options.config for part in ("--config", config)]
-        shapes = shapes_of_model(adapters_by_name(build_model([*configs, *of_fit])))
+        shapes = shapes_of_model(adapters_by_name(build_model(of_fit)))
         if not shapes:
             raise ValueError("the config describes a model without adapters.")
     print(bounds_text(shapes, options.num_samples, options.bits, options.sigma))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from asym_lightning.cli.run_options import add_calibration_options, config_parser, parsed_with_config
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -16,19 +17,11 @@ CalibrateA(file=...). A file of a large rank serves smaller ones too. Options of
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="asym-lightning calibrate", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False
-    )
-    parser.add_argument("--config", action="append", default=[], help="config of a run; several are overlaid")
+    parser = config_parser("calibrate", DESCRIPTION)
     parser.add_argument("--out", required=True, metavar="FILE", help="file to write, such as A.safetensors")
     parser.add_argument("--rule", help="init rule that draws from data; default: the scheme's, or whitened_gradient")
-    parser.add_argument("--num-batches", type=int, default=8, help="training batches to look at (default: 8)")
-    parser.add_argument("--head-steps", type=int, default=0, help="steps to train heads before (default: 0)")
-    parser.add_argument("--layers-at-a-time", type=int, help="layers in memory together; default: all")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    options, of_fit = parser.parse_known_args(arguments)
-    if not options.config:
-        raise ValueError("`calibrate` needs `--config`, as fit does.")
+    add_calibration_options(parser, num_batches=8)
+    options, of_fit = parsed_with_config(parser, arguments)
 
     from asym_lightning.adapters.files.chosen import save_chosen
     from asym_lightning.callbacks import CalibrateA
@@ -48,6 +41,5 @@ def main(arguments: Sequence[str]) -> int:
             ranks = sorted({len(A) for A in calibrate.chosen.factors.values()})
             print(f"{len(calibrate.chosen.factors)} A's of rank {', '.join(map(str, ranks))}  {options.out}")
 
-    configs = [part for config in options.config for part in ("--config", config)]
-    start_run([*configs, *of_fit], write, [calibrate])
+    start_run(of_fit, write, [calibrate])
     return 0

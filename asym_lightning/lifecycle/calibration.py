@@ -134,7 +134,7 @@ class Calibration:
             raise ValueError(f"`head_steps` is {self.head_steps}, but nothing trains beside the adapters.")
         rehearsal.keep(heads)
         of_run = {
-            id(p): group.get("initial_lr", group["lr"])  # before the schedule's warm-up
+            id(p): rate_before_schedule(group)
             for optimizer in trainer.optimizers
             for group in optimizer.param_groups
             for p in group["params"]
@@ -145,3 +145,8 @@ class Calibration:
                 is_mean = gradient is None or is_sharded(gradient)
                 parameter.grad = gradient if is_mean else trainer.strategy.reduce(gradient, reduce_op="mean")
             adam.step()
+
+
+def rate_before_schedule(group: Mapping[str, Any]) -> float:
+    """The learning rate of an optimizer's group that a schedule, such as a warm-up, starts from."""
+    return float(group.get("initial_lr", group["lr"]))

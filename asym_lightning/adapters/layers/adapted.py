@@ -27,6 +27,11 @@ def own_parameter(layer: nn.Module, name: str = "weight") -> Any:
     return vars(layer)[name] if own is None else own
 
 
+def with_update(weight: Tensor, delta: Tensor) -> Tensor:
+    """``W + s B A`` in W's dtype, added up in that of the factors: in bfloat16 the sum would be rounded twice."""
+    return (weight.to(delta.dtype) + delta).to(weight.dtype)
+
+
 class ReadParameter:
     """A parameter of an adapted layer: the frozen one, or ``W + s B A`` where host code reads it and calls no layer.
 
@@ -46,7 +51,7 @@ class ReadParameter:
         if not (layer.adapters.is_read and layer.has_dense_weight):
             return own
         delta = layer.updates()[self._name]
-        return (own.to(delta.dtype) + delta).to(own.dtype)
+        return with_update(own, delta)
 
     # Without these two FSDP1 could not set its views.
     def __set__(self, layer: AdaptedLayer, value: Any) -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from asym_lightning.adapters.kernels.grouped import grouped_product
 from asym_lightning.adapters.kernels.linear import Plan, adapted_linear
+from asym_lightning.adapters.layers.adapted import with_update
 from asym_lightning.adapters.rows import Rows
 from asym_lightning.core.private_names import grouped_mm, without_torch_function
 
@@ -69,8 +70,7 @@ class ExpertWeight(Tensor):
     def formed(self) -> Tensor:
         """``W + s B A`` as an ordinary tensor, in this one's shape."""
         delta = self.plan.scalings[0] * (self.B() @ self.A())
-        plain = self.plain()
-        return (plain.to(delta.dtype) + (delta.mT if self.is_transposed else delta)).to(plain.dtype)
+        return with_update(self.plain(), delta.mT if self.is_transposed else delta)
 
     def plain(self) -> Tensor:
         """The frozen weight as an ordinary tensor."""

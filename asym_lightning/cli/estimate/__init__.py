@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
+from asym_lightning.cli.run_options import config_parser, parsed_with_config
 from asym_lightning.core.files import json_text, write_json
 
 DESCRIPTION = """Estimate what one training step of a config takes of each device, without running it: parameters,
@@ -14,10 +14,7 @@ are read or downloaded, and no device is needed; of a backbone on the hub, confi
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="asym-lightning estimate", description=DESCRIPTION, exit_on_error=False, allow_abbrev=False
-    )
-    parser.add_argument("--config", action="append", default=[], help="config of a run; several are overlaid")
+    parser = config_parser("estimate", DESCRIPTION)
     parser.add_argument("--strategy", help="single, ddp, fsdp or fsdp2; default: the config's")
     parser.add_argument("--devices", type=int, help="number of devices of all nodes together; default: the config's")
     parser.add_argument("--batch-size", type=int, help="rows of a batch of one device; default: the data's")
@@ -27,10 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--memory", metavar="SIZE", help="what a device has, such as 80GB: say whether the peak fits")
     parser.add_argument("--format", choices=["table", "json"], default="table", help="what to print (default: table)")
     parser.add_argument("--out", metavar="FILE", help="also write the numbers to this file, as JSON")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    options, of_fit = parser.parse_known_args(arguments)
-    if not options.config:
-        raise ValueError("`estimate` needs `--config`, as fit does.")
+    options, of_fit = parsed_with_config(parser, arguments)
 
     from asym_lightning.cli.estimate.described_run import DescribedRun
     from asym_lightning.cli.estimate.example_batch import example_batch, in_dtype, shape_of_batch
@@ -39,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     from asym_lightning.estimate.table import estimate_table, size_from_text
 
     memory = None if options.memory is None else size_from_text(options.memory)
-    described = DescribedRun([*(part for config in options.config for part in ("--config", config)), *of_fit])
+    described = DescribedRun(of_fit)
     run = described.run(options.strategy, options.devices)
     check_strategy(run.strategy, run.devices)
     module = described.build_module()

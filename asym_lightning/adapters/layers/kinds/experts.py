@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asym_lightning.adapters.layers.adapted import AdaptedLayer, PeftPlace
+from asym_lightning.adapters.layers.adapted import AdaptedLayer, PeftPlace, with_update
 from asym_lightning.adapters.layers.expert_weight import ExpertWeight, whole_plan
 from asym_lightning.adapters.layers.kinds.registry import register_kind
 from asym_lightning.adapters.layers.slices import SliceAdapters
@@ -138,8 +138,7 @@ class AdaptedExpertMatrix(AdaptedLayer, ExpertMatrix):
     def view(self) -> Tensor:
         """The parameter as the owner's forward pass gets it."""
         if not _is_understood(self.holder()):
-            delta = self.delta_weight()
-            return (self.whole.to(delta.dtype) + delta).to(self.whole.dtype)
+            return with_update(self.whole, self.delta_weight())
         first, *others = self.adapters.values()
         # Cut into experts once: a cut for each would give each a gradient of the size of all.
         Bs = self.adapters.Bs if others else first.factor_B.unflatten(0, (len(self.whole), -1)).unbind()
