@@ -40,11 +40,9 @@ class Promise:
 
     def watch(self, module: nn.Module) -> None:
         """Look from now on at the parameters that the module has now; they may have been sharded since."""
-        self._watched = [
-            (plain_name(name), parameter, plain_name(name) in self._trained)
-            for name, parameter in module.named_parameters()
-            if plain_name(name) in self._trained | self._frozen
-        ]
+        promised = self._trained | self._frozen
+        named = ((plain_name(name), parameter) for name, parameter in module.named_parameters())
+        self._watched = [(name, parameter, name in self._trained) for name, parameter in named if name in promised]
 
     def take_factors_as_they_are(self, module: nn.Module) -> None:
         """Expect of factors from now on what they do now."""
