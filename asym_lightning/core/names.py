@@ -7,7 +7,7 @@ both. What a layer is called must not depend on it: A is drawn by the name, and 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from asym_lightning.core.private_names import WRAPPED
 
 _WRAPPERS = re.compile(rf"(^|\.)({'|'.join(WRAPPED)})(?=\.|$)")
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
 def plain_name(name: str) -> str:
@@ -24,6 +25,15 @@ def plain_name(name: str) -> str:
     ('backbone.blocks.0.attn', '')
     """
     return _WRAPPERS.sub("", name).removeprefix(".")
+
+
+def without_numbers(names: Iterable[str]) -> list[str]:
+    """Names that differ in the numbers of their layers alone, under one, in their order.
+
+    >>> without_numbers(["blocks.0.fc1", "head", "blocks.1.fc1"])
+    ['blocks.*.fc1', 'head']
+    """
+    return list(dict.fromkeys(_NUMBER.sub("*", name) for name in names))
 
 
 def plain_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

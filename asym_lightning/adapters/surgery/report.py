@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from asym_lightning.adapters.surgery.quantize import QuantizedPart, num_weights
 from asym_lightning.adapters.targets.find import output_layers
 from asym_lightning.adapters.targets.patterns import is_within
 from asym_lightning.core.messages import listed
+from asym_lightning.core.names import without_numbers
 
 
 @dataclass(frozen=True)
@@ -164,11 +164,7 @@ def _grouped(reasons: Mapping[str, str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         groups.setdefault(reason, []).append(name)
-    return {reason: _without_numbers(names) for reason, names in groups.items()}
-
-
-def _without_numbers(names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(re.sub(r"(?<![^.])\d+(?![^.])", "*", name) for name in names))
+    return {reason: without_numbers(names) for reason, names in groups.items()}
 
 
 def _reach(model: nn.Module, heads: Sequence[str]) -> dict[str, Any]:
@@ -187,7 +183,7 @@ def _reach(model: nn.Module, heads: Sequence[str]) -> dict[str, Any]:
     rest: Counter[str] = Counter()
     for name, size in sizes.items():
         if name not in here:
-            rest[_without_numbers([name])[0]] += size
+            rest[without_numbers([name])[0]] += size
     return {
         "reach": sum(size for name, size in sizes.items() if name in here) / total if total else 1.0,
         "unreached": {name: size / total for name, size in rest.most_common() if size >= total / 100},

@@ -10,7 +10,7 @@ from torch import nn
 from asym_lightning.adapters.targets.derived import ATTENTION, MLP
 from asym_lightning.adapters.targets.find import Found
 from asym_lightning.adapters.targets.patterns import is_within
-from asym_lightning.core.names import plain_modules
+from asym_lightning.core.names import plain_modules, without_numbers
 
 _HOLDERS = {**dict.fromkeys("qkvo", ATTENTION), "mlp": MLP}
 
@@ -31,8 +31,8 @@ def unplayed_roles(model: nn.Module, tokens: Sequence[str], found: Found) -> dic
             playing.setdefault(role, []).append(target.name)
     unplayed: dict[str, tuple[str, ...]] = {}
     for role in dict.fromkeys(token for token in tokens if token in _HOLDERS):
-        names = dict.fromkeys(
-            re.sub(r"(?<![^.])\d+(?![^.])", "*", holder)
+        names = without_numbers(
+            holder
             for holder in _outermost(model, _HOLDERS[role], found)
             if not any(is_within(name, [holder]) for name in playing.get(role, ()))
         )
