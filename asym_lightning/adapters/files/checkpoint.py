@@ -141,6 +141,7 @@ def check_trained_state_dict(module: nn.Module, state: Mapping[str, Tensor]) -> 
             f"The checkpoint does not fit the model: it {' and '.join(parts)}; was it written with another backbone, "
             "adapter configuration or head?"
         )
+    parameters = {plain_name(name) for name, _ in module.named_parameters(remove_duplicate=False)}
     for name, tensor in state.items():
         if isinstance(tensor, Tensor) != isinstance(own[name], Tensor):
             raise ValueError(f"The checkpoint does not fit the model: `{name}` should be {_kind(own[name])}.")
@@ -156,7 +157,8 @@ def check_trained_state_dict(module: nn.Module, state: Mapping[str, Tensor]) -> 
             raise ValueError(
                 f"The checkpoint does not fit the model: `{name}` should be {_kind(own[name])}, found {_kind(tensor)}."
             )
-        if tensor.is_floating_point() and not is_sharded(tensor) and not torch.isfinite(tensor).all():
+        # A buffer may be without a number from the start, such as a threshold that a validation finds.
+        if not _is_finite(tensor) and (name in parameters or _is_finite(own[name])):
             raise ValueError(
                 f"The checkpoint holds NaN or infinity in `{name}`: the run diverged; take an earlier checkpoint."
             )
@@ -259,6 +261,11 @@ def _is_readable(parameter: Tensor) -> bool:
     """Whether its numbers can be read: not on the meta device, not packed."""
     is_plain = type(parameter) is nn.Parameter or is_sharded(parameter)
     return is_plain and parameter.device.type != "meta" and parameter.is_floating_point()
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are; of a shard nothing is said against it."""
+    return not tensor.is_floating_point() or is_sharded(tensor) or bool(torch.isfinite(tensor).all())
 
 
 def _own_storage(tensor: Tensor) -> Tensor:
