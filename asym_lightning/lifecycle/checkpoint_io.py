@@ -49,10 +49,14 @@ def write_atomically(strategy: Strategy) -> None:
         set_inner_checkpoint_io(outer, AtomicCheckpointIO())
 
 
-def remove_unfinished_checkpoints(trainer: Trainer) -> None:
-    """Remove what a killed run has left in the folders that this one is going to write checkpoints to."""
+def remove_unfinished_files(trainer: Trainer) -> None:
+    """Remove what a killed run has left in the folders that this one is going to write to; all processes call it.
+
+    Without a logger that is not the run's own folder but the working directory, where others may be writing.
+    """
+    folders = {getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks}
+    folders |= {trainer.log_dir} if trainer.loggers else set()
     if trainer.is_global_zero:
-        for callback in trainer.checkpoint_callbacks:
-            folder = getattr(callback, "dirpath", None)
+        for folder in folders:
             if folder and "://" not in str(folder):
                 remove_unfinished(folder)

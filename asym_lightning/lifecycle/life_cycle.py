@@ -30,7 +30,7 @@ from asym_lightning.core.options import CheckedArguments
 from asym_lightning.core.private_names import ends_with_its_processes, trainer_of
 from asym_lightning.lifecycle.backbone import named_backbone
 from asym_lightning.lifecycle.batch_norms import FrozenStatistics, keep_in_evaluation
-from asym_lightning.lifecycle.checkpoint_io import remove_unfinished_checkpoints, write_atomically
+from asym_lightning.lifecycle.checkpoint_io import remove_unfinished_files, write_atomically
 from asym_lightning.lifecycle.loops import Instant, check_counters, count_as_done, put_accumulation_first
 from asym_lightning.lifecycle.module_copies import (
     copy_adapted,
@@ -180,7 +180,7 @@ class LifeCycle(CheckedArguments, Callback):
             )
         if isinstance(trainer.model, DistributedDataParallel):
             check_replicas(pl_module)
-        remove_unfinished_checkpoints(trainer)
+        remove_unfinished_files(trainer)
         self._without_gradient = set()
 
     @override
