@@ -60,6 +60,11 @@ grouped_mm = getattr(torch, "_grouped_mm", None)
 WRAPPED = ("_fsdp_wrapped_module", "_orig_mod", "_checkpoint_wrapped_module")
 
 
+def num_edits(tensor: Tensor) -> int:
+    """How often a tensor has been written to: autograd's own count, which its notes describe and no method gives."""
+    return tensor._version
+
+
 def leave_out_of_ddp(module: nn.Module, names: list[str]) -> None:
     """Let a `DistributedDataParallel` made of the module exchange neither these parameters nor these buffers.
 

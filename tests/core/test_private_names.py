@@ -228,6 +228,15 @@ def test_wrappers_call_what_they_wrap_by_these_names():
     assert (FSDP_PREFIX.removesuffix("."), compiled, _CHECKPOINT_WRAPPED_MODULE) == names.WRAPPED
 
 
+def test_edits_of_a_tensor_are_counted():
+    tensor = torch.zeros(2)
+    before = names.num_edits(tensor)
+    tensor.add_(1)
+    tensor.view(1, 2)[0] = 3
+    tensor.sum()
+    assert names.num_edits(tensor) == before + 2
+
+
 def test_ddp_leaves_out_what_it_is_told_to(tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:

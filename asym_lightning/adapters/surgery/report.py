@@ -161,7 +161,8 @@ class InjectionReport:
         for role, holders in self.unplayed.items():
             yield f"no {role} is known in {listed(holders, 4)}"
         for role, layers in self.derived.items():
-            yield f"derived: {role} is {listed(without_numbers(layers), 4)}, by names and classes, for no family says so"
+            listing = listed(without_numbers(layers), 4)
+            yield f"derived: {role} is {listing}, by names and classes, for no family says so"
         if self.unreached:
             rest = listed([f"{name} ({share:.0%})" for name, share in self.unreached.items()], 4)
             yield f"adapted matrices hold {self.reach:.0%} of the weights in matrices; others are {rest}"
