@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from asym_lightning.adapters import AdapterConfig, inject_adapters, save_adapters
 from asym_lightning.adapters.kernels.linear import PATHS
@@ -243,12 +244,17 @@ def _add_ours(arm: Arm, model: nn.Module, targets: Sequence[str], rank: int, dro
 def _add_peft(arm: Arm, model: nn.Module, targets: list[str], rank: int, dropout: float) -> nn.Module:
     import peft
 
-    options: dict[str, Any] = {"r": rank, "target_modules": targets}
+    modules = dict(model.named_modules())
+    parameters = [name for name in targets if name not in modules]  # of experts
+    # With an attention of torch's peft adapts its output too.
+    layers = [n for n in targets if n in modules and not isinstance(modules[n], NonDynamicallyQuantizableLinear)]
+    options: dict[str, Any] = {"r": rank, "target_modules": layers}
     if arm.peft_config == "LoraConfig":
-        options |= {"lora_alpha": ALPHA, "lora_dropout": dropout if arm.has_dropout else 0.0}
+        options |= {"lora_alpha": ALPHA, "target_parameters": parameters or None}
+        options["lora_dropout"] = dropout if arm.has_dropout and not parameters else 0.0  # which it has none for
     adapted = peft.get_peft_model(model, getattr(peft, arm.peft_config)(**options))
     if arm.freezes_A:
         for name, parameter in adapted.named_parameters():
-            if "lora_A" in name:
+            if "lora_A" in name or "lora_embedding_A" in name:
                 parameter.requires_grad_(False)
     return adapted

@@ -86,6 +86,14 @@ def set_child(module: nn.Module, name: str, child: nn.Module | None) -> None:
         module._modules[name] = child
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Whether `torch.compile` has taken a module or a part of it, in a wrapper or in place."""
+    return any(
+        part._compiled_call_impl is not None or any(name == "_orig_mod" for name, _ in part.named_children())
+        for part in module.modules()
+    )
+
+
 def own_convolution(layer: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """What a convolution of torch computes with another weight: its padding modes have no public function."""
     return layer._conv_forward(x, weight, bias)

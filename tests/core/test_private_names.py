@@ -62,6 +62,13 @@ def used(tree):
             yield from (alias.name for alias in node.names)
 
 
+def test_what_torch_compiles_is_known_in_a_wrapper_and_in_place():
+    plain, wrapped, in_place = nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2)), nn.Linear(2, 2)
+    wrapped[0] = torch.compile(wrapped[0])
+    in_place.compile()
+    assert [names.is_compiled(module) for module in (plain, wrapped, in_place)] == [False, True, True]
+
+
 def test_private_names_of_others_are_in_one_file():
     trees = {module: tree for module, tree in FILES.items() if module != names.__name__}
     relied_on = set(filter(is_private, used(FILES[names.__name__])))

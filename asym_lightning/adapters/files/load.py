@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.files.directory import CONFIG_FILE, SavedAdapter, read_directory
+from asym_lightning.adapters.files.old_names import under_present_names
 from asym_lightning.adapters.files.redraw import CHECKSUM_TOLERANCE, checksum, redraw_A
+from asym_lightning.adapters.files.schema import MAX_RANK
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
-from asym_lightning.adapters.layers.kinds.registry import host_kind
+from asym_lightning.adapters.layers.kinds.registry import host_kind, layers_of
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
 from asym_lightning.adapters.surgery.inject import inject_adapters, remove_adapters
 from asym_lightning.adapters.targets.heads import find_heads
@@ -47,7 +49,7 @@ def load_adapters(model: nn.Module, directory: str | Path) -> None:
         ValueError: A file is damaged, holds features that are not LoRA's, or does not fit the model; the message names
             file or layer, what was expected and what was found.
     """
-    saved = read_directory(directory)
+    saved = under_present_names(read_directory(directory), model)
     config = _config_of(saved, model)
     was_adapted = bool(adapter_layers(model))
     if not was_adapted:
@@ -77,6 +79,8 @@ def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
     # Longest first: a name may be the suffix of another, and the first match in a pattern counts.
     paths = sorted(places, key=lambda path: len(places[path]), reverse=True)
     ranks = {path: _peft_rank(path, model, saved) for path in paths if f"{path}.lora_A" in saved.factors}
+    layers = layers_of(model)
+    allowed = {path: min(rank, _largest_rank(layers.get(places[path]))) for path, rank in ranks.items()}
     heads = peft_config.get("modules_to_save") or ()
     return AdapterConfig(
         scheme="hB_zero_hA_he",
@@ -85,9 +89,9 @@ def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
         dropout=peft_config.get("lora_dropout", 0.0),
         targets=[places[path] for path in paths],
         heads=[h for h in heads if any(f".{h}." in f".{name}" for name in saved.others)],
-        rank_pattern={places[path]: rank for path, rank in ranks.items()},
+        rank_pattern={places[path]: rank for path, rank in allowed.items()},
         alpha_pattern={
-            places[path]: _peft_scaling(peft_config, places[path], rank) * rank for path, rank in ranks.items()
+            places[path]: _peft_scaling(peft_config, places[path], rank) * allowed[path] for path, rank in ranks.items()
         },
         share_expert_a=False,
     )
@@ -112,15 +116,15 @@ def _paths(saved: SavedAdapter) -> list[str]:
 
 
 def _own_name(path: str, model: nn.Module, saved: SavedAdapter) -> str:
-    """The layer that `peft` keeps at a path: it wraps layers, and parameters of experts one around the other."""
+    """The layer that `peft` keeps at a path: it wraps layers, and parameters of a module one around the other."""
     plain = path.replace(".base_layer", "")
-    experts = _targeted_experts(plain, model, saved)
+    parameters = _targeted_parameters(plain, model, saved)
     depth = path.count(".base_layer")
-    return f"{plain}.{experts[-1 - depth]}" if depth < len(experts) else plain
+    return f"{plain}.{parameters[-1 - depth]}" if depth < len(parameters) else plain
 
 
-def _targeted_experts(name: str, model: nn.Module, saved: SavedAdapter) -> list[str]:
-    """Parameters of experts in a module; none where it is a layer, though it be targeted by its parameter."""
+def _targeted_parameters(name: str, model: nn.Module, saved: SavedAdapter) -> list[str]:
+    """Parameters of a module that are targets; none where it is a layer, though it be targeted by its parameter."""
     targets = saved.peft_config.get("target_parameters") or ()
     modules = dict(plain_modules(model))
     if not targets or name not in modules or host_kind(modules[name]):
@@ -132,8 +136,14 @@ def _targeted_experts(name: str, model: nn.Module, saved: SavedAdapter) -> list[
 def _peft_rank(path: str, model: nn.Module, saved: SavedAdapter) -> int:
     rank = len(saved.factors[f"{path}.lora_A"])
     name = path.replace(".base_layer", "")
-    experts = _targeted_experts(name, model, saved)
-    return rank // len(submodule(model, name).get_parameter(experts[0])) if experts else rank
+    parameters = [submodule(model, name).get_parameter(p) for p in _targeted_parameters(name, model, saved)]
+    return rank // len(parameters[0]) if parameters and parameters[0].dim() == 3 else rank  # of each expert
+
+
+def _largest_rank(layer: nn.Module | None) -> int:
+    """The rank that a layer's shape allows, above which `peft` goes."""
+    kind = None if layer is None else host_kind(layer)
+    return MAX_RANK if layer is None or kind is None else min(kind.shape_of(layer))
 
 
 def _peft_scaling(peft_config: Mapping[str, Any], layer: str, rank: int) -> float:
@@ -150,6 +160,7 @@ def _assign(model: nn.Module, saved: SavedAdapter) -> None:
     for name, layer in layers.items():
         for slice_name, (A, B) in _slices_of(name, layer, saved, wanted).items():
             adapter = layer.adapters[slice_name]
+            A, B = _within_shape(A, B)
             rank = A.shape[0]
             if rank > adapter.max_rank or A.shape[1] != adapter.d_in or B.shape != (adapter.d_out, rank):
                 raise ValueError(
@@ -183,6 +194,17 @@ def _assign(model: nn.Module, saved: SavedAdapter) -> None:
             target.copy_(sharded_like(source, target))
     for name, adapter in adapters_by_name(model).items():
         adapter.rank = ranks[name]
+
+
+def _within_shape(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors or, where their rank is above what the shape of ``B A`` allows, others of the same product.
+
+    The product is no larger than the factors then, and its QR decomposition gives it back to the rounding of float64.
+    """
+    if A.shape[0] <= min(A.shape[1], B.shape[0]) or B.shape[1] != A.shape[0]:
+        return A, B
+    Q, R = torch.linalg.qr((B.double() @ A.double()).T)
+    return Q.T.to(A.dtype), R.T.to(B.dtype)
 
 
 def _slices_of(
