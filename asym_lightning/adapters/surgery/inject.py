@@ -12,6 +12,7 @@ from asym_lightning.adapters.init.statistics import Data
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.adapters.layers.slices import SliceAdapters
+from asym_lightning.adapters.surgery.buffers import forget_buffers, note_buffers
 from asym_lightning.adapters.surgery.freeze import freeze_backbone
 from asym_lightning.adapters.surgery.merge import merged_layers, unmerge_adapters
 from asym_lightning.adapters.surgery.quantize import prepare_quantized
@@ -85,6 +86,7 @@ def inject_adapters(
     for target, adapters in zip(targets, built, strict=True):
         adapters.has_opened_bypass = target.name in opened
         target.kind.adapt_host(target.layer, adapters)
+    note_buffers(model)
     return _report(model, config, heads, found)
 
 
@@ -130,6 +132,7 @@ def remove_adapters(model: nn.Module) -> None:
         if layer.adapters.has_opened_bypass:
             close_bypass(model, name)
         layer.restore_host()
+    forget_buffers(model)
 
 
 def _report(model: nn.Module, config: AdapterConfig, heads: Sequence[str], found: Found) -> InjectionReport:
