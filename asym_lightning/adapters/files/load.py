@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
+from asym_lightning.adapters.files import token_rows
 from asym_lightning.adapters.files.directory import CONFIG_FILE, SavedAdapter, read_directory
 from asym_lightning.adapters.files.old_names import under_present_names
 from asym_lightning.adapters.files.redraw import CHECKSUM_TOLERANCE, checksum, redraw_A
@@ -30,7 +31,8 @@ _UNDERSTOOD = {
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying", "exclude_modules",
     "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha",
     "lora_dropout", "megatron_core", "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r",
-    "rank_pattern", "revision", "runtime_config", "target_modules", "target_parameters", "task_type", "use_rslora",
+    "rank_pattern", "revision", "runtime_config", "target_modules", "target_parameters", "task_type",
+    "trainable_token_indices", "use_rslora",
 }  # fmt: skip
 _DECIDE_ON_SCALING = ("rank", "alpha", "rank_pattern", "alpha_pattern", "rank_stabilized")
 # Inits that leave the base weight as it is; the others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) change it.
@@ -51,7 +53,7 @@ def load_adapters(model: nn.Module, directory: str | Path) -> None:
         ValueError: A file is damaged, holds features that are not LoRA's, or does not fit the model; the message names
             file or layer, what was expected and what was found.
     """
-    saved = under_present_names(read_directory(directory), model)
+    saved = token_rows.as_factors(under_present_names(read_directory(directory), model), model)
     config = _config_of(saved, model)
     was_adapted = bool(adapter_layers(model))
     if not was_adapted:
