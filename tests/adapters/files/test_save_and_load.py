@@ -362,7 +362,6 @@ def test_a_failed_save_leaves_the_old_files_whole(tmp_path, monkeypatch):
         ("init_lora_weights", "pissa", "`init_lora_weights: pissa`"),
         ("init_lora_weights", "olora", "`init_lora_weights: olora`"),
         ("alora_invocation_tokens", [1, 2], "`alora_invocation_tokens`"),
-        ("trainable_token_indices", [1], "`trainable_token_indices`"),
         ("layer_replication", [[0, 1]], "`layer_replication`"),
         ("use_qalora", True, "`use_qalora`"),
         ("a_field_of_tomorrow", 3, "`a_field_of_tomorrow`"),
