@@ -35,7 +35,7 @@ from asym_lightning.lifecycle.callback_methods import asked_config
 from asym_lightning.lifecycle.life_cycle import LifeCycle
 from asym_lightning.lifecycle.promise import refuse_other_deciders
 from asym_lightning.modules.backbone_options import BackboneOptions, enable_gradient_checkpointing
-from asym_lightning.modules.schedule import WarmupSchedule
+from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 from asym_lightning.sharding import (
     PretrainedWeights,
     ShardingOptions,
@@ -90,7 +90,8 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
         optimizer: Makes the optimizer from parameter groups. Weight decay is switched off for biases and
             normalisation layers, which are the parameters with one dimension.
         scheduler: Learning-rate schedule: a `WarmupSchedule`, which moves each step and knows how many there
-            are, or a scheduler of `torch.optim.lr_scheduler`, which moves each epoch; None keeps the rate constant.
+            are, or a scheduler of `torch.optim.lr_scheduler`, which moves each epoch, or in a `TorchSchedule` when that
+            says; None keeps the rate constant.
         backbone_options: How the backbone is made.
 
     Raises:
@@ -98,13 +99,15 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
             or something is asked of a backbone that is handed over and made already.
     """
 
+    _lr: float | None = None  # where it is another than the optimizer's own
+
     def __init__(
         self,
         backbone: Backbone,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
         optimizer: OptimizerCallable = torch.optim.AdamW,
-        scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+        scheduler: WarmupSchedule | TorchSchedule | LRSchedulerCallable | None = None,
         backbone_options: BackboneOptions = BackboneOptions(),
     ) -> None:
         super().__init__()
@@ -115,7 +118,9 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
             )
         # From a checkpoint they come back in plain form.
         self.adapter: AdapterConfig | None = from_plain(AdapterConfig, adapter)
-        self.scheduler: WarmupSchedule | LRSchedulerCallable | None = from_plain(WarmupSchedule, scheduler)
+        self.scheduler: WarmupSchedule | TorchSchedule | LRSchedulerCallable | None = from_plain(
+            WarmupSchedule, scheduler
+        )
         self.backbone_options: BackboneOptions = from_plain(BackboneOptions, backbone_options)
         if train_backbone and self.backbone_options.quantization is not None:
             raise ValueError(
@@ -328,6 +333,9 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
             ValueError: If nothing trains, or a `WarmupSchedule` is asked for in a run without an end.
         """
         optimizer = self.optimizer(self.parameter_groups())
+        if self._lr is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = self._lr
         if self.scheduler is None:
             return optimizer
         config: dict[str, Any]
@@ -339,10 +347,30 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
                 )
             config = {"scheduler": self.scheduler(optimizer, int(num_steps)), "interval": "step"}
         else:
-            config = {"scheduler": self.scheduler(optimizer), "interval": "epoch"}
+            given = self.scheduler
+            schedule = given if isinstance(given, TorchSchedule) else TorchSchedule(given, "epoch")
+            config = {
+                "scheduler": schedule.make(optimizer),
+                "interval": schedule.interval,
+                "frequency": schedule.frequency,
+            }
             if hasattr(config["scheduler"], "monitor"):  # Lightning's ReduceLROnPlateau
                 config["monitor"] = config["scheduler"].monitor
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
+
+    @property
+    def lr(self) -> float:
+        """The learning rate before any schedule, which Lightning's `LearningRateFinder` sets."""
+        if self._lr is not None:
+            return self._lr
+        return float(self.optimizer([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"])
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        self._lr = rate
+        trainer = trainer_of(self)
+        for config in () if trainer is None else trainer.lr_scheduler_configs:  # made already, from the rate before
+            config.scheduler.base_lrs = [rate for _ in config.scheduler.base_lrs]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return what trains as optimizer groups, the second of which has no weight decay."""
