@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -29,6 +31,7 @@ from asym_lightning.adapters import (
 from asym_lightning.adapters.surgery.quantize import DEVICES
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.dtypes import at_least_float32, let_cast_inputs
+from asym_lightning.core.messages import listed
 from asym_lightning.core.options import CheckedArguments, from_plain, to_plain
 from asym_lightning.core.private_names import trainer_of, weight_initializer
 from asym_lightning.lifecycle.callback_methods import asked_config
@@ -44,6 +47,7 @@ from asym_lightning.sharding import (
     shard_lightning_module,
 )
 
+LEFT_OUT_KEY = "left_out_of_hyper_parameters"
 Stage = Literal["train", "val", "test"]
 Backbone = str | nn.Module
 
@@ -388,7 +392,9 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
         """Keep what was trained and a description of the adapter, leave the frozen backbone out."""
         self._life_cycle.fill(self, checkpoint)
         if self.CHECKPOINT_HYPER_PARAMS_KEY in checkpoint:
-            plain = _plain(checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY])
+            given = checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY]
+            plain = _plain(given)
+            checkpoint[LEFT_OUT_KEY] = [name for name in given if name not in plain and not self._is_default(name)]
             checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = plain
             checkpoint.pop(self.CHECKPOINT_HYPER_PARAMS_TYPE, None)  # a class, which `weights_only` refuses
 
@@ -401,7 +407,18 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
         """
         if trainer_of(self) is None:  # in `load_from_checkpoint`, where they have made this module
             self.backbone_options.check_hyperparameters(checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}))
+            missing = [f"`{name}`" for name in checkpoint.get(LEFT_OUT_KEY, ()) if self._is_default(name)]
+            if missing:
+                rank_zero_warn(
+                    f"The module of the checkpoint was given {listed(missing, 4)} in Python, which is not in it, "
+                    "and this one has the default: give `load_from_checkpoint` the same if it is to train on."
+                )
         self._life_cycle.restore(self, checkpoint)
+
+    def _is_default(self, name: str) -> bool:
+        """Whether an argument of the constructor has its default."""
+        parameter = inspect.signature(type(self).__init__).parameters.get(name)
+        return parameter is not None and self.hparams.get(name) is parameter.default
 
 
 def _plain(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:

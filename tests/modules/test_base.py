@@ -1,3 +1,4 @@
+import warnings
 from functools import partial
 
 import lightning as L
@@ -299,6 +300,20 @@ def test_load_from_checkpoint_rebuilds_the_module(tmp_path):
     trained = torch.load(tmp_path / "x.ckpt", weights_only=True)["state_dict"]
     for name, tensor in trained.items():
         assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+def test_what_was_given_in_python_is_said_to_be_missing(tmp_path):
+    optimizer = partial(torch.optim.SGD, lr=1e-3)
+    run = fitted(tmp_path, Regressor("backbone", ADAPTER, optimizer=optimizer))
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    with pytest.warns(UserWarning, match=r"was given `optimizer` in Python.*give `load_from_checkpoint` the same"):
+        Regressor.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    fitted(tmp_path / "other", Regressor("backbone", ADAPTER)).save_checkpoint(tmp_path / "y.ckpt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = Regressor.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True, optimizer=optimizer)
+        assert loaded.lr == 1e-3
+        Regressor.load_from_checkpoint(tmp_path / "y.ckpt", weights_only=True)  # the default it was
 
 
 def test_resumed_fit_equals_an_uninterrupted_one(tmp_path):
