@@ -14,7 +14,7 @@ from typing_extensions import override
 from asym_lightning.core.either_lightning import either
 from asym_lightning.core.files import atomic_file, remove_unfinished
 from asym_lightning.core.private_names import set_inner_checkpoint_io
-from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
+from asym_lightning.lifecycle.checkpoint_file import check_states, read_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -29,6 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
+        check_states(checkpoint.get("callbacks", {}))
         with atomic_file(path) as staging:
             torch.save(checkpoint, staging)
 

@@ -31,6 +31,7 @@ from asym_lightning.core.private_names import ends_with_its_processes, trainer_o
 from asym_lightning.lifecycle.backbone import named_backbone
 from asym_lightning.lifecycle.batch_norms import FrozenStatistics, keep_in_evaluation
 from asym_lightning.lifecycle.calls import CallsInEvaluation
+from asym_lightning.lifecycle.checkpoint_file import check_states
 from asym_lightning.lifecycle.checkpoint_io import remove_unfinished_files, write_atomically
 from asym_lightning.lifecycle.loops import Instant, check_counters, count_as_done, put_accumulation_first
 from asym_lightning.lifecycle.module_copies import (
@@ -168,8 +169,10 @@ class LifeCycle(CheckedArguments, Callback):
         Raises:
             RuntimeError: If a trained parameter is in no optimizer and it is not clear where it belongs, or, in
                 data-parallel training, if adapters or backbones differ between processes.
-            ValueError: If the run that is gone on with had more optimizers.
+            ValueError: If the run that is gone on with had more optimizers, or a callback's state could not be read
+                again.
         """
+        check_states({callback.state_key: callback.state_dict() for callback in _callbacks(trainer)})
         prepare_averages(trainer, pl_module)
         if self._promise is not None:
             refuse_other_deciders(trainer)
@@ -302,6 +305,11 @@ class LifeCycle(CheckedArguments, Callback):
 
     def _backbone(self, module: nn.Module) -> nn.Module:
         return named_backbone(module, self.adapted_backbone_name)
+
+
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # it is set by a connector
+    return callbacks
 
 
 def _fitting(module: LightningModule) -> Trainer | None:

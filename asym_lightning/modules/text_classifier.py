@@ -25,7 +25,7 @@ from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.class_rows import class_rows, with_identifiers
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
-from asym_lightning.modules.schedule import WarmupSchedule
+from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 from asym_lightning.modules.text_backbone import class_order, create_text_backbone
 from asym_lightning.modules.text_metrics import REGRESSION_TASKS, check_text_task, text_metrics
 from asym_lightning.sharding import PretrainedWeights
@@ -83,7 +83,7 @@ class TextClassifier(EvaluationSetsModule):
         class_weights: Sequence[NotNegative] | None = None,
         label_smoothing: Fraction = 0.0,
         optimizer: OptimizerCallable = torch.optim.AdamW,
-        scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+        scheduler: WarmupSchedule | TorchSchedule | LRSchedulerCallable | None = None,
         backbone_options: BackboneOptions = BackboneOptions(),
     ) -> None:
         super().__init__(

@@ -126,15 +126,18 @@ def find_targets(model: nn.Module, config: AdapterConfig, heads: Iterable[str] =
     """
     heads = tuple(heads)
     layers = layers_of(model)
-    excluded = _excluded(config.exclude, model, layers)
+    excluded, of_slices = _excluded(config.exclude, model, layers)
     names = [n for n in layers if not (is_within(n, heads) or is_within(n, excluded))]
     candidates = _candidates(model, {name: layers[name] for name in names})
+    excluded_slices = _excluded_slices(of_slices, candidates)
     slices: dict[str, dict[str, tuple[Rows, str]]] = {}
     named: set[str] = set()
     derived: dict[str, list[str]] = {}
     for token in config.targets:
         of_token = candidates if token in (*roles(), *EVERY) else matching(token, candidates)
         hits = {name: found for name in of_token if (found := candidates[name].slices_for(token))}
+        hits = {n: {s: rows for s, rows in hit.items() if f"{n}.{s}" not in excluded_slices} for n, hit in hits.items()}
+        hits = {name: found for name, found in hits.items() if found}
         if not hits:
             raise ValueError(_no_match(token, model, layers, candidates))
         for name, found in hits.items():
@@ -256,16 +259,40 @@ def _other_forward(layer: nn.Module) -> str:
 # --- messages -----------------------------------------------------------------------------------------------------
 
 
-def _excluded(patterns: Sequence[str], model: nn.Module, layers: Mapping[str, nn.Module]) -> list[str]:
-    """Layers, and modules with all layers in them."""
+def _excluded(
+    patterns: Sequence[str], model: nn.Module, layers: Mapping[str, nn.Module]
+) -> tuple[list[str], list[str]]:
+    """Layers, and modules with all layers in them; and patterns that may mean slices, as messages name adapters."""
     names = [name for name, _ in plain_modules(model) if name]
     found: list[str] = []
+    of_slices: list[str] = []
     for pattern in patterns:
         hits = matching(pattern, names)
-        if not any(is_within(layer, hits) for layer in layers):
-            raise ValueError(f"`exclude` entry {pattern!r} matches no layer{did_you_mean(pattern, suffixes(layers))}")
+        layer_pattern, _, part = pattern.rpartition(".")
+        if not hits and part == WHOLE:
+            hits = matching(layer_pattern, layers)
+        if not hits and part in roles():
+            of_slices.append(pattern)
+        elif not any(is_within(layer, hits) for layer in layers):
+            raise ValueError(f"`exclude` entry {pattern!r} matches no layer{did_you_mean(pattern, _own_words(layers))}")
         found += hits
+    return found, of_slices
+
+
+def _excluded_slices(patterns: Sequence[str], candidates: Mapping[str, Candidate]) -> set[str]:
+    slices = [f"{name}.{part}" for name, candidate in candidates.items() for part in candidate.slices or ()]
+    found: set[str] = set()
+    for pattern in patterns:
+        hits = matching(pattern, slices)
+        if not hits:
+            raise ValueError(f"`exclude` entry {pattern!r} matches no layer{did_you_mean(pattern, suffixes(slices))}")
+        found.update(hits)
     return found
+
+
+def _own_words(layers: Mapping[str, nn.Module]) -> list[str]:
+    """How the layers of a model may be named, where no role does."""
+    return suffixes(layers) or list(layers)
 
 
 def _no_match(
@@ -275,12 +302,12 @@ def _no_match(
     if dropped:
         return f"`targets` entry {token!r} matches only layers that are heads or excluded: {listed(dropped, 8)}."
     words = (*roles(), *EVERY)
-    if token not in words:
-        return f"`targets` entry {token!r} matches no layer{did_you_mean(token, [*words, *suffixes(layers)])}"
-    message = f"`targets` entry {token!r} matches no layer of {type(model).__name__}"
     played = [word for word in words if any(c.slices_for(word) for c in candidates.values())]
+    if token not in words:
+        return f"`targets` entry {token!r} matches no layer{did_you_mean(token, [*played, *_own_words(layers)])}"
+    message = f"`targets` entry {token!r} matches no layer of {type(model).__name__}"
     has = f"the roles {', '.join(played)}" if played else "no role that is known for it"
-    others = f"other layers go by suffix: {listed(suffixes(layers), 8)}"
+    others = f"other layers go by suffix: {listed(_own_words(layers), 8)}" if layers else "it has no layer to adapt"
     unknown = [name for name, c in candidates.items() if c.slices is not None and not c.slices]
     if unknown and token in roles():
         others = f"which rows of fused layers such as `{unknown[0]}` are q, k and v is not known, so name those whole"
