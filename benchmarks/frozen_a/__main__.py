@@ -23,11 +23,7 @@ import torch
 from benchmarks.frozen_a.arms import ARMS
 from benchmarks.frozen_a.runs import read_runs, run_arm
 from benchmarks.frozen_a.table import results_text
-from benchmarks.frozen_a.tasks.digits import Digits
-from benchmarks.frozen_a.tasks.instructions import Instructions
-from benchmarks.frozen_a.tasks.pacs import PACS
-from benchmarks.frozen_a.tasks.sentences import Acceptability, WordOrder
-from benchmarks.frozen_a.tasks.task import Task
+from benchmarks.frozen_a.tasks.every import add_folders, every_task
 from benchmarks.machine import describe
 
 RESULTS = Path(__file__).parents[1] / "results" / "frozen_a.csv"
@@ -35,8 +31,7 @@ RESULTS = Path(__file__).parents[1] / "results" / "frozen_a.csv"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pacs", type=Path, help="folder of PACS")
-    parser.add_argument("--glue", type=Path, help="folder with GLUE's files of CoLA, for two tasks of sentences")
+    add_folders(parser)
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="names as in the tables; default: all")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), metavar="ARM", help=", ".join(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", help="default: those of the task")
@@ -45,14 +40,11 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
 
-    tasks: list[Task] = [Digits(180), Digits(90), Instructions()]
-    tasks += [PACS(options.pacs)] if options.pacs else []
-    tasks += [WordOrder(options.glue), Acceptability(options.glue)] if options.glue else []
+    tasks = every_task(options)
     if options.tasks:
-        if unknown := set(options.tasks) - {task.name for task in tasks}:
-            parser.error(
-                f"no task is called {unknown.pop()!r} here; there are {', '.join(task.name for task in tasks)}"
-            )
+        names = [task.name for task in tasks]
+        if unknown := set(options.tasks) - {*names}:
+            parser.error(f"no task is called {unknown.pop()!r} here; there are {', '.join(names)}")
         tasks = [task for task in tasks if task.name in options.tasks]
     runs = read_runs(options.results)
     for task in tasks:

@@ -25,7 +25,7 @@ from asym_lightning.adapters.files.schema import (
 )
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.kinds.registry import kinds
-from asym_lightning.core.files import atomic_file, json_text, parse_json, read_json
+from asym_lightning.core.files import atomic_file, json_text, parse_json, read_json, remove_unfinished
 from asym_lightning.core.messages import first_line
 from asym_lightning.core.run_files import ADAPTER
 
@@ -85,6 +85,7 @@ class SavedAdapter:
 
 def write_directory(directory: Path, contents: AdapterContents) -> None:
     """Write both files; each appears whole or not at all, and neither if one can't be written."""
+    remove_unfinished(directory)
     with atomic_file(directory / CONFIG_FILE) as config, atomic_file(directory / TENSOR_FILE) as tensors:
         save_file(contents.tensors, tensors, metadata=contents.header)
         config.write_text(json_text(contents.config))

@@ -19,6 +19,7 @@ from asym_lightning.adapters.files.schema import MAX_RANK
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.kinds.registry import host_kind, layers_of
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
+from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.adapters.surgery.inject import inject_adapters, remove_adapters
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.adapters.targets.patterns import is_within
@@ -33,6 +34,7 @@ _UNDERSTOOD = {
     "rank_pattern", "revision", "runtime_config", "target_modules", "target_parameters", "task_type",
     "trainable_token_indices", "use_rslora",
 }  # fmt: skip
+_DECIDE_ON_SCALING = ("rank", "alpha", "rank_pattern", "alpha_pattern", "rank_stabilized")
 # Inits that leave the base weight as it is; the others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) change it.
 _PLAIN_INITS = (True, False, None, "gaussian", "orthogonal", "eva")
 
@@ -65,6 +67,28 @@ def load_adapters(model: nn.Module, directory: str | Path) -> None:
             for name, p in model.named_parameters():
                 p.requires_grad_(trainable[name])
         raise
+
+
+def swap_adapters(model: nn.Module, directory: str | Path) -> None:
+    """Put the B's, and the heads, of another adapter directory that shares its A's in place of those of ``model``.
+
+    Many adapters that were trained over one frozen A are so exchanged in an instant: only B's are written, in place, so
+    that compiled graphs and optimizers stay (the state of an optimizer is that of the B's before).
+
+    Args:
+        model: An adapted model.
+        directory: The adapter's directory, or that of the run that it is in.
+
+    Raises:
+        FileNotFoundError: There is no adapter in ``directory``.
+        RuntimeError: The model has no adapters, or they are merged.
+        ValueError: As for :func:`load_adapters`, or an A is another, to the last bit. Nothing is changed then.
+    """
+    if not adapter_layers(model):
+        raise RuntimeError("The model has no adapters to swap (merged ones must be unmerged first): load some first.")
+    saved = read_directory(directory)
+    _config_of(saved, model)
+    _assign(model, saved, keeps_A=True)
 
 
 def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
@@ -154,7 +178,7 @@ def _peft_scaling(peft_config: Mapping[str, Any], layer: str, rank: int) -> floa
     return alpha / (rank**0.5 if peft_config.get("use_rslora") else rank)
 
 
-def _assign(model: nn.Module, saved: SavedAdapter) -> None:
+def _assign(model: nn.Module, saved: SavedAdapter, *, keeps_A: bool = False) -> None:
     layers = adapter_layers(model)
     staged: list[tuple[Tensor, Tensor]] = []
     ranks: dict[str, int] = {}
@@ -170,14 +194,21 @@ def _assign(model: nn.Module, saved: SavedAdapter) -> None:
                     f"{(adapter.max_rank, adapter.d_in)} and B {(adapter.d_out, adapter.max_rank)}, found "
                     f"A {tuple(A.shape)} and B {tuple(B.shape)}."
                 )
+            if keeps_A and not (rank == adapter.rank and torch.equal(whole(adapter.A).to(A), A)):
+                raise ValueError(
+                    f"`{saved.path}` was trained over another A of `{name}` ({slice_name}) than the model has, and so "
+                    "can't be swapped in: use `load_adapters`."
+                )
             ranks[f"{name}.{slice_name}"] = rank
-            staged.append((adapter.factor_A, nn.functional.pad(A, (0, 0, 0, adapter.max_rank - rank))))
+            if not keeps_A:
+                staged.append((adapter.factor_A, nn.functional.pad(A, (0, 0, 0, adapter.max_rank - rank))))
             staged.append((adapter.factor_B, nn.functional.pad(B, (0, adapter.max_rank - rank))))
     unknown = [key for key in saved.factors if key not in wanted]
     if unknown:
         raise ValueError(f"`{saved.path}` adapts `{unknown[0].rpartition('.')[0]}`, which is not adapted in the model.")
     state = plain_state(model)
     heads = find_heads(model, next(iter(layers.values())).adapters.config.heads) if saved.others else []
+    heads += (saved.config or {}).get("heads") or ()  # what else had changed where it was saved
     for name, tensor in saved.others.items():
         if not is_within(name, heads):
             raise ValueError(
@@ -241,7 +272,7 @@ def _split_joined(
         width = own[0] if adapters.shares_a else sum(own)
         A, B, scaling = A[:width], B[:, :width], saved.scaling
     elif saved.config:
-        scaling = first.scaling
+        scaling = _own_scaling(saved, name, layer, first)
     else:
         scaling = _peft_scaling(saved.peft_config, name, layer.peft_rank(A.shape[0]))
     covered = sum(rows.count for rows in adapters.rows.values())
@@ -270,6 +301,20 @@ def _split_joined(
     return slices
 
 
+def _own_scaling(saved: SavedAdapter, name: str, layer: AdaptedLayer, adapter: LowRankAdapter) -> float:
+    """What B A was multiplied by where we saved it."""
+    assert saved.config is not None
+    here, there = layer.adapters.config, AdapterConfig(**saved.config)
+    if not (there.rank_pattern or there.alpha_pattern):
+        return there.scaling(there.rank, there.alpha)
+    if any(getattr(here, field) != getattr(there, field) for field in _DECIDE_ON_SCALING):
+        raise ValueError(
+            f"`{saved.path}` was saved with another scaling of `{name}` than the model has: adapt the model with the "
+            f"same {', '.join(f'`{field}`' for field in _DECIDE_ON_SCALING)}."
+        )
+    return adapter.scaling
+
+
 def _compact_slice(
     name: str, slice_name: str, layer: AdaptedLayer, saved: SavedAdapter, wanted: set[str]
 ) -> tuple[Tensor, Tensor]:
@@ -277,7 +322,8 @@ def _compact_slice(
     wanted.update((f"{key}.lora_A", f"{key}.lora_B"))
     if f"{key}.lora_B" not in saved.factors:
         raise ValueError(f"`{saved.path}` lacks `{key}.lora_B`, which the model needs.")
-    B = saved.factors[f"{key}.lora_B"]
+    adapter = layer.adapters[slice_name]
+    B = saved.factors[f"{key}.lora_B"] * (_own_scaling(saved, name, layer, adapter) / adapter.scaling)
     if f"{key}.lora_A" in saved.factors:
         return saved.factors[f"{key}.lora_A"], B
     if key not in saved.checksums:

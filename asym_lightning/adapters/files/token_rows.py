@@ -29,9 +29,12 @@ def as_factors(saved: SavedAdapter, model: nn.Module) -> SavedAdapter:
         model: The model that it is read for.
 
     Raises:
-        ValueError: The rows are of no embedding of the model, or not as many as indices, or adapted besides.
+        ValueError: The rows are of no embedding of the model, or not as many as indices, or adapted besides; or there
+            are none of those that the configuration names.
     """
     if not saved.token_rows:
+        if saved.peft_config.get(_FIELD):
+            raise ValueError(f"`{saved.path / CONFIG_FILE}` has `{_FIELD}`, and the file beside it holds no such rows.")
         return saved
     modules = dict(plain_modules(model))
     factors, alphas = dict(saved.factors), dict(saved.peft_config.get("alpha_pattern") or {})

@@ -120,9 +120,10 @@ class SliceAdapters(nn.ModuleDict):
         As = self.As
         is_mixed = any(A.dtype != weight.dtype for A in As)
         if torch.compiler.is_compiling():
-            # Where the memory lies can't be asked now; the eager call before this one has laid it out. A tensor of
-            # which the weight is a view can't be written in either.
-            return torch.cat([weight, *[A.to(weight.dtype) for A in As]]) if is_mixed else self._packed
+            # Where the memory lies can't be asked now; an eager call before this one has laid it out, if there was one.
+            # A tensor of which the weight is a view can't be written in either.
+            is_laid_out = self._packed is not None and not is_mixed
+            return self._packed if is_laid_out else torch.cat([weight, *[A.to(weight.dtype) for A in As]])
         if self._packed is None or self._packed.data_ptr() != weight.data_ptr():
             self._packed = self._lay_out(weight, As)
         if is_mixed:
@@ -138,7 +139,7 @@ class SliceAdapters(nn.ModuleDict):
                 f"Path 'packed' needs W and A on one device, got {weight.device} and {As[0].device}; use 'two_gemm' or "
                 "'auto'."
             )
-        with torch.no_grad():
+        with torch.inference_mode(mode=False), torch.no_grad():  # what is laid out outlives an inference
             packed = torch.cat([weight, *[A.to(weight.dtype) for A in As]])
             for tensor, part in zip([weight, *As], packed.split([len(weight), *map(len, As)]), strict=True):
                 if tensor.dtype == part.dtype:

@@ -12,7 +12,8 @@ from asym_lightning.adapters.init.statistics import Data
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.adapters.layers.slices import SliceAdapters
-from asym_lightning.adapters.surgery.freeze import freeze_backbone
+from asym_lightning.adapters.surgery.buffers import forget_buffers, note_buffers
+from asym_lightning.adapters.surgery.freeze import freeze_backbone, trainable_parameters
 from asym_lightning.adapters.surgery.merge import merged_layers, unmerge_adapters
 from asym_lightning.adapters.surgery.quantize import prepare_quantized
 from asym_lightning.adapters.surgery.report import InjectionReport
@@ -21,6 +22,7 @@ from asym_lightning.adapters.targets.find import Found, Target, find_targets, re
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.adapters.targets.unplayed import unplayed_roles
 from asym_lightning.core.dtensor import whole
+from asym_lightning.core.dtypes import train_in_float32
 
 
 def inject_adapters(
@@ -85,6 +87,9 @@ def inject_adapters(
     for target, adapters in zip(targets, built, strict=True):
         adapters.has_opened_bypass = target.name in opened
         target.kind.adapt_host(target.layer, adapters)
+    if any(p.is_floating_point() and p.dtype.itemsize < 4 for _, p in trainable_parameters(model)):
+        train_in_float32(model, model)
+    note_buffers(model)
     return _report(model, config, heads, found)
 
 
@@ -130,6 +135,7 @@ def remove_adapters(model: nn.Module) -> None:
         if layer.adapters.has_opened_bypass:
             close_bypass(model, name)
         layer.restore_host()
+    forget_buffers(model)
 
 
 def _report(model: nn.Module, config: AdapterConfig, heads: Sequence[str], found: Found) -> InjectionReport:

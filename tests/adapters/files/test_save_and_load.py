@@ -362,7 +362,6 @@ def test_a_failed_save_leaves_the_old_files_whole(tmp_path, monkeypatch):
         ("init_lora_weights", "pissa", "`init_lora_weights: pissa`"),
         ("init_lora_weights", "olora", "`init_lora_weights: olora`"),
         ("alora_invocation_tokens", [1, 2], "`alora_invocation_tokens`"),
-        ("trainable_token_indices", [1], "`trainable_token_indices`"),
         ("layer_replication", [[0, 1]], "`layer_replication`"),
         ("use_qalora", True, "`use_qalora`"),
         ("a_field_of_tomorrow", 3, "`a_field_of_tomorrow`"),
@@ -473,3 +472,17 @@ def test_a_file_of_zero_factors_of_a_higher_rank_loads(tmp_path):
     ours, x = Narrow(), torch.randn(4, 2, 3, 3)
     load_adapters(ours, tmp_path)
     torch.testing.assert_close(ours(x), Narrow()(x))
+
+
+@pytest.mark.parametrize("include_frozen", [True, False])
+@pytest.mark.parametrize("patterns", [{}, {"alpha_pattern": {"v": 9}}])
+def test_an_adapter_keeps_its_own_strength_in_a_model_that_is_adapted_by_another(include_frozen, patterns, tmp_path):
+    model, x = adapted("timm", **patterns), torch.randn(2, 3, 32, 32)
+    save_adapters(model, tmp_path, include_frozen=include_frozen)
+    other = adapted("timm", alpha=1.5, max_rank=6, **patterns)
+    if patterns and not include_frozen:
+        with pytest.raises(ValueError, match=r"saved with another scaling of .* adapt the model with the same `rank`"):
+            load_adapters(other, tmp_path)
+        return
+    load_adapters(other, tmp_path)
+    torch.testing.assert_close(other(x), model(x), rtol=1e-4, atol=1e-5)

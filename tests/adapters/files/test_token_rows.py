@@ -64,3 +64,13 @@ def test_indices_that_are_not_of_the_rows_are_refused(indices, tmp_path):
     with pytest.raises(ValueError, match=r"`trainable_token_indices` of `model.embed_tokens`, which has 60 rows of 24"):
         load_adapters(ours, tmp_path)
     assert adapter_layers(ours) == {}
+
+
+def test_rows_that_the_configuration_names_and_the_file_lacks_are_refused(tmp_path):
+    peft.get_peft_model(build(tied=False), peft.LoraConfig(r=2, target_modules=["q_proj"])).save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "trainable_token_indices": [3]}))
+    ours = build(tied=False)
+    with pytest.raises(ValueError, match=r"has `trainable_token_indices`, and the file beside it holds no such rows"):
+        load_adapters(ours, tmp_path)
+    assert adapter_layers(ours) == {}
