@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
@@ -30,6 +31,8 @@ from asym_lightning.lifecycle.callback_methods import asked_config
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 from asym_lightning.lifecycle.life_cycle import LifeCycle
 from asym_lightning.sharding import shard_lightning_module
+
+Module = TypeVar("Module", bound=LightningModule)
 
 
 class AdapterInjection(LifeCycle):
@@ -115,6 +118,25 @@ class AdapterInjection(LifeCycle):
             load_with_outside(module, named_backbone(module, self.backbone), self.trained(module), checkpoint)
             return
         restore_checkpoint(module, read_checkpoint(checkpoint))
+
+    def load_from_checkpoint(self, module_class: type[Module], checkpoint: str | Path, **arguments: Any) -> Module:
+        """Make a module as its class's own `load_from_checkpoint` does, adapt it, and load what was trained.
+
+        Args:
+            module_class: The module's class.
+            checkpoint: A `.ckpt` file of a run with this callback; only tensors and plain values are read from it.
+            **arguments: Of the constructor, where the checkpoint's hyperparameters lack some or are to be others.
+
+        Raises:
+            ValueError: The checkpoint is of another backbone, adapter or head.
+        """
+        with warnings.catch_warnings():  # of keys that are not there before the injection
+            warnings.filterwarnings("ignore", message=".*keys that are (in|not in|not present in) the .*state dict")
+            module = module_class.load_from_checkpoint(
+                checkpoint, map_location="cpu", strict=False, weights_only=True, **arguments
+            )
+        self.load(module, checkpoint)
+        return module
 
     # Lightning's hooks
 

@@ -14,7 +14,7 @@ from typing_extensions import override
 from asym_lightning.core.either_lightning import either
 from asym_lightning.core.files import atomic_file, remove_unfinished
 from asym_lightning.core.private_names import set_inner_checkpoint_io
-from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
+from asym_lightning.lifecycle.checkpoint_file import check_states, read_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -29,6 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
+        check_states(checkpoint.get("callbacks", {}))
         with atomic_file(path) as staging:
             torch.save(checkpoint, staging)
 
@@ -49,10 +50,14 @@ def write_atomically(strategy: Strategy) -> None:
         set_inner_checkpoint_io(outer, AtomicCheckpointIO())
 
 
-def remove_unfinished_checkpoints(trainer: Trainer) -> None:
-    """Remove what a killed run has left in the folders that this one is going to write checkpoints to."""
+def remove_unfinished_files(trainer: Trainer) -> None:
+    """Remove what a killed run has left in the folders that this one is going to write to; all processes call it.
+
+    Without a logger that is not the run's own folder but the working directory, where others may be writing.
+    """
+    folders = {getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks}
+    folders |= {trainer.log_dir} if trainer.loggers else set()
     if trainer.is_global_zero:
-        for callback in trainer.checkpoint_callbacks:
-            folder = getattr(callback, "dirpath", None)
+        for folder in folders:
             if folder and "://" not in str(folder):
                 remove_unfinished(folder)

@@ -30,7 +30,9 @@ from asym_lightning.core.options import CheckedArguments
 from asym_lightning.core.private_names import ends_with_its_processes, trainer_of
 from asym_lightning.lifecycle.backbone import named_backbone
 from asym_lightning.lifecycle.batch_norms import FrozenStatistics, keep_in_evaluation
-from asym_lightning.lifecycle.checkpoint_io import remove_unfinished_checkpoints, write_atomically
+from asym_lightning.lifecycle.calls import CallsInEvaluation
+from asym_lightning.lifecycle.checkpoint_file import check_states
+from asym_lightning.lifecycle.checkpoint_io import remove_unfinished_files, write_atomically
 from asym_lightning.lifecycle.loops import Instant, check_counters, count_as_done, put_accumulation_first
 from asym_lightning.lifecycle.module_copies import (
     copy_adapted,
@@ -59,6 +61,7 @@ class LifeCycle(CheckedArguments, Callback):
     | `on_train_start`        | a resumed run goes on from its place                                            |
     | an epoch starts         | every A has to be drawn                                                         |
     | the first steps         | every adapter has to get a gradient                                             |
+    | the first evaluation    | a warning names adapted layers that are not called                             |
     | every step              | what was promised trains, and what was frozen stays                             |
     | a checkpoint is written | it holds what was trained, and the place of every process                       |
     | a checkpoint is read    | it has to fit; what was trained is loaded                                       |
@@ -82,6 +85,7 @@ class LifeCycle(CheckedArguments, Callback):
         self._num_saved_optimizers = 0
         self._statistics: FrozenStatistics | None = None
         self._promise: Promise | None = None
+        self._calls = CallsInEvaluation()
 
     # What the owner calls
 
@@ -165,8 +169,10 @@ class LifeCycle(CheckedArguments, Callback):
         Raises:
             RuntimeError: If a trained parameter is in no optimizer and it is not clear where it belongs, or, in
                 data-parallel training, if adapters or backbones differ between processes.
-            ValueError: If the run that is gone on with had more optimizers.
+            ValueError: If the run that is gone on with had more optimizers, or a callback's state could not be read
+                again.
         """
+        check_states({callback.state_key: callback.state_dict() for callback in _callbacks(trainer)})
         prepare_averages(trainer, pl_module)
         if self._promise is not None:
             refuse_other_deciders(trainer)
@@ -180,7 +186,7 @@ class LifeCycle(CheckedArguments, Callback):
             )
         if isinstance(trainer.model, DistributedDataParallel):
             check_replicas(pl_module)
-        remove_unfinished_checkpoints(trainer)
+        remove_unfinished_files(trainer)
         self._without_gradient = set()
 
     @override
@@ -243,12 +249,28 @@ class LifeCycle(CheckedArguments, Callback):
         self._release()
 
     @override
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Watch which adapted layers are called."""
+        self._calls.begin(self._backbone(pl_module))
+
+    @override
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Warn of adapted layers that were not."""
+        self._calls.end()
+
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+
+    @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Hold nothing of the run any longer."""
         self._release()
 
     def _release(self) -> None:
         self._statistics = None
+        self._calls.forget()
         if self._promise is not None:
             self._promise.release()
 
@@ -283,6 +305,11 @@ class LifeCycle(CheckedArguments, Callback):
 
     def _backbone(self, module: nn.Module) -> nn.Module:
         return named_backbone(module, self.adapted_backbone_name)
+
+
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # it is set by a connector
+    return callbacks
 
 
 def _fitting(module: LightningModule) -> Trainer | None:
