@@ -78,6 +78,10 @@ class Project:
     def predict(self, trainer: Any, module: nn.Module) -> Any:
         return trainer.predict(module, self.other_data())
 
+    def kept(self, module: Any, folder: Path) -> nn.Module | None:
+        """A merged module, saved and loaded in the project's own way, of which `merged.ckpt` is a checkpoint."""
+        return type(module).load_from_checkpoint(folder / "merged.ckpt", weights_only=False)
+
     def trainer(self, folder: Path, *callbacks: Any, **options: Any) -> Any:
         defaults = {
             "accelerator": "cpu",
@@ -152,12 +156,14 @@ def resumed(project: Project, folder: Path) -> dict[str, Any]:
     plain = _built(project)  # which loads strictly: what is merged has the project's own keys, and all of them
     plain.load_state_dict(torch.load(folder / "merged.ckpt", weights_only=not project.holds_objects)["state_dict"])
     facts["plain_off"] = _distance(_outputs(project, folder, plain), end["outputs"])
+    if (kept := project.kept(module, folder)) is not None:
+        facts["kept_off"] = _distance(_outputs(project, folder, kept), end["outputs"])
     remove_adapters(backbone)
     assert not adapter_state_dict(loaded)
     fresh = dict(_built(project).named_parameters())
     assert all(torch.equal(p, fresh[n]) for n, p in loaded.named_parameters() if n not in state)
     for name, value in facts.items():
-        limit = TOLERANCE if name in ("merged_off", "plain_off") else 0.0
+        limit = TOLERANCE if name in ("merged_off", "plain_off", "kept_off") else 0.0
         assert value <= limit, f"{name} is {value}: {facts}"
     return facts
 

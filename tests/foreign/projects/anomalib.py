@@ -34,8 +34,13 @@ class Client(Project):
     holds_objects = True
 
     def module(self):
-        processor = ReverseDistillation.configure_pre_processor((64, 64))
-        return ReverseDistillation("resnet18", pre_trained=False, pre_processor=processor, visualizer=False)
+        return ReverseDistillation("resnet18", pre_trained=False, **self.parts())
+
+    def parts(self):
+        return {"pre_processor": ReverseDistillation.configure_pre_processor((64, 64)), "visualizer": False}
+
+    def kept(self, module, folder):
+        return ReverseDistillation.load_from_checkpoint(folder / "merged.ckpt", weights_only=False, **self.parts())
 
     def data(self):
         return Folder(

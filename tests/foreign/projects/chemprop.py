@@ -30,3 +30,6 @@ class Client(Project):
 
     def other_data(self):
         return self._data(shuffle=False)
+
+    def kept(self, module, folder):
+        return models.MPNN.load_from_checkpoint(folder / "merged.ckpt")

@@ -26,6 +26,9 @@ class Client(Project):
     def test(self, trainer, module):
         return trainer.test(module, verbose=False)
 
+    def kept(self, module, folder):
+        return None  # its checkpoints do not say of what policy they are
+
     def predict(self, trainer, module):
         module.eval()
         states = module.env.reset(batch_size=[4])

@@ -49,6 +49,13 @@ class Client(Project):
     def test(self, trainer, module):
         return float(self.trained(module).get_elbo())
 
+    def kept(self, module, folder):
+        self.trained(module).save(folder / "own", save_anndata=True)
+        model = SCVI.load(folder / "own", accelerator="cpu")
+        plan = model._training_plan_cls(model.module)
+        self.models[id(plan)] = model
+        return plan
+
     def trained(self, module):
         """The model around a module, told what its `train` and its `load` tell it."""
         model = self.models[id(module)]
