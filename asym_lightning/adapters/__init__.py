@@ -16,15 +16,17 @@ if TYPE_CHECKING:
         restore_checkpoint,
         trained_state_dict,
     )
-    from asym_lightning.adapters.files.load import load_adapters
+    from asym_lightning.adapters.files.load import load_adapters, swap_adapters
+    from asym_lightning.adapters.files.misread import layers_misread_by_peft
     from asym_lightning.adapters.files.save import save_adapters
     from asym_lightning.adapters.init.rule import Draw, InitRule, register_init
     from asym_lightning.adapters.init.statistics import CalibrationStatistics
     from asym_lightning.adapters.layers.adapted import AdaptedLayer
     from asym_lightning.adapters.layers.kinds.registry import register_kind
-    from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name, layers_misread_by_peft
+    from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
     from asym_lightning.adapters.layers.low_rank import LowRankAdapter
     from asym_lightning.adapters.scheme import Factor, Scheme
+    from asym_lightning.adapters.surgery.disable import adapters_disabled, adapters_enabled
     from asym_lightning.adapters.surgery.freeze import (
         freeze_backbone,
         frozen_batch_norms,
@@ -65,6 +67,8 @@ __all__ = [
     "adapter_layers",
     "adapter_state_dict",
     "adapters_by_name",
+    "adapters_disabled",
+    "adapters_enabled",
     "check_adapter_description",
     "check_quantization",
     "check_trained_state_dict",
@@ -85,6 +89,7 @@ __all__ = [
     "reset_adapters",
     "restore_checkpoint",
     "save_adapters",
+    "swap_adapters",
     "trainable_parameters",
     "trained_state_dict",
     "undrawn_adapters",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
@@ -21,6 +22,7 @@ from asym_lightning.adapters import (
 )
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.dtypes import at_least_float32
+from asym_lightning.core.either_lightning import either
 from asym_lightning.core.kinds import Count
 from asym_lightning.core.names import plain_modules, submodule
 from asym_lightning.lifecycle.adapter_directory import load_with_outside
@@ -29,6 +31,8 @@ from asym_lightning.lifecycle.callback_methods import asked_config
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 from asym_lightning.lifecycle.life_cycle import LifeCycle
 from asym_lightning.sharding import shard_lightning_module
+
+Module = TypeVar("Module", bound=LightningModule)
 
 
 class AdapterInjection(LifeCycle):
@@ -115,6 +119,25 @@ class AdapterInjection(LifeCycle):
             return
         restore_checkpoint(module, read_checkpoint(checkpoint))
 
+    def load_from_checkpoint(self, module_class: type[Module], checkpoint: str | Path, **arguments: Any) -> Module:
+        """Make a module as its class's own `load_from_checkpoint` does, adapt it, and load what was trained.
+
+        Args:
+            module_class: The module's class.
+            checkpoint: A `.ckpt` file of a run with this callback; only tensors and plain values are read from it.
+            **arguments: Of the constructor, where the checkpoint's hyperparameters lack some or are to be others.
+
+        Raises:
+            ValueError: The checkpoint is of another backbone, adapter or head.
+        """
+        with warnings.catch_warnings():  # of keys that are not there before the injection
+            warnings.filterwarnings("ignore", message=".*keys that are (in|not in|not present in) the .*state dict")
+            module = module_class.load_from_checkpoint(
+                checkpoint, map_location="cpu", strict=False, weights_only=True, **arguments
+            )
+        self.load(module, checkpoint)
+        return module
+
     # Lightning's hooks
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -165,7 +188,7 @@ class AdapterInjection(LifeCycle):
         if outside is not None:
             _freeze_outside(module, backbone, outside)
         self.adapted(module)
-        if isinstance(module, LightningModule):
+        if isinstance(module, either(LightningModule)):
             if module.device_mesh is not None:
                 shard_lightning_module(module)
             _hold_what_was_trained(module, self)

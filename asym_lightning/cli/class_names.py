@@ -15,6 +15,7 @@ PLACES = {
     "model": ("asym_lightning.modules",),
     "model.optimizer": ("torch.optim",),
     "model.scheduler": ("asym_lightning.modules.schedule", "torch.optim.lr_scheduler"),
+    "model.scheduler.make": ("torch.optim.lr_scheduler",),
     "data": ("asym_lightning.data",),
     "trainer.callbacks": ("asym_lightning.callbacks", "lightning.pytorch.callbacks"),
     "trainer.logger": ("lightning.pytorch.loggers",),

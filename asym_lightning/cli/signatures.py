@@ -119,7 +119,7 @@ def offered_names(module: str, *, at_home: bool = False) -> list[str]:
 
     Example:
         >>> offered_names("asym_lightning.modules.schedule")
-        ['WarmupSchedule']
+        ['WarmupSchedule', 'TorchSchedule']
     """
     _, statements = _source(module)
     for node in statements:

@@ -45,10 +45,10 @@ from asym_lightning.lifecycle.adapter_directory import save_with_outside
 from asym_lightning.lifecycle.backbone import adapted_backbone
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 from asym_lightning.lifecycle.predictions import PredictionsFile
-from asym_lightning.modules.schedule import WarmupSchedule
+from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 
 # Or a later config could not put a class of torch in its place: to jsonargparse a dataclass is no class among others.
-set_parsing_settings(subclasses_enabled=[WarmupSchedule])
+set_parsing_settings(subclasses_enabled=[WarmupSchedule, TorchSchedule])
 
 
 class TrainingCLI(LightningCLI):

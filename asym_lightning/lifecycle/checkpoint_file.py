@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import re
 import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from asym_lightning.core.kinds import NumberOrZero, check_fields
@@ -68,6 +71,37 @@ def read_checkpoint(path: str | Path, *, is_to_go_on: bool = False) -> dict[str,
             hint = " It may be of weights alone (`save_weights_only: true`), from which training can't go on."
         raise ValueError(f"`{path}` is not a whole checkpoint: {first_line(error)}{hint}") from error
     return checkpoint
+
+
+def check_states(states: Mapping[str, Any]) -> None:
+    """Check that what callbacks want to keep can be read again without running code.
+
+    Args:
+        states: What their `state_dict` has returned, by their `state_key`.
+
+    Raises:
+        ValueError: One holds something else than tensors and plain values.
+    """
+    for key, state in states.items():
+        if (found := _not_plain(state)) is not None:
+            raise ValueError(
+                f"The state of the callback {key.partition('{')[0]} holds a {type(found).__name__}, which no "
+                "checkpoint gives back, for it is read without running code: let its `state_dict` return plain values, "
+                "such as `str(path)`, or register the class with `torch.serialization.add_safe_globals`."
+            )
+
+
+def _not_plain(value: Any) -> Any:
+    """The first thing in a state that can't be read again; None if there is none."""
+    if value is None or isinstance(value, (Tensor, str, bytes, bool, int, float)):
+        return None
+    if type(value) in (dict, OrderedDict, list, tuple, set):
+        items = [*value, *value.values()] if isinstance(value, dict) else value
+        return next((found for item in items if (found := _not_plain(item)) is not None), None)
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    buffer.seek(0)
+    return value if get_unsafe_globals_in_checkpoint(buffer) else None
 
 
 def _code_in(path: Path) -> str | None:

@@ -11,9 +11,10 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.strategies import Strategy
 from typing_extensions import override
 
+from asym_lightning.core.either_lightning import either
 from asym_lightning.core.files import atomic_file, remove_unfinished
 from asym_lightning.core.private_names import set_inner_checkpoint_io
-from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
+from asym_lightning.lifecycle.checkpoint_file import check_states, read_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -28,6 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
+        check_states(checkpoint.get("callbacks", {}))
         with atomic_file(path) as staging:
             torch.save(checkpoint, staging)
 
@@ -41,9 +43,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def write_atomically(strategy: Strategy) -> None:
     """Let a strategy write its checkpoints by :class:`AtomicCheckpointIO`, unless it has a way of its own."""
     outer: Any = strategy.checkpoint_io
-    if type(outer) is TorchCheckpointIO:
+    plain = either(TorchCheckpointIO)
+    if type(outer) in plain:
         strategy.checkpoint_io = AtomicCheckpointIO()
-    elif type(getattr(outer, "checkpoint_io", None)) is TorchCheckpointIO:  # AsyncCheckpointIO, say
+    elif type(getattr(outer, "checkpoint_io", None)) in plain:  # AsyncCheckpointIO, say
         set_inner_checkpoint_io(outer, AtomicCheckpointIO())
 
 

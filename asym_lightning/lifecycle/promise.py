@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
 
-import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
@@ -13,8 +11,7 @@ from asym_lightning.adapters.layers.lookup import factors_by_name
 from asym_lightning.core.dtensor import is_sharded
 from asym_lightning.core.messages import listed
 from asym_lightning.core.names import plain_name
-
-_NUM_SAMPLED = 256
+from asym_lightning.core.samples import is_still, sample
 
 
 class Promise:
@@ -79,7 +76,7 @@ class Promise:
 
     def note_values(self) -> None:
         """Take what is frozen, but for factors, for what it has to remain."""
-        self._samples = {name: _sample(parameter) for name, parameter in self._kept()}
+        self._samples = {name: sample(parameter) for name, parameter in self._kept()}
 
     def check_values(self) -> None:
         """Check that frozen weights are what they were at :meth:`note_values`, by some hundred numbers of each.
@@ -90,7 +87,7 @@ class Promise:
         if not self._samples:
             return
         kept = dict(self._kept())
-        moved = [f"`{n}`" for n, sample in self._samples.items() if n in kept and not _same(sample, _sample(kept[n]))]
+        moved = [f"`{n}`" for n, before in self._samples.items() if n in kept and not is_still(before, kept[n])]
         if moved:
             raise RuntimeError(
                 f"{len(moved)} frozen parameters are not what they were when training began, so that no adapter would "
@@ -116,14 +113,3 @@ def refuse_other_deciders(trainer: Trainer) -> None:
                 f"{type(callback).__name__} freezes and unfreezes layers, and so do adapters, which train themselves "
                 "and the `heads` while all else stays: leave that callback out, and name in `heads` what is to train."
             )
-
-
-@torch.no_grad()
-def _sample(parameter: nn.Parameter) -> Tensor:
-    local: Tensor = cast(Any, parameter).to_local() if is_sharded(parameter) else parameter
-    flat = local.detach().reshape(-1)
-    return flat[:: max(1, flat.numel() // _NUM_SAMPLED)].clone()
-
-
-def _same(one: Tensor, other: Tensor) -> bool:
-    return torch.equal(one.to(other), other)

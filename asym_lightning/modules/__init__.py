@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from asym_lightning.modules.image_classifier import ImageClassifier
     from asym_lightning.modules.instruction_tuner import InstructionTuner
     from asym_lightning.modules.mmlu_evaluator import MMLUEvaluator
-    from asym_lightning.modules.schedule import WarmupSchedule
+    from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
     from asym_lightning.modules.summarizer import Summarizer
     from asym_lightning.modules.text_classifier import TextClassifier
 else:
@@ -25,5 +25,6 @@ __all__ = [
     "StepOutput",
     "Summarizer",
     "TextClassifier",
+    "TorchSchedule",
     "WarmupSchedule",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -29,13 +31,14 @@ from asym_lightning.adapters import (
 from asym_lightning.adapters.surgery.quantize import DEVICES
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.dtypes import at_least_float32, let_cast_inputs
+from asym_lightning.core.messages import listed
 from asym_lightning.core.options import CheckedArguments, from_plain, to_plain
 from asym_lightning.core.private_names import trainer_of, weight_initializer
 from asym_lightning.lifecycle.callback_methods import asked_config
 from asym_lightning.lifecycle.life_cycle import LifeCycle
 from asym_lightning.lifecycle.promise import refuse_other_deciders
 from asym_lightning.modules.backbone_options import BackboneOptions, enable_gradient_checkpointing
-from asym_lightning.modules.schedule import WarmupSchedule
+from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 from asym_lightning.sharding import (
     PretrainedWeights,
     ShardingOptions,
@@ -44,6 +47,7 @@ from asym_lightning.sharding import (
     shard_lightning_module,
 )
 
+LEFT_OUT_KEY = "left_out_of_hyper_parameters"
 Stage = Literal["train", "val", "test"]
 Backbone = str | nn.Module
 
@@ -90,7 +94,8 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
         optimizer: Makes the optimizer from parameter groups. Weight decay is switched off for biases and
             normalisation layers, which are the parameters with one dimension.
         scheduler: Learning-rate schedule: a `WarmupSchedule`, which moves each step and knows how many there
-            are, or a scheduler of `torch.optim.lr_scheduler`, which moves each epoch; None keeps the rate constant.
+            are, or a scheduler of `torch.optim.lr_scheduler`, which moves each epoch, or in a `TorchSchedule` when that
+            says; None keeps the rate constant.
         backbone_options: How the backbone is made.
 
     Raises:
@@ -98,13 +103,15 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
             or something is asked of a backbone that is handed over and made already.
     """
 
+    _lr: float | None = None  # where it is another than the optimizer's own
+
     def __init__(
         self,
         backbone: Backbone,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
         optimizer: OptimizerCallable = torch.optim.AdamW,
-        scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+        scheduler: WarmupSchedule | TorchSchedule | LRSchedulerCallable | None = None,
         backbone_options: BackboneOptions = BackboneOptions(),
     ) -> None:
         super().__init__()
@@ -115,7 +122,9 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
             )
         # From a checkpoint they come back in plain form.
         self.adapter: AdapterConfig | None = from_plain(AdapterConfig, adapter)
-        self.scheduler: WarmupSchedule | LRSchedulerCallable | None = from_plain(WarmupSchedule, scheduler)
+        self.scheduler: WarmupSchedule | TorchSchedule | LRSchedulerCallable | None = from_plain(
+            WarmupSchedule, scheduler
+        )
         self.backbone_options: BackboneOptions = from_plain(BackboneOptions, backbone_options)
         if train_backbone and self.backbone_options.quantization is not None:
             raise ValueError(
@@ -328,6 +337,9 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
             ValueError: If nothing trains, or a `WarmupSchedule` is asked for in a run without an end.
         """
         optimizer = self.optimizer(self.parameter_groups())
+        if self._lr is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = self._lr
         if self.scheduler is None:
             return optimizer
         config: dict[str, Any]
@@ -339,10 +351,30 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
                 )
             config = {"scheduler": self.scheduler(optimizer, int(num_steps)), "interval": "step"}
         else:
-            config = {"scheduler": self.scheduler(optimizer), "interval": "epoch"}
+            given = self.scheduler
+            schedule = given if isinstance(given, TorchSchedule) else TorchSchedule(given, "epoch")
+            config = {
+                "scheduler": schedule.make(optimizer),
+                "interval": schedule.interval,
+                "frequency": schedule.frequency,
+            }
             if hasattr(config["scheduler"], "monitor"):  # Lightning's ReduceLROnPlateau
                 config["monitor"] = config["scheduler"].monitor
         return cast(OptimizerLRScheduler, {"optimizer": optimizer, "lr_scheduler": config})
+
+    @property
+    def lr(self) -> float:
+        """The learning rate before any schedule, which Lightning's `LearningRateFinder` sets."""
+        if self._lr is not None:
+            return self._lr
+        return float(self.optimizer([nn.Parameter(torch.zeros(1))]).param_groups[0]["lr"])
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        self._lr = rate
+        trainer = trainer_of(self)
+        for config in () if trainer is None else trainer.lr_scheduler_configs:  # made already, from the rate before
+            config.scheduler.base_lrs = [rate for _ in config.scheduler.base_lrs]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return what trains as optimizer groups, the second of which has no weight decay."""
@@ -360,7 +392,9 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
         """Keep what was trained and a description of the adapter, leave the frozen backbone out."""
         self._life_cycle.fill(self, checkpoint)
         if self.CHECKPOINT_HYPER_PARAMS_KEY in checkpoint:
-            plain = _plain(checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY])
+            given = checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY]
+            plain = _plain(given)
+            checkpoint[LEFT_OUT_KEY] = [name for name in given if name not in plain and not self._is_default(name)]
             checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = plain
             checkpoint.pop(self.CHECKPOINT_HYPER_PARAMS_TYPE, None)  # a class, which `weights_only` refuses
 
@@ -373,7 +407,18 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
         """
         if trainer_of(self) is None:  # in `load_from_checkpoint`, where they have made this module
             self.backbone_options.check_hyperparameters(checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {}))
+            missing = [f"`{name}`" for name in checkpoint.get(LEFT_OUT_KEY, ()) if self._is_default(name)]
+            if missing:
+                rank_zero_warn(
+                    f"The module of the checkpoint was given {listed(missing, 4)} in Python, which is not in it, "
+                    "and this one has the default: give `load_from_checkpoint` the same if it is to train on."
+                )
         self._life_cycle.restore(self, checkpoint)
+
+    def _is_default(self, name: str) -> bool:
+        """Whether an argument of the constructor has its default."""
+        parameter = inspect.signature(type(self).__init__).parameters.get(name)
+        return parameter is not None and self.hparams.get(name) is parameter.default
 
 
 def _plain(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:

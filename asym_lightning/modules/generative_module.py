@@ -27,7 +27,7 @@ from asym_lightning.modules.base import AdapterModule
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.language_model import Architecture, create_language_model, num_embeddings
 from asym_lightning.modules.samples_file import Sample, log_samples, write_jsonl
-from asym_lightning.modules.schedule import WarmupSchedule
+from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 from asym_lightning.modules.token_accuracy import TokenAccuracy
 from asym_lightning.sharding import PretrainedWeights
 
@@ -75,7 +75,7 @@ class GenerativeModule(AdapterModule):
         num_val_samples: NumberOrZero | None = 64,
         num_test_samples: NumberOrZero | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
-        scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+        scheduler: WarmupSchedule | TorchSchedule | LRSchedulerCallable | None = None,
         backbone_options: BackboneOptions = BackboneOptions(),
     ) -> None:
         super().__init__(

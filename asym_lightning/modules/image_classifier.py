@@ -24,7 +24,7 @@ from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.class_rows import class_rows, with_identifiers
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 from asym_lightning.modules.mixup import mixed
-from asym_lightning.modules.schedule import WarmupSchedule
+from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 from asym_lightning.modules.timm_backbone import create_timm_backbone, timm_folder
 from asym_lightning.sharding import PretrainedWeights
 
@@ -70,7 +70,7 @@ class ImageClassifier(EvaluationSetsModule):
         mixup: NotNegative = 0.0,
         frozen_layers: Sequence[str] = (),
         optimizer: OptimizerCallable = torch.optim.AdamW,
-        scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+        scheduler: WarmupSchedule | TorchSchedule | LRSchedulerCallable | None = None,
         backbone_options: BackboneOptions = BackboneOptions(),
     ) -> None:
         super().__init__(

@@ -22,7 +22,7 @@ from asym_lightning.modules.exact_match import ExactMatch
 from asym_lightning.modules.generative_module import GenerativeModule
 from asym_lightning.modules.language_model import check_output_layer, last_hidden_states, output_layer
 from asym_lightning.modules.packed_attention import packed_inputs
-from asym_lightning.modules.schedule import WarmupSchedule
+from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 
 
 class InstructionTuner(GenerativeModule):
@@ -76,7 +76,7 @@ class InstructionTuner(GenerativeModule):
         num_val_samples: NumberOrZero | None = 8,
         num_test_samples: NumberOrZero | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
-        scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+        scheduler: WarmupSchedule | TorchSchedule | LRSchedulerCallable | None = None,
         backbone_options: BackboneOptions = BackboneOptions(),
     ) -> None:
         super().__init__(

@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from lightning.pytorch.cli import LRSchedulerCallable
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from asym_lightning.core.kinds import Fraction, FractionBelowOne
+from asym_lightning.core.kinds import Count, Fraction, FractionBelowOne
 from asym_lightning.core.options import check_kinds
 
 Decay = Literal["cosine", "linear", "constant"]
@@ -61,6 +62,33 @@ class WarmupSchedule:
         return _StepsSchedule(optimizer, self, num_steps)
 
 
+@dataclass(frozen=True)
+class TorchSchedule:
+    """A scheduler of torch that moves otherwise than once an epoch, such as `OneCycleLR`, which moves each step.
+
+    Args:
+        make: Makes the scheduler from the optimizer.
+        interval: What it counts: `step` or `epoch`.
+        frequency: How many of them go by from one move to the next. A `ReduceLROnPlateau` needs its metric at each.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> from functools import partial
+        >>> from torch.optim.lr_scheduler import OneCycleLR
+        >>> TorchSchedule(partial(OneCycleLR, max_lr=0.01, total_steps=100)).interval
+        'step'
+    """
+
+    make: LRSchedulerCallable
+    interval: Literal["step", "epoch"] = "step"
+    frequency: Count = 1
+
+    def __post_init__(self) -> None:
+        check_kinds(self)
+
+
 class _StepsSchedule(LambdaLR):
     """A `WarmupSchedule` of an optimizer, in a run that may turn out, or become, longer than it seemed.
 
@@ -75,10 +103,9 @@ class _StepsSchedule(LambdaLR):
         super().__init__(optimizer, lambda step: schedule.factor(step, self.num_steps))
 
     def count_steps(self, num_steps: int) -> None:
-        """Go by another number of steps from now on; does nothing if it is the same."""
-        if num_steps != self.num_steps:
-            self.num_steps = num_steps
-            self._set_present_rates()
+        """Go by this number of steps from now on, and by the rates that the schedule starts from now."""
+        self.num_steps = num_steps
+        self._set_present_rates()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what goes on in another run, which counts its steps itself."""

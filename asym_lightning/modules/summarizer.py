@@ -20,7 +20,7 @@ from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.generative_module import GenerativeModule
 from asym_lightning.modules.rouge import Rouge
-from asym_lightning.modules.schedule import WarmupSchedule
+from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 
 
 class Summarizer(GenerativeModule):
@@ -82,7 +82,7 @@ class Summarizer(GenerativeModule):
         num_test_samples: NumberOrZero | None = None,
         use_stemmer: bool = True,
         optimizer: OptimizerCallable = torch.optim.AdamW,
-        scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+        scheduler: WarmupSchedule | TorchSchedule | LRSchedulerCallable | None = None,
         backbone_options: BackboneOptions = BackboneOptions(),
     ) -> None:
         super().__init__(

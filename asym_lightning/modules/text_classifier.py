@@ -25,7 +25,7 @@ from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.class_rows import class_rows, with_identifiers
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
-from asym_lightning.modules.schedule import WarmupSchedule
+from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 from asym_lightning.modules.text_backbone import class_order, create_text_backbone
 from asym_lightning.modules.text_metrics import REGRESSION_TASKS, check_text_task, text_metrics
 from asym_lightning.sharding import PretrainedWeights
@@ -83,7 +83,7 @@ class TextClassifier(EvaluationSetsModule):
         class_weights: Sequence[NotNegative] | None = None,
         label_smoothing: Fraction = 0.0,
         optimizer: OptimizerCallable = torch.optim.AdamW,
-        scheduler: WarmupSchedule | LRSchedulerCallable | None = None,
+        scheduler: WarmupSchedule | TorchSchedule | LRSchedulerCallable | None = None,
         backbone_options: BackboneOptions = BackboneOptions(),
     ) -> None:
         super().__init__(
@@ -133,9 +133,11 @@ class TextClassifier(EvaluationSetsModule):
             config.pad_token_id = pad_token_id(config)
         self._longest = longest_sequence(config)
         self._order = class_order(model, self.label_names)
-        self._inputs = [name for name in INPUTS if name in inspect.signature(model.forward).parameters]
-        if "token_type_ids" not in self._inputs and getattr(config, "type_vocab_size", 0) > 1:
-            self._inputs.append("token_type_ids")  # a wrapper's signature, such as PEFT's, hides it behind `**kwargs`
+        # A wrapper's signature, such as PEFT's, hides inputs behind `**kwargs`.
+        known = {*inspect.signature(model.forward).parameters}
+        known |= set() if "input_ids" in known else {"input_ids", "attention_mask"}
+        known |= {"token_type_ids"} if getattr(config, "type_vocab_size", 0) > 1 else set()
+        self._inputs = [name for name in INPUTS if name in known]
         return model
 
     def pretrained_weights(self, source: Backbone) -> PretrainedWeights | None:

@@ -10,7 +10,7 @@ import peft
 import pytest
 import timm
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch import nn
@@ -133,6 +133,55 @@ def test_a_link_to_the_last_checkpoint_is_refused():
 def test_a_remote_folder_is_refused(tmp_path):
     with pytest.raises(ValueError, match="AdapterCheckpoint writes to local folders, `dirpath` is memory://"):
         fit(tmp_path, AdapterCheckpoint("memory://somewhere"))
+
+
+class Diverging(Callback):
+    """Writes NaN to a factor in the second epoch."""
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        if trainer.current_epoch == 1:
+            pl_module.net.first.adapters["all"].factor_B.data[0, 0] = torch.nan
+
+
+def test_a_run_that_diverges_ends_with_its_last_whole_checkpoint(tmp_path):
+    checkpoint = AdapterCheckpoint(tmp_path, "{epoch}", save_last=True, save_on_train_epoch_end=True)
+    with pytest.raises(
+        ValueError, match=r"`net\.first\.adapters\.all\.factor_B` holds NaN .* no checkpoint is written"
+    ):
+        fit(tmp_path, Diverging(), checkpoint)
+    assert names(tmp_path) == {"epoch=0.ckpt", "epoch=0.adapter", "last.ckpt", "last.adapter"}
+    injection().load(Foreign(), tmp_path / "last.ckpt")
+    injection().load(Foreign(), tmp_path / "last.adapter")
+
+
+class Counting(nn.Module):
+    """Keeps a number that no mode protects."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(12))
+
+    def forward(self, x):
+        if self.training:
+            self.mean += 0.01 * x.detach().mean(0)
+        return x - self.mean
+
+
+class Centred(Scored):
+    def build(self) -> None:
+        super().build()
+        if not isinstance(self.net.norm, Counting):
+            self.net.norm = Counting()
+
+
+def test_buffers_of_the_backbone_that_have_changed_are_in_the_directory(tmp_path):
+    module = Centred()
+    fit(tmp_path, AdapterCheckpoint(tmp_path, "x"), module=module)
+    fresh = Centred()
+    injection().load(fresh, tmp_path / "x.adapter")
+    x = torch.ones(2, 12)
+    assert module.net.norm.mean.any()
+    assert torch.equal(fresh.eval()(x), module.eval()(x))
 
 
 # How large

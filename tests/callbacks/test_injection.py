@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
+from collections import OrderedDict
 
 import pytest
 import torch
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from torch import nn
@@ -368,3 +370,81 @@ def test_random_numbers_of_a_resumed_run_go_on_and_those_of_a_new_one_do_not_jum
     seed_everything(5, verbose=False)
     trainer(tmp_path, injection(), max_steps=1).test(Foreign(), loader(), verbose=False)
     assert torch.equal(after_test, torch.rand(1))
+
+
+@pytest.mark.parametrize("form", ["__init__", "configure_model"])
+def test_a_module_is_made_from_its_checkpoint_in_one_call(form, tmp_path):
+    module = Foreign(form, lr=0.5)
+    run = trainer(tmp_path, injection())
+    run.fit(module, loader())
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = injection().load_from_checkpoint(Foreign, tmp_path / "x.ckpt", lr=0.25)
+    x = torch.ones(2, 12)
+    assert type(loaded) is Foreign
+    assert torch.equal(loaded.eval()(x), module.eval()(x))
+    assert (loaded.form, loaded.lr) == (form, 0.25)
+    with pytest.warns(UserWarning, match="not in the model state dict"):  # not silent
+        Foreign.load_from_checkpoint(tmp_path / "x.ckpt", strict=False, weights_only=True)
+
+
+class Keeping(Callback):
+    """Keeps something in checkpoints, from an epoch on."""
+
+    def __init__(self, what, epoch: int = 0) -> None:
+        self.what, self.epoch, self.loaded = what, epoch, None
+        self.is_time = epoch == 0
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        self.is_time = trainer.current_epoch >= self.epoch
+
+    def state_dict(self):
+        return {"kept": [self.what]} if self.is_time else {}
+
+    def load_state_dict(self, state) -> None:
+        self.loaded = state
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_a_state_that_could_not_be_read_again_is_refused_with_the_callbacks_name(epoch, tmp_path):
+    run = trainer(
+        tmp_path,
+        injection(),
+        Keeping(tmp_path, epoch),
+        ModelCheckpoint(tmp_path, "{epoch}"),
+        max_epochs=5,
+        enable_checkpointing=True,
+    )
+    with pytest.raises(ValueError, match=r"state of the callback Keeping holds a PosixPath.*`str\(path\)`"):
+        run.fit(Foreign(), loader())
+    assert run.global_step <= 5 * (epoch + 1)
+    assert len(list(tmp_path.glob("*.ckpt"))) == epoch
+
+
+@pytest.mark.parametrize("what", [{"a": (1, None)}, OrderedDict(b=torch.ones(2)), torch.float32, {1, 2}])
+def test_plain_states_are_kept_and_come_back(what, tmp_path):
+    run = trainer(tmp_path, injection(), Keeping(what))
+    run.fit(Foreign(), loader())
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    again = Keeping(what)
+    trainer(tmp_path, injection(), again, max_epochs=3).fit(
+        Foreign(), loader(), ckpt_path=tmp_path / "x.ckpt", weights_only=True
+    )
+    assert str(again.loaded) == str({"kept": [what]})
+
+
+def test_who_trusts_a_checkpoint_may_read_code_in_it(tmp_path):
+    run = trainer(tmp_path, injection(), Keeping(""))
+    run.fit(Foreign(), loader())
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    checkpoint = torch.load(tmp_path / "x.ckpt", weights_only=True)
+    checkpoint["callbacks"]["Keeping"] = {"kept": tmp_path}
+    torch.save(checkpoint, tmp_path / "x.ckpt")
+    with pytest.raises(ValueError, match=r"holds code \(`pathlib.PosixPath`\)"):
+        trainer(tmp_path, injection()).fit(Foreign(), loader(), ckpt_path=tmp_path / "x.ckpt", weights_only=True)
+    again = Keeping("")
+    trainer(tmp_path, injection(), again, max_epochs=3).fit(
+        Foreign(), loader(), ckpt_path=tmp_path / "x.ckpt", weights_only=False
+    )
+    assert again.loaded == {"kept": tmp_path}

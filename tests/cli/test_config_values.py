@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.cli import main
@@ -30,6 +31,17 @@ def test_a_later_schedule_of_another_class_takes_the_place_of_the_quickstarts():
     for options in (["--config", "step.yaml"], ["--model.scheduler", "StepLR", "--model.scheduler.step_size", "1"]):
         assert not isinstance(model(*options).scheduler, WarmupSchedule)
     assert model("--model.scheduler.warmup", "0.3").scheduler == WarmupSchedule(0.3)
+
+
+def test_a_schedule_that_moves_each_step():
+    Path("cycle.yaml").write_text(
+        "model: {scheduler: {class_path: TorchSchedule, init_args: {make: {class_path: OneCycleLR, "
+        "init_args: {max_lr: 0.1, total_steps: 9}}, interval: step}}}"
+    )
+    schedule = model("--config", "cycle.yaml").scheduler
+    assert (schedule.interval, schedule.frequency) == ("step", 1)
+    made = schedule.make(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1))
+    assert isinstance(made, torch.optim.lr_scheduler.OneCycleLR) and made.total_steps == 9
 
 
 def test_one_target_needs_no_list():

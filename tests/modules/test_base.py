@@ -1,16 +1,19 @@
+import warnings
 from functools import partial
 
 import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import LearningRateFinder
+from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import MetricCollection
 from torchmetrics.regression import MeanAbsoluteError
 
 from asym_lightning.adapters import AdapterConfig, adapter_layers
-from asym_lightning.modules import AdapterModule, StepOutput, WarmupSchedule
+from asym_lightning.modules import AdapterModule, StepOutput, TorchSchedule, WarmupSchedule
 
 
 class Backbone(nn.Module):
@@ -225,6 +228,52 @@ def test_torch_scheduler_moves_once_an_epoch(tmp_path):
     assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.01)
 
 
+class Rates(L.Callback):
+    """The rate of each step."""
+
+    def __init__(self):
+        self.rates = []
+
+    def on_train_batch_start(self, trainer, *args):
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def test_a_schedule_of_torch_moves_each_step_where_it_is_asked_to(tmp_path):
+    rates = Rates()
+    make = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.1, total_steps=8)
+    fitted(tmp_path, Regressor("backbone", ADAPTER, scheduler=TorchSchedule(make)), callbacks=[rates])
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))])
+    schedule, expected = make(optimizer), []
+    for _ in range(8):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step() if len(expected) < 8 else None
+    assert rates.rates == pytest.approx(expected)
+
+
+def test_a_plateau_is_looked_for_where_the_metric_is(tmp_path):
+    make = partial(ReduceLROnPlateau, monitor="val/loss", patience=0, threshold=10.0, factor=0.5)
+    schedule = TorchSchedule(make, interval="epoch", frequency=2)
+    optimizer = partial(torch.optim.SGD, lr=1e-3)
+    module = Regressor("backbone", ADAPTER, optimizer=optimizer, scheduler=schedule)
+    run = fitted(tmp_path, module, max_epochs=6, check_val_every_n_epoch=2)
+    assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3 * 0.5**3)  # at each of three epochs
+
+
+@pytest.mark.parametrize("schedule", [None, WarmupSchedule(warmup=0.5, decay="linear")], ids=["constant", "warm-up"])
+def test_the_learning_rate_finder_sets_the_rate_that_the_schedule_starts_from(schedule, tmp_path):
+    module = Regressor("backbone", ADAPTER, optimizer=partial(torch.optim.SGD, lr=1e-5), scheduler=schedule)
+    assert module.lr == 1e-5
+    rates = Rates()
+    finder = LearningRateFinder(1e-6, 1e-2, num_training_steps=20, early_stop_threshold=None)
+    run = trainer(tmp_path, callbacks=[finder, rates], max_epochs=1)
+    run.fit(module, loader(160))
+    assert module.lr == finder.optimal_lr.suggestion()
+    assert module.lr not in (None, 1e-5)
+    factors = [1.0 if schedule is None else schedule.factor(step, 40) for step in range(40)]
+    assert rates.rates == pytest.approx([module.lr * factor for factor in factors])
+
+
 def test_checkpoint_holds_what_was_trained_and_no_backbone(tmp_path, module):
     run = fitted(tmp_path, module)
     run.save_checkpoint(tmp_path / "x.ckpt")
@@ -251,6 +300,20 @@ def test_load_from_checkpoint_rebuilds_the_module(tmp_path):
     trained = torch.load(tmp_path / "x.ckpt", weights_only=True)["state_dict"]
     for name, tensor in trained.items():
         assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+def test_what_was_given_in_python_is_said_to_be_missing(tmp_path):
+    optimizer = partial(torch.optim.SGD, lr=1e-3)
+    run = fitted(tmp_path, Regressor("backbone", ADAPTER, optimizer=optimizer))
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    with pytest.warns(UserWarning, match=r"was given `optimizer` in Python.*give `load_from_checkpoint` the same"):
+        Regressor.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True)
+    fitted(tmp_path / "other", Regressor("backbone", ADAPTER)).save_checkpoint(tmp_path / "y.ckpt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = Regressor.load_from_checkpoint(tmp_path / "x.ckpt", weights_only=True, optimizer=optimizer)
+        assert loaded.lr == 1e-3
+        Regressor.load_from_checkpoint(tmp_path / "y.ckpt", weights_only=True)  # the default it was
 
 
 def test_resumed_fit_equals_an_uninterrupted_one(tmp_path):

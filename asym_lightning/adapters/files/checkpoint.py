@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from asym_lightning.adapters.files.beside import resized_embeddings
+from asym_lightning.adapters.files.schema import first_not_finite
 from asym_lightning.adapters.kernels import dropout
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name, factors_by_name
 from asym_lightning.adapters.surgery.quantize import QuantizedPart, quantized_state_names
+from asym_lightning.adapters.targets.patterns import is_within
 from asym_lightning.core.dtensor import first_numbers, is_sharded, sharded_like
 from asym_lightning.core.kinds import Count, check_fields
 from asym_lightning.core.messages import listed
@@ -45,8 +48,17 @@ def fill_checkpoint(module: nn.Module, checkpoint: MutableMapping[str, Any]) -> 
     Args:
         module: The module whose checkpoint it is.
         checkpoint: A dictionary with the state dict, whole, under ``state_dict``.
+
+    Raises:
+        ValueError: A parameter holds NaN or infinity.
     """
-    checkpoint[STATE_KEY] = trained_state_dict(module, checkpoint[STATE_KEY])
+    state = trained_state_dict(module, checkpoint[STATE_KEY])
+    if (name := _first_diverged(module, state)) is not None:
+        raise ValueError(
+            f"`{name}` holds NaN or infinity: the run has diverged, and no checkpoint is written of it; earlier ones "
+            "are as they were. Train at a lower rate, or in a wider precision."
+        )
+    checkpoint[STATE_KEY] = state
     checkpoint[DESCRIPTION_KEY] = adapter_description(module)
     checkpoint[RANDOM_STATE_KEY] = random_state_of(module)
 
@@ -156,10 +168,10 @@ def check_trained_state_dict(module: nn.Module, state: Mapping[str, Tensor]) -> 
             raise ValueError(
                 f"The checkpoint does not fit the model: `{name}` should be {_kind(own[name])}, found {_kind(tensor)}."
             )
-        if tensor.is_floating_point() and not is_sharded(tensor) and not torch.isfinite(tensor).all():
-            raise ValueError(
-                f"The checkpoint holds NaN or infinity in `{name}`: the run diverged; take an earlier checkpoint."
-            )
+    if (diverged := _first_diverged(module, state)) is not None:
+        raise ValueError(
+            f"The checkpoint holds NaN or infinity in `{diverged}`: the run diverged; take an earlier checkpoint."
+        )
 
 
 def load_trained_state_dict(module: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -233,7 +245,17 @@ def frozen_names(module: nn.Module) -> set[str]:
         for name, p in module.named_parameters(remove_duplicate=False)
         if not p.requires_grad and id(p) not in factors
     }
-    return frozen | quantized_state_names(module)
+    return (frozen | quantized_state_names(module)) - _in_modules(module, resized_embeddings(module))
+
+
+def _in_modules(module: nn.Module, names: Sequence[str]) -> set[str]:
+    return {name for name in plain_state(module) if is_within(name, names)} if names else set()
+
+
+def _first_diverged(module: nn.Module, state: Mapping[str, Any]) -> str | None:
+    """The first parameter with NaN or an infinity in it; a buffer may hold infinities, as a mask does."""
+    parameters = {plain_name(name) for name, _ in module.named_parameters(remove_duplicate=False)}
+    return first_not_finite({name: tensor for name, tensor in state.items() if name in parameters})
 
 
 def _sample_frozen(model: nn.Module) -> dict[str, list[float]]:

@@ -11,11 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
+from asym_lightning.adapters.files import token_rows
 from asym_lightning.adapters.files.directory import CONFIG_FILE, SavedAdapter, read_directory
+from asym_lightning.adapters.files.old_names import under_present_names
 from asym_lightning.adapters.files.redraw import CHECKSUM_TOLERANCE, checksum, redraw_A
+from asym_lightning.adapters.files.schema import MAX_RANK
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
-from asym_lightning.adapters.layers.kinds.registry import host_kind
+from asym_lightning.adapters.layers.kinds.registry import host_kind, layers_of
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
+from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.adapters.surgery.inject import inject_adapters, remove_adapters
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.adapters.targets.patterns import is_within
@@ -27,8 +31,10 @@ _UNDERSTOOD = {
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying", "exclude_modules",
     "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha",
     "lora_dropout", "megatron_core", "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r",
-    "rank_pattern", "revision", "runtime_config", "target_modules", "target_parameters", "task_type", "use_rslora",
+    "rank_pattern", "revision", "runtime_config", "target_modules", "target_parameters", "task_type",
+    "trainable_token_indices", "use_rslora",
 }  # fmt: skip
+_DECIDE_ON_SCALING = ("rank", "alpha", "rank_pattern", "alpha_pattern", "rank_stabilized")
 # Inits that leave the base weight as it is; the others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) change it.
 _PLAIN_INITS = (True, False, None, "gaussian", "orthogonal", "eva")
 
@@ -47,7 +53,7 @@ def load_adapters(model: nn.Module, directory: str | Path) -> None:
         ValueError: A file is damaged, holds features that are not LoRA's, or does not fit the model; the message names
             file or layer, what was expected and what was found.
     """
-    saved = read_directory(directory)
+    saved = token_rows.as_factors(under_present_names(read_directory(directory), model), model)
     config = _config_of(saved, model)
     was_adapted = bool(adapter_layers(model))
     if not was_adapted:
@@ -61,6 +67,28 @@ def load_adapters(model: nn.Module, directory: str | Path) -> None:
             for name, p in model.named_parameters():
                 p.requires_grad_(trainable[name])
         raise
+
+
+def swap_adapters(model: nn.Module, directory: str | Path) -> None:
+    """Put the B's, and the heads, of another adapter directory that shares its A's in place of those of ``model``.
+
+    Many adapters that were trained over one frozen A are so exchanged in an instant: only B's are written, in place, so
+    that compiled graphs and optimizers stay (the state of an optimizer is that of the B's before).
+
+    Args:
+        model: An adapted model.
+        directory: The adapter's directory, or that of the run that it is in.
+
+    Raises:
+        FileNotFoundError: There is no adapter in ``directory``.
+        RuntimeError: The model has no adapters, or they are merged.
+        ValueError: As for :func:`load_adapters`, or an A is another, to the last bit. Nothing is changed then.
+    """
+    if not adapter_layers(model):
+        raise RuntimeError("The model has no adapters to swap (merged ones must be unmerged first): load some first.")
+    saved = read_directory(directory)
+    _config_of(saved, model)
+    _assign(model, saved, keeps_A=True)
 
 
 def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
@@ -77,6 +105,8 @@ def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
     # Longest first: a name may be the suffix of another, and the first match in a pattern counts.
     paths = sorted(places, key=lambda path: len(places[path]), reverse=True)
     ranks = {path: _peft_rank(path, model, saved) for path in paths if f"{path}.lora_A" in saved.factors}
+    layers = layers_of(model)
+    allowed = {path: min(rank, _largest_rank(layers.get(places[path]))) for path, rank in ranks.items()}
     heads = peft_config.get("modules_to_save") or ()
     return AdapterConfig(
         scheme="hB_zero_hA_he",
@@ -85,9 +115,9 @@ def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
         dropout=peft_config.get("lora_dropout", 0.0),
         targets=[places[path] for path in paths],
         heads=[h for h in heads if any(f".{h}." in f".{name}" for name in saved.others)],
-        rank_pattern={places[path]: rank for path, rank in ranks.items()},
+        rank_pattern={places[path]: rank for path, rank in allowed.items()},
         alpha_pattern={
-            places[path]: _peft_scaling(peft_config, places[path], rank) * rank for path, rank in ranks.items()
+            places[path]: _peft_scaling(peft_config, places[path], rank) * allowed[path] for path, rank in ranks.items()
         },
         share_expert_a=False,
     )
@@ -112,15 +142,15 @@ def _paths(saved: SavedAdapter) -> list[str]:
 
 
 def _own_name(path: str, model: nn.Module, saved: SavedAdapter) -> str:
-    """The layer that `peft` keeps at a path: it wraps layers, and parameters of experts one around the other."""
+    """The layer that `peft` keeps at a path: it wraps layers, and parameters of a module one around the other."""
     plain = path.replace(".base_layer", "")
-    experts = _targeted_experts(plain, model, saved)
+    parameters = _targeted_parameters(plain, model, saved)
     depth = path.count(".base_layer")
-    return f"{plain}.{experts[-1 - depth]}" if depth < len(experts) else plain
+    return f"{plain}.{parameters[-1 - depth]}" if depth < len(parameters) else plain
 
 
-def _targeted_experts(name: str, model: nn.Module, saved: SavedAdapter) -> list[str]:
-    """Parameters of experts in a module; none where it is a layer, though it be targeted by its parameter."""
+def _targeted_parameters(name: str, model: nn.Module, saved: SavedAdapter) -> list[str]:
+    """Parameters of a module that are targets; none where it is a layer, though it be targeted by its parameter."""
     targets = saved.peft_config.get("target_parameters") or ()
     modules = dict(plain_modules(model))
     if not targets or name not in modules or host_kind(modules[name]):
@@ -132,8 +162,14 @@ def _targeted_experts(name: str, model: nn.Module, saved: SavedAdapter) -> list[
 def _peft_rank(path: str, model: nn.Module, saved: SavedAdapter) -> int:
     rank = len(saved.factors[f"{path}.lora_A"])
     name = path.replace(".base_layer", "")
-    experts = _targeted_experts(name, model, saved)
-    return rank // len(submodule(model, name).get_parameter(experts[0])) if experts else rank
+    parameters = [submodule(model, name).get_parameter(p) for p in _targeted_parameters(name, model, saved)]
+    return rank // len(parameters[0]) if parameters and parameters[0].dim() == 3 else rank  # of each expert
+
+
+def _largest_rank(layer: nn.Module | None) -> int:
+    """The rank that a layer's shape allows, above which `peft` goes."""
+    kind = None if layer is None else host_kind(layer)
+    return MAX_RANK if layer is None or kind is None else min(kind.shape_of(layer))
 
 
 def _peft_scaling(peft_config: Mapping[str, Any], layer: str, rank: int) -> float:
@@ -142,7 +178,7 @@ def _peft_scaling(peft_config: Mapping[str, Any], layer: str, rank: int) -> floa
     return alpha / (rank**0.5 if peft_config.get("use_rslora") else rank)
 
 
-def _assign(model: nn.Module, saved: SavedAdapter) -> None:
+def _assign(model: nn.Module, saved: SavedAdapter, *, keeps_A: bool = False) -> None:
     layers = adapter_layers(model)
     staged: list[tuple[Tensor, Tensor]] = []
     ranks: dict[str, int] = {}
@@ -150,6 +186,7 @@ def _assign(model: nn.Module, saved: SavedAdapter) -> None:
     for name, layer in layers.items():
         for slice_name, (A, B) in _slices_of(name, layer, saved, wanted).items():
             adapter = layer.adapters[slice_name]
+            A, B = _within_shape(A, B)
             rank = A.shape[0]
             if rank > adapter.max_rank or A.shape[1] != adapter.d_in or B.shape != (adapter.d_out, rank):
                 raise ValueError(
@@ -157,14 +194,21 @@ def _assign(model: nn.Module, saved: SavedAdapter) -> None:
                     f"{(adapter.max_rank, adapter.d_in)} and B {(adapter.d_out, adapter.max_rank)}, found "
                     f"A {tuple(A.shape)} and B {tuple(B.shape)}."
                 )
+            if keeps_A and not (rank == adapter.rank and torch.equal(whole(adapter.A).to(A), A)):
+                raise ValueError(
+                    f"`{saved.path}` was trained over another A of `{name}` ({slice_name}) than the model has, and so "
+                    "can't be swapped in: use `load_adapters`."
+                )
             ranks[f"{name}.{slice_name}"] = rank
-            staged.append((adapter.factor_A, nn.functional.pad(A, (0, 0, 0, adapter.max_rank - rank))))
+            if not keeps_A:
+                staged.append((adapter.factor_A, nn.functional.pad(A, (0, 0, 0, adapter.max_rank - rank))))
             staged.append((adapter.factor_B, nn.functional.pad(B, (0, adapter.max_rank - rank))))
     unknown = [key for key in saved.factors if key not in wanted]
     if unknown:
         raise ValueError(f"`{saved.path}` adapts `{unknown[0].rpartition('.')[0]}`, which is not adapted in the model.")
     state = plain_state(model)
     heads = find_heads(model, next(iter(layers.values())).adapters.config.heads) if saved.others else []
+    heads += (saved.config or {}).get("heads") or ()  # what else had changed where it was saved
     for name, tensor in saved.others.items():
         if not is_within(name, heads):
             raise ValueError(
@@ -183,6 +227,17 @@ def _assign(model: nn.Module, saved: SavedAdapter) -> None:
             target.copy_(sharded_like(source, target))
     for name, adapter in adapters_by_name(model).items():
         adapter.rank = ranks[name]
+
+
+def _within_shape(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors or, where their rank is above what the shape of ``B A`` allows, others of the same product.
+
+    The product is no larger than the factors then, and its QR decomposition gives it back to the rounding of float64.
+    """
+    if A.shape[0] <= min(A.shape[1], B.shape[0]) or B.shape[1] != A.shape[0]:
+        return A, B
+    Q, R = torch.linalg.qr((B.double() @ A.double()).T)
+    return Q.T.to(A.dtype), R.T.to(B.dtype)
 
 
 def _slices_of(
@@ -217,7 +272,7 @@ def _split_joined(
         width = own[0] if adapters.shares_a else sum(own)
         A, B, scaling = A[:width], B[:, :width], saved.scaling
     elif saved.config:
-        scaling = first.scaling
+        scaling = _own_scaling(saved, name, layer, first)
     else:
         scaling = _peft_scaling(saved.peft_config, name, layer.peft_rank(A.shape[0]))
     covered = sum(rows.count for rows in adapters.rows.values())
@@ -246,6 +301,20 @@ def _split_joined(
     return slices
 
 
+def _own_scaling(saved: SavedAdapter, name: str, layer: AdaptedLayer, adapter: LowRankAdapter) -> float:
+    """What B A was multiplied by where we saved it."""
+    assert saved.config is not None
+    here, there = layer.adapters.config, AdapterConfig(**saved.config)
+    if not (there.rank_pattern or there.alpha_pattern):
+        return there.scaling(there.rank, there.alpha)
+    if any(getattr(here, field) != getattr(there, field) for field in _DECIDE_ON_SCALING):
+        raise ValueError(
+            f"`{saved.path}` was saved with another scaling of `{name}` than the model has: adapt the model with the "
+            f"same {', '.join(f'`{field}`' for field in _DECIDE_ON_SCALING)}."
+        )
+    return adapter.scaling
+
+
 def _compact_slice(
     name: str, slice_name: str, layer: AdaptedLayer, saved: SavedAdapter, wanted: set[str]
 ) -> tuple[Tensor, Tensor]:
@@ -253,7 +322,8 @@ def _compact_slice(
     wanted.update((f"{key}.lora_A", f"{key}.lora_B"))
     if f"{key}.lora_B" not in saved.factors:
         raise ValueError(f"`{saved.path}` lacks `{key}.lora_B`, which the model needs.")
-    B = saved.factors[f"{key}.lora_B"]
+    adapter = layer.adapters[slice_name]
+    B = saved.factors[f"{key}.lora_B"] * (_own_scaling(saved, name, layer, adapter) / adapter.scaling)
     if f"{key}.lora_A" in saved.factors:
         return saved.factors[f"{key}.lora_A"], B
     if key not in saved.checksums:

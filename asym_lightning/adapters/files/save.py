@@ -27,15 +27,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
+from asym_lightning.adapters.files.beside import modules_beside
 from asym_lightning.adapters.files.directory import KEY_PREFIX, METADATA_KEY, AdapterContents, write_directory
 from asym_lightning.adapters.files.redraw import checksum, redraw_A
-from asym_lightning.adapters.files.schema import COMPACT_TYPE
+from asym_lightning.adapters.files.schema import COMPACT_TYPE, first_not_finite
 from asym_lightning.adapters.layers.adapted import AdaptedLayer, PeftPlace
 from asym_lightning.adapters.layers.kinds.registry import kinds
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name, factors_by_name
 from asym_lightning.adapters.targets.heads import find_heads
+from asym_lightning.adapters.targets.patterns import is_within
 from asym_lightning.core.dtensor import any_sharded, is_sharded, whole_state_dict
-from asym_lightning.core.names import plain_state, submodule
+from asym_lightning.core.names import plain_state
 
 # In a model with experts PEFT takes targets of these names for experts, which were layers once and are parameters now,
 # and looks for nothing else. So a layer that has such a name goes by its parameter.
@@ -50,7 +52,11 @@ def save_adapters(
     include_frozen: bool = True,
     state: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write the adapters and the trained heads of ``model`` to ``directory``; files appear whole or not at all.
+    """Write the adapters, and the modules beside them that train or have changed; files appear whole or not at all.
+
+    Beside the adapters are the heads, what else has been unfrozen, modules whose buffers have changed since the model
+    was adapted, such as running statistics, and the embeddings of a model of transformers whose vocabulary has been
+    resized since it was read.
 
     Where the model is sharded every process has to call it: adapters and heads are gathered, and the first one writes.
 
@@ -63,11 +69,18 @@ def save_adapters(
             this process writes and no other has to take part.
 
     Raises:
-        RuntimeError: The model has no adapters, or they are merged.
+        RuntimeError: The model has no adapters, or they are merged, or something that trains or has changed lies in no
+            module that could be saved whole.
+        ValueError: A tensor holds NaN or infinity.
     """
     contents = adapter_contents(model, include_frozen=include_frozen, state=state)
     if contents is not None:
         tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in contents.tensors.items()}
+        if (name := first_not_finite(tensors)) is not None:
+            raise ValueError(
+                f"`{name.removeprefix(KEY_PREFIX)}` holds NaN or infinity: the run has diverged, and `{directory}` is "
+                "left as it was."
+            )
         write_directory(Path(directory), contents._replace(tensors=tensors))
 
 
@@ -77,15 +90,17 @@ def adapter_contents(
     """What :func:`save_adapters` writes, or ``None`` in all processes but the first where the model is sharded.
 
     Raises:
-        RuntimeError: The model has no adapters, or they are merged.
+        RuntimeError: As for :func:`save_adapters`.
     """
     layers = adapter_layers(model)
     if not layers:
         raise RuntimeError("The model has no adapters to save (merged ones must be unmerged first).")
     config = next(iter(layers.values())).adapters.config
-    heads, factor_names = _trained_heads(model, config), set(factors_by_name(model))
+    heads, factor_names = modules_beside(model, config), set(factors_by_name(model))
+    named = find_heads(model, config.heads)
+    has_more = not all(is_within(name, named) for name in heads)
     metadata: dict[str, Any] = {
-        "config": config.to_dict(),
+        "config": {**config.to_dict(), **({"heads": heads} if has_more else {})},
         "ranks": {name: adapter.rank for name, adapter in adapters_by_name(model).items()},
         "scaling": config.scaling(config.rank, config.alpha),
     }
@@ -215,21 +230,6 @@ def _compact_form(
             else:
                 tensors[f"{KEY_PREFIX}{key}.lora_A.weight"] = A
     return tensors, checksums
-
-
-def _trained_heads(model: nn.Module, config: AdapterConfig) -> list[str]:
-    heads = find_heads(model, config.heads)
-    trained = [h for h in heads if any(p.requires_grad for p in submodule(model, h).parameters())]
-    # A head within a head is saved with it.
-    outermost = [h for h in trained if not any(h.startswith(f"{other}.") for other in trained)]
-    return [part for head in outermost for part in _callable_parts(head, submodule(model, head))]
-
-
-def _callable_parts(name: str, module: nn.Module) -> list[str]:
-    """A head, or what is in it where it is a list: PEFT wraps only what is called."""
-    if not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
-        return [name]
-    return [part for own, child in module.named_children() for part in _callable_parts(f"{name}.{own}", child)]
 
 
 def _task_type(model: nn.Module) -> str | None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.targets.patterns import is_within
+from asym_lightning.core.dtensor import is_sharded
 from asym_lightning.core.kinds import FractionBelowOne, Positive, Range, check_fields, check_names
 from asym_lightning.core.messages import shown
 
@@ -43,6 +44,7 @@ _PEFT_FIELDS: Mapping[str, Any] = {
     "init_lora_weights": bool | str | None,
     "layers_to_transform": list[int] | int | None,
     "layers_pattern": list[str] | str | None,
+    "trainable_token_indices": list[int] | Mapping[str, list[int]] | None,
 }
 _METADATA_FIELDS: Mapping[str, Any] = {
     "config": Mapping[str, Any],
@@ -185,9 +187,17 @@ def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     Raises:
         ValueError: One holds NaN or an infinity.
     """
+    if (name := first_not_finite(tensors)) is not None:
+        raise ValueError(f"`{path}` holds NaN or infinity in `{name}`; was the run diverging? Take an earlier one.")
+
+
+def first_not_finite(tensors: Mapping[str, Any]) -> str | None:
+    """The first of some tensors that holds NaN or an infinity, of those that are here as a whole."""
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise ValueError(f"`{path}` holds NaN or infinity in `{name}`; was the run diverging? Take an earlier one.")
+        is_readable = isinstance(tensor, Tensor) and tensor.is_floating_point() and not is_sharded(tensor)
+        if is_readable and not tensor.is_meta and not torch.isfinite(tensor).all():
+            return name
+    return None
 
 
 def _check_pattern(field: str, pattern: str) -> None:

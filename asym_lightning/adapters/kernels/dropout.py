@@ -139,7 +139,7 @@ def _drop_then_project_operator(x: Tensor, A: Tensor, seed: Tensor, p: float) ->
 
 @_drop_then_project_operator.register_fake
 def _(x: Tensor, A: Tensor, seed: Tensor, p: float) -> Tensor:
-    return x.new_empty(len(x), len(A))
+    return x.new_empty(x.shape[0], A.shape[0])  # `len` would be a number for good
 
 
 @torch.library.custom_op("asym_lightning::project_back_then_drop", mutates_args=())
@@ -149,4 +149,4 @@ def _project_back_then_drop_operator(h: Tensor, A: Tensor, seed: Tensor, p: floa
 
 @_project_back_then_drop_operator.register_fake
 def _(h: Tensor, A: Tensor, seed: Tensor, p: float) -> Tensor:
-    return h.new_empty(len(h), A.shape[1])
+    return h.new_empty(h.shape[0], A.shape[1])

@@ -20,19 +20,21 @@ in the backward pass, and ``packed`` and ``formed``, which need a dense W that s
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from asym_lightning.adapters.kernels.cpu.narrow_products import dot, outer
 from asym_lightning.adapters.kernels.dropout import draw_seed, drop_then_project, dropped_copy, project_back_then_drop
+from asym_lightning.adapters.kernels.sparse_rows import SparseRows
 from asym_lightning.adapters.rows import Rows
 from asym_lightning.core.private_names import unsafe_view
 
+is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # not in every torch
 PATHS = ("auto", "plain", "two_gemm", "packed", "formed")
 
 
@@ -61,6 +63,7 @@ class Plan(NamedTuple):
         shares_a: All slices read the first A.
         dropout: Probability of a drop now: 0 in evaluation.
         path: One of :data:`PATHS`.
+        sparse: What stands for each A in products, where no A is dense; it needs no gradient.
     """
 
     rows: tuple[Rows, ...]
@@ -68,6 +71,7 @@ class Plan(NamedTuple):
     shares_a: bool
     dropout: float
     path: str
+    sparse: tuple[SparseRows, ...] | None = None
 
 
 def frozen_linear(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
@@ -118,13 +122,18 @@ def adapted_linear(
         RuntimeError: A ``torch.func`` transform meets a path other than ``plain``.
     """
     x = _in_compute_dtype(x)
+    if _is_exported():  # to ordinary operators, for any number of tokens
+        return _plain(x, weight, bias, As, Bs, plan)
     path, forms_gradient = choose_path(plan.path, x, weight, As[0].shape[0], plan, is_packed=packed is not None)
     # Gradients of W and b are no business of the fast path: a host that unfroze them gets the ordinary one.
     is_trained = any(isinstance(t, Tensor) and t.requires_grad for t in (weight, bias))
     if path == "plain" or is_trained:
         return _plain(x, weight, bias, As, Bs, plan)
     seed = draw_seed() if plan.dropout else None
-    operands = (weight, bias, packed, seed, torch.is_grad_enabled(), plan, path, forms_gradient, len(As), *As, *Bs)
+    if not torch.is_grad_enabled():
+        with torch.autocast(x.device.type, enabled=False):
+            return _forward(x, weight, bias, packed, seed, plan, path, As, Bs, needs_h=False)[0]
+    operands = (weight, bias, packed, seed, plan, path, forms_gradient, len(As), *As, *Bs)
     try:
         if not torch.is_autocast_enabled(x.device.type):
             return _AdaptedLinear.apply(x, *operands)
@@ -134,6 +143,11 @@ def adapted_linear(
         if "functorch" not in str(error):
             raise
         raise RuntimeError("torch.func transforms need `path: plain` in the adapter's configuration.") from error
+
+
+def _is_exported() -> bool:
+    """Whether a graph for elsewhere is being made: by `torch.export`, `torch.jit.trace`, or for ONNX by either."""
+    return torch.jit.is_tracing() or is_exporting()
 
 
 def _in_compute_dtype(x: Tensor) -> Tensor:
@@ -156,8 +170,8 @@ def choose_path(path: str, x: Tensor, weight: Weight, rank: int, plan: Plan, *, 
     was laid out for it. Else, on a CPU in float32 or float64 without dropout and with at least as many tokens as input
     features (so that forming the weight costs less than passing over an activation once more), the backward pass forms
     the weight. So does the forward pass where ``rank * d_out >= 48 * d_in``, that is, where ``h B^T`` costs more than
-    forming; but not under torch.compile, which would keep the weight from one pass to the other. ``two_gemm``
-    otherwise, and always where the weight is quantised.
+    forming, and wherever A is sparse, which makes forming cheap; but not under torch.compile, which would keep the
+    weight from one pass to the other. ``two_gemm`` otherwise, and always where the weight is quantised.
 
     Raises:
         ValueError: The forced path can't be taken; the message says why.
@@ -177,10 +191,19 @@ def choose_path(path: str, x: Tensor, weight: Weight, rank: int, plan: Plan, *, 
         return path, path == "formed"
     d_out, d_in = weight.shape
     num_tokens = x.numel() // d_in
-    forms = is_full_precision and not (plan.dropout or is_quantized) and x.device.type == "cpu" and num_tokens >= d_in
+    # A compiled pass without gradients forms nothing either, and need not ask how many tokens there are.
+    asks = torch.is_grad_enabled() or not torch.compiler.is_compiling()
+    forms = (
+        asks
+        and is_full_precision
+        and not (plan.dropout or is_quantized)
+        and x.device.type == "cpu"
+        and num_tokens >= d_in
+    )
     if is_packed:
         return "packed", forms
-    forms_forward = forms and rank * d_out >= 48 * d_in and not torch.compiler.is_compiling()
+    is_cheap = plan.sparse is not None or rank * d_out >= 48 * d_in
+    forms_forward = forms and is_cheap and not torch.compiler.is_compiling()
     return ("formed" if forms_forward else "two_gemm"), forms
 
 
@@ -195,6 +218,39 @@ def _plain(
     return out
 
 
+class _NotTwice(torch.autograd.Function):
+    """Gradients as they are, of which nobody may take a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, source: Tensor, *grads: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        return tuple(grad.detach() for grad in grads)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        raise RuntimeError(
+            "A gradient of a gradient goes through adapters, whose backward pass has none: set `path: plain` in the "
+            "adapter's configuration, which has every derivative and is slower."
+        )
+
+
+def _once_differentiable(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+    """Like torch's `once_differentiable`, but what refuses a second derivative says what to do."""
+
+    @functools.wraps(backward)
+    def once(ctx: Any, g: Tensor) -> tuple[Any, ...]:
+        if not torch.is_grad_enabled():
+            return backward(ctx, g)
+        with torch.no_grad():
+            grads = backward(ctx, g)
+        source = next((t for t in (g, *ctx.saved_tensors) if t is not None and t.requires_grad), None)
+        if source is None:
+            return grads
+        present = iter(_NotTwice.apply(source, *[grad for grad in grads if grad is not None]))
+        return tuple(None if grad is None else next(present) for grad in grads)
+
+    return once
+
+
 class _FrozenLinear(torch.autograd.Function):
     """``x W^T + b`` for a quantised W, which is made dense once more for the gradient of x."""
 
@@ -204,7 +260,7 @@ class _FrozenLinear(torch.autograd.Function):
         return F.linear(x, weight.dense(x.dtype), _cast(bias, x.dtype))
 
     @staticmethod
-    @once_differentiable
+    @_once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         grad_x = g @ ctx.weight.dense(g.dtype) if ctx.needs_input_grad[0] else None
         grad_b = g.reshape(-1, g.shape[-1]).sum(0).to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None
@@ -225,7 +281,6 @@ class _AdaptedLinear(torch.autograd.Function):
         bias: Tensor | None,
         packed: Tensor | None,
         seed: Tensor | None,
-        needs_grad: bool,
         plan: Plan,
         path: str,
         forms_gradient: bool,
@@ -233,45 +288,24 @@ class _AdaptedLinear(torch.autograd.Function):
         *factors: Tensor,
     ) -> Tensor:
         As, Bs = factors[:num_As], factors[num_As:]
-        tokens = x.reshape(-1, x.shape[-1])
-        needs_B = needs_grad and any(B.requires_grad for B in Bs)
-        h = None
-        if path == "formed":
-            assert isinstance(weight, Tensor)
-            out = F.linear(tokens, _form(weight, As, Bs, plan), _cast(bias, x.dtype))
-            if needs_B:
-                h = dot(tokens, _stack(As, tokens.dtype))
-        elif path == "packed":
-            assert packed is not None
-            d_out = weight.shape[0]
-            padded = None if bias is None else F.pad(bias.to(tokens.dtype), (0, len(packed) - d_out))
-            both = F.linear(tokens, packed.to(tokens.dtype), padded)
-            out, h = both[:, :d_out], both[:, d_out:].contiguous()
-            for rows, scaling, B, h_slice in zip(plan.rows, _scales(plan), Bs, _slices(h, As, plan), strict=True):
-                _accumulate(rows, out, h_slice, B.to(tokens.dtype).T, scaling)
-        else:
-            A = _stack(As, x.dtype)
-            h = dot(tokens, A) if seed is None else drop_then_project(tokens, A, seed, plan.dropout)
-            out = _low_rank_output(h, bias, As, Bs, plan, weight.shape[0])
-            out.addmm_(tokens, _dense(weight, x.dtype).T)
-        if needs_grad:
-            keeps_x = any(A.requires_grad for A in As)
-            is_dense = isinstance(weight, Tensor)
-            ctx.save_for_backward(
-                weight if is_dense else None, x if keeps_x else None, h if needs_B else None, seed, *factors
-            )
-            ctx.rest = (None if is_dense else weight, plan, forms_gradient, num_As)
-        # Not `view`: hosts write into a layer's output (`qkv += bias`), which autograd forbids for a function's view.
-        return unsafe_view(out, (*x.shape[:-1], weight.shape[0]))
+        needs_B = any(B.requires_grad for B in Bs)
+        out, h = _forward(x, weight, bias, packed, seed, plan, path, As, Bs, needs_h=needs_B)
+        keeps_x = any(A.requires_grad for A in As)
+        is_dense = isinstance(weight, Tensor)
+        ctx.save_for_backward(
+            weight if is_dense else None, x if keeps_x else None, h if needs_B else None, seed, *factors
+        )
+        ctx.rest = (None if is_dense else weight, plan, forms_gradient, num_As)
+        return out
 
     @staticmethod
-    @once_differentiable
+    @_once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         weight, x, h, seed, *factors = ctx.saved_tensors
         quantized, plan, forms_gradient, num_As = ctx.rest
         weight = quantized if weight is None else weight
         As, Bs = factors[:num_As], factors[num_As:]
-        needs_x, *needs_factors = ctx.needs_input_grad[:1] + ctx.needs_input_grad[10:]
+        needs_x, *needs_factors = ctx.needs_input_grad[:1] + ctx.needs_input_grad[9:]
         needs_A, needs_B = any(needs_factors[:num_As]), any(needs_factors[num_As:])
         shape = g.shape
         g = g.reshape(-1, shape[-1])
@@ -302,13 +336,64 @@ class _AdaptedLinear(torch.autograd.Function):
         grad_x = None
         if needs_x and forms_gradient:
             grad_x = g @ _form(weight, As, Bs, plan)
+        elif needs_x and plan.sparse is not None and seed is None:
+            grad_x = g @ _dense(weight, g.dtype)
+            for sparse, grad_slice in zip(plan.sparse, _slices(grad_h, As, plan), strict=False):
+                sparse.add(grad_x, grad_slice, out=grad_x)  # one for all slices where they share A
         elif needs_x:
             A = _stack(As, g.dtype)
             grad_x = grad_h @ A if seed is None else project_back_then_drop(grad_h, A, seed, plan.dropout)
             grad_x.addmm_(g, _dense(weight, g.dtype))
         if grad_x is not None:
             grad_x = grad_x.view(*shape[:-1], weight.shape[1])
-        return (grad_x, *[None] * 9, *grad_As, *grad_Bs)
+        return (grad_x, *[None] * 8, *grad_As, *grad_Bs)
+
+
+def _forward(
+    x: Tensor,
+    weight: Weight,
+    bias: Tensor | None,
+    packed: Tensor | None,
+    seed: Tensor | None,
+    plan: Plan,
+    path: str,
+    As: Sequence[Tensor],
+    Bs: Sequence[Tensor],
+    *,
+    needs_h: bool,
+) -> tuple[Tensor, Tensor | None]:
+    """The output (..., d_out) by a path, and h (tokens, sum of r) where it is there or ``needs_h``."""
+    tokens = x.reshape(-1, x.shape[-1])
+    h = None
+    if path == "formed":
+        assert isinstance(weight, Tensor)
+        out = F.linear(tokens, _form(weight, As, Bs, plan), _cast(bias, x.dtype))
+        if needs_h:
+            h = _read(tokens, As, plan)
+    elif path == "packed":
+        assert packed is not None
+        d_out = weight.shape[0]
+        padded = None if bias is None else F.pad(bias.to(tokens.dtype), (0, len(packed) - d_out))
+        both = F.linear(tokens, packed.to(tokens.dtype), padded)
+        out, h = both[:, :d_out], both[:, d_out:].contiguous()
+        for rows, scaling, B, h_slice in zip(plan.rows, _scales(plan), Bs, _slices(h, As, plan), strict=True):
+            _accumulate(rows, out, h_slice, B.to(tokens.dtype).T, scaling)
+    else:
+        h = _read(tokens, As, plan, seed)
+        out = _low_rank_output(h, bias, As, Bs, plan, weight.shape[0])
+        out.addmm_(tokens, _dense(weight, x.dtype).T)
+    # Not `view`: hosts write into a layer's output (`qkv += bias`), which autograd forbids for a function's view.
+    return unsafe_view(out, (*x.shape[:-1], weight.shape[0])), h
+
+
+def _read(tokens: Tensor, As: Sequence[Tensor], plan: Plan, seed: Tensor | None = None) -> Tensor:
+    """``x A^T`` of all A's side by side, (tokens, sum of ranks); a seed drops inputs."""
+    if seed is not None:
+        return drop_then_project(tokens, _stack(As, tokens.dtype), seed, plan.dropout)
+    if plan.sparse is not None:
+        read = {rows: rows.read(tokens) for rows in dict.fromkeys(plan.sparse)}  # equal A's are one object
+        return _joined([read[rows] for rows in plan.sparse], dim=1)
+    return dot(tokens, _stack(As, tokens.dtype))
 
 
 def _low_rank_output(
@@ -366,9 +451,16 @@ def _scales(plan: Plan) -> list[float]:
 
 def _form(weight: Tensor, As: Sequence[Tensor], Bs: Sequence[Tensor], plan: Plan) -> Tensor:
     """``W + s B A`` as a new (d_out, d_in) matrix."""
+    if plan.sparse is not None:
+        is_whole = sum(rows.count for rows in plan.rows) == weight.shape[0]
+        formed = _empty_like(weight) if is_whole else _empty_like(weight).copy_(weight)
+        for i, (rows, scaling, B) in enumerate(zip(plan.rows, plan.scalings, Bs, strict=True)):
+            sparse = plan.sparse[0 if plan.shares_a else i]
+            sparse.add(rows.view(weight, 0), rows.split(scaling * B, 0), out=rows.view(formed, 0))
+        return formed
     if len(plan.rows) == 1 and plan.rows[0].count == weight.shape[0]:
         return torch.addmm(weight, Bs[0], As[0], alpha=plan.scalings[0])
-    formed = weight.clone(memory_format=torch.contiguous_format)
+    formed = _empty_like(weight).copy_(weight)
     for i, (rows, scaling, B) in enumerate(zip(plan.rows, plan.scalings, Bs, strict=True)):
         A = As[0 if plan.shares_a else i]
         if rows.groups == 1:
@@ -376,3 +468,7 @@ def _form(weight: Tensor, As: Sequence[Tensor], Bs: Sequence[Tensor], plan: Plan
         else:
             rows.view(formed, 0).add_(rows.split(B @ A, 0), alpha=scaling)
     return formed
+
+
+def _empty_like(weight: Tensor) -> Tensor:
+    return torch.empty_like(weight, memory_format=torch.contiguous_format)

@@ -92,6 +92,7 @@ class AdaptedLayer(nn.Module):
         host: The class of layers that it adapts. Subclasses of it can be named as targets, which is refused then.
         is_linear: The target ``all-linear`` means it too.
         is_convolution: The target ``all-conv`` means it.
+        plays_roles: Its name may tell a role that it plays.
         is_read: Host code reads its weight and nothing else of it.
         has_dense_weight: The weight is a plain tensor of the matrix's numbers, hence an update can be added to it.
         can_change_rank: Schedules may grow and shrink its adapters.
@@ -99,6 +100,7 @@ class AdaptedLayer(nn.Module):
             apart from the layer.
         own_role: A role that every layer of this kind plays, beside what its family says.
         peft_names: What PEFT's files call A and B, after the layer's name.
+        is_misread_by_peft: PEFT reads the factors and computes something else with them.
         fan_in_fan_out: PEFT's word for a weight that is kept as (d_in, d_out).
     """
 
@@ -108,12 +110,14 @@ class AdaptedLayer(nn.Module):
     host: ClassVar[type[nn.Module]]
     is_linear: ClassVar[bool] = True
     is_convolution: ClassVar[bool] = False
+    plays_roles: ClassVar[bool] = True
     is_read: ClassVar[bool] = False
     has_dense_weight: ClassVar[bool] = True
     can_change_rank: ClassVar[bool] = True
     calls_adapters: ClassVar[bool] = True
     own_role: ClassVar[str] = ""
     peft_names: ClassVar[tuple[str, str]] = ("lora_A.weight", "lora_B.weight")
+    is_misread_by_peft: ClassVar[bool] = False
     fan_in_fan_out: ClassVar[bool] = False
 
     # Of a host's layer that is not adapted yet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,8 @@ from asym_lightning.adapters.init.statistics import Data
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.adapters.layers.slices import SliceAdapters
-from asym_lightning.adapters.surgery.freeze import freeze_backbone
+from asym_lightning.adapters.surgery.buffers import forget_buffers, note_buffers
+from asym_lightning.adapters.surgery.freeze import freeze_backbone, trainable_parameters
 from asym_lightning.adapters.surgery.merge import merged_layers, unmerge_adapters
 from asym_lightning.adapters.surgery.quantize import prepare_quantized
 from asym_lightning.adapters.surgery.report import InjectionReport
@@ -21,6 +23,7 @@ from asym_lightning.adapters.targets.find import Found, Target, find_targets, re
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.adapters.targets.unplayed import unplayed_roles
 from asym_lightning.core.dtensor import whole
+from asym_lightning.core.dtypes import train_in_float32
 
 
 def inject_adapters(
@@ -72,10 +75,11 @@ def inject_adapters(
     targets = found.targets
     read = read_layers(model, [target.name for target in targets])
     # All is built, hence checked, before the first layer is touched.
-    built = []
-    for target in targets:
+    built, sizes = [], [_sizes(target, config) for target in targets]
+    _check_sizes(sizes)
+    for target, of_target in zip(targets, sizes, strict=True):
         weight = target.weight
-        built.append(_build(target, weight, config, is_read=target.kind.is_read or target.name in read))
+        built.append(_build(target, weight, config, of_target, is_read=target.kind.is_read or target.name in read))
         if draw and not weight.is_meta:
             built[-1].reset_parameters(weight, statistics)
     _check_patterns_used(config, targets)
@@ -85,6 +89,9 @@ def inject_adapters(
     for target, adapters in zip(targets, built, strict=True):
         adapters.has_opened_bypass = target.name in opened
         target.kind.adapt_host(target.layer, adapters)
+    if any(p.is_floating_point() and p.dtype.itemsize < 4 for _, p in trainable_parameters(model)):
+        train_in_float32(model, model)
+    note_buffers(model)
     return _report(model, config, heads, found)
 
 
@@ -130,14 +137,72 @@ def remove_adapters(model: nn.Module) -> None:
         if layer.adapters.has_opened_bypass:
             close_bypass(model, name)
         layer.restore_host()
+    forget_buffers(model)
 
 
 def _report(model: nn.Module, config: AdapterConfig, heads: Sequence[str], found: Found) -> InjectionReport:
     unplayed = unplayed_roles(model, config.targets, found)
-    return InjectionReport.of(model, adapter_layers(model), heads, left_out=found.left_out, unplayed=unplayed)
+    return InjectionReport.of(
+        model, adapter_layers(model), heads, left_out=found.left_out, unplayed=unplayed, derived=found.derived
+    )
 
 
-def _build(target: Target, weight: Tensor, config: AdapterConfig, *, is_read: bool) -> SliceAdapters:
+class _Size(NamedTuple):
+    """The ranks of a slice's adapter, its scaling, and where the configuration asks for more than the layer allows."""
+
+    rank: int
+    max_rank: int
+    scaling: float
+    asked: str | None
+    allowed: str
+
+
+def _sizes(target: Target, config: AdapterConfig) -> dict[str, _Size]:
+    d_in = target.weight.shape[1]
+    narrowest = min(rows.count for rows in target.rows.values())
+    sizes: dict[str, _Size] = {}
+    for name, rows in target.rows.items():
+        rank, source = resolve_pattern(config.rank_pattern, target, name, config.rank)
+        alpha, _ = resolve_pattern(config.alpha_pattern, target, name, config.alpha)
+        max_rank = max(rank, config.max_rank or rank) if target.kind.can_change_rank else rank
+        scaling = config.scaling(rank, alpha)
+        largest = min(narrowest if _shares_a(target, config) else rows.count, d_in)
+        if max_rank > largest and not target.is_named and not (source and rank > largest):
+            # One of all that `all-linear` means: as much as it allows, at the strength of the others.
+            rank, max_rank = min(rank, largest), largest
+        asked = None
+        if rank > largest:
+            asked = f"`rank_pattern[{source!r}]` is {rank}" if source else f"`rank` is {rank}"
+        elif max_rank > largest:
+            asked = f"`max_rank` is {max_rank}"
+        allowed = f"`{target.name}` ({name}) is {rows.count} x {d_in} and allows at most {largest}"
+        sizes[name] = _Size(rank, max_rank, scaling, asked, allowed)
+    return sizes
+
+
+def _shares_a(target: Target, config: AdapterConfig) -> bool:
+    return config.share_a and len(target.rows) > 1
+
+
+def _check_sizes(sizes: Sequence[Mapping[str, _Size]]) -> None:
+    """Check that every layer allows its ranks.
+
+    Raises:
+        ValueError: Some don't; the message names them all.
+    """
+    refused: dict[str, list[str]] = {}
+    for size in (size for of_target in sizes for size in of_target.values() if size.asked):
+        refused.setdefault(str(size.asked), []).append(size.allowed)
+    if refused:
+        sentences = [f"{asked}, but {', '.join(allowed)}" for asked, allowed in refused.items()]
+        is_one = sum(map(len, refused.values())) == 1
+        cure = "" if is_one else "; give these smaller ranks in `rank_pattern`, or name them in `exclude`"
+        raise ValueError(f"{'; '.join(sentences)}{cure}.")
+
+
+def _build(
+    target: Target, weight: Tensor, config: AdapterConfig, sizes: Mapping[str, _Size], *, is_read: bool
+) -> SliceAdapters:
     if config.path in ("packed", "formed") and not target.kind.has_dense_weight:
         raise ValueError(
             f"Path {config.path!r} needs a dense weight, and that of `{target.name}` is quantised; use 'two_gemm' or "
@@ -146,32 +211,16 @@ def _build(target: Target, weight: Tensor, config: AdapterConfig, *, is_read: bo
     d_in = weight.shape[1]
     # Low-precision weights get float32 factors: B starts at zero and its first steps would be lost in bfloat16.
     dtype = torch.float32 if weight.dtype.itemsize < 4 else weight.dtype
-    shares_a = config.share_a and len(target.rows) > 1
-    narrowest = min(rows.count for rows in target.rows.values())
+    shares_a = _shares_a(target, config)
     adapters: dict[str, LowRankAdapter] = {}
     for name, rows in target.rows.items():
-        key = f"{target.name}.{name}"
-        rank, source = resolve_pattern(config.rank_pattern, target, name, config.rank)
-        alpha, _ = resolve_pattern(config.alpha_pattern, target, name, config.alpha)
-        max_rank = max(rank, config.max_rank or rank) if target.kind.can_change_rank else rank
-        scaling = config.scaling(rank, alpha)
-        largest = min(narrowest if shares_a else rows.count, d_in)
-        if max_rank > largest and not target.is_named and not (source and rank > largest):
-            # One of all that `all-linear` means: as much as it allows, at the strength of the others.
-            rank, max_rank = min(rank, largest), largest
-        if max_rank > largest:
-            field = "rank" if rank > largest else "max_rank"
-            where = f"rank_pattern[{source!r}]" if source and field == "rank" else field
-            raise ValueError(
-                f"`{where}` is {max_rank if field == 'max_rank' else rank}, but `{target.name}` ({name}) is "
-                f"{rows.count} x {d_in} and allows at most {largest}."
-            )
+        key, size = f"{target.name}.{name}", sizes[name]
         adapters[name] = LowRankAdapter(
             rows.count,
             d_in,
-            rank=rank,
-            max_rank=max_rank,
-            scaling=scaling,
+            rank=size.rank,
+            max_rank=size.max_rank,
+            scaling=size.scaling,
             scheme=config.resolved_scheme,
             key=key,
             A_key=f"{target.name}.shared" if shares_a else key,

@@ -50,4 +50,5 @@ def suffixes(names: Iterable[str]) -> list[str]:
     >>> suffixes(["blocks.0.attn.qkv", "blocks.1.attn.qkv", "head"])
     ['attn.qkv', 'head']
     """
-    return sorted({".".join([part for part in name.split(".") if not part.isdigit()][-2:]) for name in names if name})
+    words = ([part for part in name.split(".") if not part.isdigit()] for name in names if name)
+    return sorted({".".join(parts[-2:]) for parts in words if parts})

@@ -1,5 +1,8 @@
 """What targets mean in models that are not all of plain linear layers."""
 
+import dataclasses
+import re
+
 import pytest
 import timm
 import torch
@@ -121,3 +124,57 @@ def test_the_report_names_attention_in_which_a_role_is_not_known():
     report = inject_adapters(model, AdapterConfig(rank=2, targets=["q", "v"]))
     assert report.unplayed == {"q": ("image",), "v": ("image",)}
     assert "no q is known in image" in str(report)
+
+
+def blocks(**layers: tuple[int, int]) -> nn.ModuleDict:
+    return nn.ModuleDict({name: nn.Linear(*shape) for name, shape in layers.items()})
+
+
+def test_ranks_that_layers_do_not_allow_are_named_all_at_once():
+    model = blocks(a=(4, 8), b=(3, 9), c=(16, 16))
+    config = AdapterConfig(rank=8, targets=["a", "b", "c"])
+    with pytest.raises(
+        ValueError,
+        match=r"`rank` is 8, but `a` \(all\) is 8 x 4 and allows at most 4, `b` \(all\) is 9 x 3 and allows at most 3; "
+        "give these smaller ranks in `rank_pattern`, or name them in `exclude`",
+    ):
+        inject_adapters(model, config)
+    assert not adapter_layers(model)
+    inject_adapters(model, dataclasses.replace(config, rank_pattern={"a": 4, "b": 3}))
+
+
+def test_torchs_own_transformer_is_refused_in_one_message():
+    with pytest.raises(ValueError, match=r"`rank` is 32, but `encoder.*\(q\).*\(v\).*`decoder.*`rank_pattern`"):
+        inject_adapters(nn.Transformer(16, 2, 1, 1, 32), AdapterConfig(rank=32))
+
+
+def test_names_that_messages_print_are_excluded():
+    model = nn.ModuleDict({"net": blocks(x=(8, 8), y=(8, 8)), "other": blocks(z=(8, 8))})
+    inject_adapters(model, AdapterConfig(rank=2, targets=["all-linear"], exclude=["net.x.all", "other"]))
+    assert list(adapter_layers(model)) == ["net.y"]
+    vit = tiny_vit()
+    inject_adapters(vit, AdapterConfig(rank=2, exclude=["blocks.0.attn.qkv.k", "attn.qkv.v"], targets=["q", "k"]))
+    assert list(adapters_by_name(vit)) == [
+        f"blocks.{name}" for name in ("0.attn.qkv.q", "1.attn.qkv.q", "1.attn.qkv.k")
+    ]
+
+
+@pytest.mark.parametrize("pattern", ["net.x.q", "q", "net.w.all"])
+def test_names_that_no_message_prints_are_not(pattern):
+    model = nn.ModuleDict({"net": blocks(x=(8, 8))})
+    with pytest.raises(ValueError, match=f"`exclude` entry '{pattern}' matches no layer"):
+        inject_adapters(model, AdapterConfig(rank=2, targets=["all-linear"], exclude=[pattern]))
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "message"),
+    [
+        (nn.Sequential(nn.ReLU()), "q", "no role that is known for it; it has no layer to adapt."),
+        (nn.Sequential(nn.ReLU()), "foo", "matches no layer; there are none."),
+        (nn.Sequential(nn.Linear(4, 4)), "q", "has the roles all-linear; other layers go by suffix: 0."),
+        (nn.Sequential(nn.Linear(4, 4)), "o0", "did you mean 0?"),
+    ],
+)
+def test_hints_name_what_the_model_has(model, target, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        inject_adapters(model, AdapterConfig(rank=2, targets=[target]))
