@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from asym_lightning.adapters import AdapterConfig, inject_adapters, save_adapters
 from asym_lightning.adapters.kernels.linear import PATHS
@@ -27,6 +28,7 @@ from benchmarks.models import first_block
 
 FLOOR = "floor"
 ALPHA = 16
+SPARSE_RULES = ("coordinate", "block")
 LEARNING_RATE = 1e-4
 
 
@@ -40,7 +42,9 @@ class Arm:
         has_dropout: Dropout on the adapter's input, at the run's probability.
         freezes_A: Only B trains.
         uses_lorafa: peft's LoRA-FA optimizer instead of AdamW.
+        scheme: Of our adapter; a frozen A starts orthonormal, a trained one by peft's rule.
         options: More fields of :class:`AdapterConfig`.
+        peft_config: Name of peft's configuration.
         is_whole: One adapter for a fused qkv, as peft has it, instead of one each for q, k and v.
     """
 
@@ -49,8 +53,14 @@ class Arm:
     has_dropout: bool = False
     freezes_A: bool = False
     uses_lorafa: bool = False
+    scheme: str = ""
     options: dict[str, Any] = field(default_factory=dict, hash=False)
+    peft_config: str = "LoraConfig"
     is_whole: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.scheme:
+            object.__setattr__(self, "scheme", "hB_zero_A_rand" if self.freezes_A else "hB_zero_hA_he")
 
 
 def _arms() -> Iterator[Arm]:
@@ -68,6 +78,9 @@ def _arms() -> Iterator[Arm]:
     yield Arm("ours-b-only-share-a", "ours", freezes_A=True, options={"share_a": True})
     yield Arm("ours-b-only-whole", "ours", freezes_A=True, is_whole=True)
     yield Arm("ours-b-only-dropout-whole", "ours", freezes_A=True, has_dropout=True, is_whole=True)
+    yield Arm("peft-miss", "peft", freezes_A=True, peft_config="MissConfig")
+    for rule in SPARSE_RULES:
+        yield Arm(f"ours-b-only-{rule}", "ours", freezes_A=True, scheme=f"hB_zero_A_{rule}")
     for path in PATHS[1:]:
         yield Arm(f"ours-b-only-{path}", "ours", freezes_A=True, options={"path": path})
 
@@ -77,9 +90,13 @@ GROUPS: dict[str, Sequence[str]] = {
     "short": [
         FLOOR, "peft-lora", "peft-lora-dropout", "peft-b-only", "ours-lora", "ours-b-only", "ours-b-only-dropout"
     ],
-    "default": [name for name, arm in ARMS.items() if not arm.is_whole and not arm.options],
+    "default": [
+        FLOOR, "full", "peft-lora", "peft-lora-dropout", "peft-b-only", "peft-b-only-dropout", "peft-lorafa",
+        "ours-lora", "ours-lora-dropout", "ours-b-only", "ours-b-only-dropout",
+    ],
     "paths": [FLOOR, "ours-b-only", *(f"ours-b-only-{path}" for path in PATHS[1:])],
     "fused": [FLOOR, "peft-b-only", "ours-b-only", "ours-b-only-share-a", "ours-b-only-whole"],
+    "sparse": [FLOOR, "peft-miss", "ours-b-only", *(f"ours-b-only-{rule}" for rule in SPARSE_RULES)],
     "all": list(ARMS),
 }  # fmt: skip
 
@@ -211,8 +228,7 @@ def adapted_names(model: nn.Module, cell: Cell) -> list[str]:
 
 def _add_ours(arm: Arm, model: nn.Module, targets: Sequence[str], rank: int, dropout: float) -> None:
     config = AdapterConfig(
-        # A trained A starts by peft's rule, a frozen one orthonormal.
-        "hB_zero_A_rand" if arm.freezes_A else "hB_zero_hA_he",
+        arm.scheme,
         rank=rank,
         alpha=ALPHA,
         dropout=dropout if arm.has_dropout else 0.0,
@@ -226,14 +242,19 @@ def _add_ours(arm: Arm, model: nn.Module, targets: Sequence[str], rank: int, dro
 
 
 def _add_peft(arm: Arm, model: nn.Module, targets: list[str], rank: int, dropout: float) -> nn.Module:
-    from peft import LoraConfig, get_peft_model
+    import peft
 
-    config = LoraConfig(
-        r=rank, lora_alpha=ALPHA, lora_dropout=dropout if arm.has_dropout else 0.0, target_modules=targets
-    )
-    adapted = get_peft_model(model, config)
+    modules = dict(model.named_modules())
+    parameters = [name for name in targets if name not in modules]  # of experts
+    # With an attention of torch's peft adapts its output too.
+    layers = [n for n in targets if n in modules and not isinstance(modules[n], NonDynamicallyQuantizableLinear)]
+    options: dict[str, Any] = {"r": rank, "target_modules": layers}
+    if arm.peft_config == "LoraConfig":
+        options |= {"lora_alpha": ALPHA, "target_parameters": parameters or None}
+        options["lora_dropout"] = dropout if arm.has_dropout and not parameters else 0.0  # which it has none for
+    adapted = peft.get_peft_model(model, getattr(peft, arm.peft_config)(**options))
     if arm.freezes_A:
         for name, parameter in adapted.named_parameters():
-            if "lora_A" in name:
+            if "lora_A" in name or "lora_embedding_A" in name:
                 parameter.requires_grad_(False)
     return adapted

@@ -7,7 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-TARGETS = {"qkv": ("q", "k", "v"), "all-linear": ("all-linear",)}
+TARGETS = {
+    "qkv": ("q", "k", "v"),
+    "all-linear": ("all-linear",),
+    "experts": ("experts",),
+    "all-conv": ("all-conv",),
+    "embedding": ("word_embeddings",),
+}
 MODES = ("eager", "compiled")
 PRECISIONS = ("32", "bf16-true", "bf16-mixed")
 
@@ -21,7 +27,7 @@ class Cell:
         depth: Number of blocks.
         width: Hidden size; ``None`` is the model's own.
         batch: Examples a step.
-        length: Tokens an example; for a ViT the number of patches, a square.
+        length: Tokens an example; for images the number of patches, a square.
         targets: A key of :data:`TARGETS`.
         rank: Rank of every adapter.
         mode: ``eager`` or ``compiled``.
@@ -71,13 +77,19 @@ SUITES: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"model": "roberta-large", "depth": 2, "batch": 8, "length": 128},
         {"model": "llama-s", "depth": 4, "batch": 4, "length": 256},
     ],
+    "kinds": [  # of adapted layers, each beside peft
+        {"model": "mixtral-s", "depth": 2, "batch": 4, "length": 128, "targets": "experts"},
+        {"model": "torch-encoder", "depth": 4, "batch": 8, "length": 128, "targets": "qkv"},
+        {"model": "resnet", "depth": 2, "batch": 8, "length": 49, "targets": "all-conv"},
+        {**_ROBERTA, "depth": 2, "targets": "embedding"},
+    ],
     "cuda": [
         {"model": "roberta-large", "depth": 24, "batch": 32, "length": 128, "targets": "all-linear", "rank": 16},
         {"model": "vit-l", "depth": 24, "batch": 64, "length": 196, "targets": "all-linear", "rank": 16},
         {"model": "llama-7b", "depth": 32, "batch": 4, "length": 512, "targets": "all-linear", "rank": 16},
     ],
 }
-_DEFAULTS = {"width": None, "targets": tuple(TARGETS), "rank": 8, "mode": "eager"}
+_DEFAULTS = {"width": None, "targets": ("qkv", "all-linear"), "rank": 8, "mode": "eager"}
 
 
 def cells_of(suite: str, overrides: Mapping[str, Sequence[Any] | None]) -> list[Cell]:

@@ -23,12 +23,13 @@ class Shape:
     """Sizes of a model that a cell doesn't set.
 
     Attributes:
-        family: ``vit``, ``roberta`` or ``llama``.
+        family: ``vit``, ``roberta``, ``llama``, ``mixtral``, ``torch`` or ``resnet``.
         width: Hidden size.
         num_heads: Attention heads at that width.
         mlp_width: Hidden size of the MLP.
         num_kv_heads: Heads of k and v, for a Llama.
-        vocabulary: Number of tokens, or of classes for a ViT.
+        vocabulary: Number of tokens, or of classes where the model classifies.
+        num_experts: Of which two are taken for a token.
     """
 
     family: str
@@ -37,6 +38,7 @@ class Shape:
     mlp_width: int
     num_kv_heads: int = 0
     vocabulary: int = 1000
+    num_experts: int = 0
 
 
 SHAPES = {
@@ -48,6 +50,9 @@ SHAPES = {
     "llama-s": Shape("llama", 512, 8, 1376, 8, vocabulary=8192),
     "llama-1b": Shape("llama", 2048, 32, 8192, 8, vocabulary=128256),
     "llama-7b": Shape("llama", 4096, 32, 11008, 32, vocabulary=32000),
+    "mixtral-s": Shape("mixtral", 512, 8, 1024, 8, vocabulary=8192, num_experts=8),
+    "torch-encoder": Shape("torch", 384, 6, 1536),
+    "resnet": Shape("resnet", 64, 1, 64),
 }
 Loss = Callable[[nn.Module], Tensor]
 
@@ -65,13 +70,19 @@ def build_model(cell: Cell, seed: int = 0) -> nn.Module:
         raise ValueError(f"`width` must be a multiple of {head_width} for {cell.model}, got {width}.")
     num_heads, mlp_width = width // head_width, shape.mlp_width * width // shape.width
     torch.manual_seed(seed)
-    build = {"vit": _build_vit, "roberta": _build_roberta, "llama": _build_llama}[shape.family]
+    build = {
+        "vit": _build_vit, "roberta": _build_roberta, "llama": _build_llama, "mixtral": _build_mixtral,
+        "torch": _build_torch, "resnet": _build_resnet,
+    }[shape.family]  # fmt: skip
     return build(cell, shape, width, num_heads, mlp_width).train()
 
 
 def first_block(cell: Cell, model: nn.Module) -> nn.Module:
     """The block whose input is where the floor's backward pass ends."""
-    path = {"vit": "blocks.0", "roberta": "roberta.encoder.layer.0", "llama": "model.layers.0"}
+    path = {
+        "vit": "blocks.0", "roberta": "roberta.encoder.layer.0", "llama": "model.layers.0",
+        "mixtral": "model.layers.0", "torch": "0.layers.0", "resnet": "layer1.0",
+    }  # fmt: skip
     return model.get_submodule(path[SHAPES[cell.model].family])
 
 
@@ -79,7 +90,11 @@ def make_loss(cell: Cell, device: torch.device, batch: int | None = None, seed: 
     """A function from model to loss that holds one fixed batch of inputs and labels."""
     shape, batch = SHAPES[cell.model], batch or cell.batch
     g = torch.Generator().manual_seed(seed)
-    if shape.family == "vit":
+    if shape.family == "torch":
+        rows = torch.randn(batch, cell.length, cell.width or shape.width, generator=g).to(device)
+        labels = torch.randint(shape.vocabulary, (batch, cell.length), generator=g).to(device)
+        return lambda model: F.cross_entropy(model(rows.to(_dtype_of(model))).flatten(0, 1).float(), labels.flatten())
+    if shape.family in ("vit", "resnet"):
         side = PATCH * math.isqrt(cell.length)
         images = torch.randn(batch, 3, side, side, generator=g).to(device)
         labels = torch.randint(shape.vocabulary, (batch,), generator=g).to(device)
@@ -95,7 +110,7 @@ def make_loss(cell: Cell, device: torch.device, batch: int | None = None, seed: 
 
 
 def _dtype_of(model: nn.Module) -> torch.dtype:
-    return next(p.dtype for name, p in model.named_parameters() if "patch_embed" in name)
+    return next(p.dtype for name, p in model.named_parameters() if "adapters" not in name and "lora" not in name)
 
 
 def _build_vit(cell: Cell, shape: Shape, width: int, num_heads: int, mlp_width: int) -> nn.Module:
@@ -145,3 +160,31 @@ def _build_llama(cell: Cell, shape: Shape, width: int, num_heads: int, mlp_width
         max_position_embeddings=max(cell.length, 2048),
     )
     return LlamaForCausalLM(config)
+
+
+def _build_mixtral(cell: Cell, shape: Shape, width: int, num_heads: int, mlp_width: int) -> nn.Module:
+    from transformers import MixtralConfig, MixtralForCausalLM
+
+    config = MixtralConfig(
+        vocab_size=shape.vocabulary,
+        hidden_size=width,
+        num_hidden_layers=cell.depth,
+        num_attention_heads=num_heads,
+        num_key_value_heads=num_heads,
+        intermediate_size=mlp_width,
+        num_local_experts=shape.num_experts,
+        num_experts_per_tok=2,
+        max_position_embeddings=max(cell.length, 2048),
+    )
+    return MixtralForCausalLM(config)
+
+
+def _build_torch(cell: Cell, shape: Shape, width: int, num_heads: int, mlp_width: int) -> nn.Module:
+    layer = nn.TransformerEncoderLayer(width, num_heads, mlp_width, dropout=0.0, batch_first=True)
+    return nn.Sequential(nn.TransformerEncoder(layer, cell.depth), nn.Linear(width, shape.vocabulary))
+
+
+def _build_resnet(cell: Cell, shape: Shape, width: int, num_heads: int, mlp_width: int) -> nn.Module:
+    from timm.models.resnet import Bottleneck, ResNet
+
+    return ResNet(Bottleneck, [cell.depth] * 4, num_classes=shape.vocabulary, base_width=width)

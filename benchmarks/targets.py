@@ -18,13 +18,17 @@ CPU_TIME_OVER_FLOOR = {
     ("all-linear", False): 1.10,
     ("qkv", True): 1.05,
     ("all-linear", True): 1.20,
+    ("experts", False): 1.10,
+    ("experts", True): 1.10,  # it is not drawn there
 }
+CPU_SPARSE_TIME_OVER_FLOOR = 1.03  # all-linear, where A needs no product
 CPU_TIME_OVER_PEFT = 0.70
 CPU_RANK = 8
 CUDA_TIME_OVER_FLOOR = 1.10
 CUDA_TIME_OVER_PEFT = 0.75
 CUDA_PEAK_OVER_FLOOR = 1.05
 OURS = ("ours-b-only", "ours-b-only-dropout")
+SPARSE = ("ours-b-only-coordinate", "ours-b-only-block")
 NEVER_SLOWER = (*OURS, "ours-lora", "ours-lora-dropout")
 
 
@@ -67,6 +71,7 @@ def _check_cell(arms: dict[str, Row]) -> Iterator[Verdict]:
         row = arms.get(name)
         if row is not None and row.step_seconds:
             yield from _check_against_floor(row, arms)
+    yield from _check_sparse(arms)
     for name in NEVER_SLOWER:
         row = arms.get(name)
         if row is None or not row.step_seconds:
@@ -89,10 +94,24 @@ def _check_against_floor(row: Row, arms: dict[str, Row]) -> Iterator[Verdict]:
         if row.peak_bytes and floor.peak_bytes:
             yield Verdict(_what(row, "peak over floor"), row.peak_bytes / floor.peak_bytes, CUDA_PEAK_OVER_FLOOR)
     elif row.rank == CPU_RANK and row.precision == "32":
-        if is_eager:
-            yield _timed(row, "time over floor", ratio, CPU_TIME_OVER_FLOOR[row.targets, bool(row.dropout)])
+        limit = CPU_TIME_OVER_FLOOR.get((row.targets, bool(row.dropout)))
+        if is_eager and limit:
+            yield _timed(row, "time over floor", ratio, limit)
         if row.saved_bytes and floor.saved_bytes:
             yield Verdict(_what(row, "saved bytes over floor"), row.saved_bytes / floor.saved_bytes, SAVED_OVER_FLOOR)
+
+
+def _check_sparse(arms: dict[str, Row]) -> Iterator[Verdict]:
+    """Time of A's that need no product, over the floor and beside peft's MiSS."""
+    for name in SPARSE:
+        row = arms.get(name)
+        if row is None or not row.step_seconds or row.device != "cpu" or row.mode != "eager":
+            continue
+        floor, miss = ratio_to(row, arms), ratio_to(row, arms, "peft-miss")
+        if floor and row.targets == "all-linear" and row.rank == CPU_RANK:
+            yield _timed(row, "time over floor", floor, CPU_SPARSE_TIME_OVER_FLOOR)
+        if miss:
+            yield _timed(row, "time over peft-miss", miss, 1.0)
 
 
 def _limit_over_peft(row: Row, peer: str) -> float:

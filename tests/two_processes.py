@@ -2,17 +2,15 @@
 
     outcomes = in_two_processes(train, tmp_path)
 
-The processes come from multiprocessing's fork server, which has imported the libraries once for all tests.
+The processes come from the fork server of :mod:`tests.forked`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import pickle
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -22,7 +20,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-PRELOADED = ["lightning.pytorch.cli", "asym_lightning.callbacks", "asym_lightning.modules", "asym_lightning.data"]
+from tests.forked import be_process, fork_server, rank_environments
 
 
 @dataclass
@@ -46,15 +44,11 @@ def in_two_processes(
         check: Fail unless both return.
         timeout: Seconds after which both are killed, and the test fails.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    context = fork_server()
     processes, pipes = [], []
-    for rank in range(2):
+    for environment in rank_environments(2):
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_child, args=(rank, port, theirs, function, args))
+        process = context.Process(target=_child, args=(environment, theirs, function, args))
         process.start()
         theirs.close()
         processes.append(process)
@@ -86,15 +80,8 @@ def die(rank: int = 1) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _child(rank: int, port: str, pipe: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=port, WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank), NODE_RANK="0"
-    )
-    import torch
-    from lightning.pytorch.utilities import rank_zero_only
-
-    torch.set_num_threads(1)
-    rank_zero_only.rank = rank  # the fork server asked the environment before there was a rank
+def _child(environment: dict[str, str], pipe: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    be_process(environment)
     value, error, code = None, "", 0
     with tempfile.TemporaryFile("w+b") as printed:
         for stream in (1, 2):  # the descriptors: loggers hold the streams that were there before

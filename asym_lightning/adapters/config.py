@@ -28,8 +28,8 @@ class AdapterConfig:
         rank: Rank r of every adapter, at most ``min(d_in, d_out)`` of each layer.
         alpha: Numerator of the scaling.
         dropout: Probability with which an entry of the adapter's input is dropped, in [0, 1).
-        targets: Roles (``q``, ``k``, ``v``, ``o``, ``mlp``), ``all-linear``, dotted suffixes (``attn.qkv``) or globs
-            (``blocks.*.fc1``) of layer names.
+        targets: Roles (``q``, ``k``, ``v``, ``o``, ``mlp``, ``experts``), parts of a model (``mixer``, ``projector``),
+            ``all-linear``, ``all-conv``, dotted suffixes (``attn.qkv``) or globs (``blocks.*.fc1``) of layer names.
         exclude: Dotted suffixes or globs of layers that are never adapted.
         heads: Dotted suffixes or globs of modules of the host that are trained in full. ``None`` means the head of
             the model's family (``classifier``, ``score``, timm's classifier); ``[]`` means none.

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
+from asym_lightning.core.either_lightning import known_to_both
 from asym_lightning.core.files import atomic_directory
 from asym_lightning.core.kinds import Range
 from asym_lightning.core.options import CheckedArguments
@@ -48,7 +49,8 @@ class AdapterCheckpoint(CheckedArguments, ModelCheckpoint):
         **options: Further options of `ModelCheckpoint`.
 
     Raises:
-        ValueError: If `save_last` is `link`, or, on start, `dirpath` is not local.
+        ValueError: If `save_last` is `link`, or, on start, `dirpath` is not local, or the Trainer is of
+            `pytorch_lightning` and that was imported later than this was made.
 
     Example:
         >>> AdapterCheckpoint(monitor="val/accuracy", mode="max", save_top_k=2).save_top_k
@@ -82,10 +84,16 @@ class AdapterCheckpoint(CheckedArguments, ModelCheckpoint):
             **options,
         )
         self.include_frozen = include_frozen
+        known_to_both(self)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let the Trainer write through `AdapterCheckpointIO`."""
         super().setup(trainer, pl_module, stage)
+        if self not in trainer.checkpoint_callbacks:
+            raise ValueError(
+                "The Trainer takes AdapterCheckpoint for no checkpoint callback, because it was made before "
+                "`pytorch_lightning`, which the Trainer is of, was imported: make it afterwards."
+            )
         if "://" in str(self.dirpath):
             raise ValueError(f"AdapterCheckpoint writes to local folders, `dirpath` is {self.dirpath}.")
         write_atomically(trainer.strategy)

@@ -22,6 +22,7 @@ from asym_lightning.adapters import (
 )
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.dtypes import at_least_float32
+from asym_lightning.core.either_lightning import either
 from asym_lightning.core.kinds import Count
 from asym_lightning.core.names import plain_modules, submodule
 from asym_lightning.lifecycle.adapter_directory import load_with_outside
@@ -187,7 +188,7 @@ class AdapterInjection(LifeCycle):
         if outside is not None:
             _freeze_outside(module, backbone, outside)
         self.adapted(module)
-        if isinstance(module, LightningModule):
+        if isinstance(module, either(LightningModule)):
             if module.device_mesh is not None:
                 shard_lightning_module(module)
             _hold_what_was_trained(module, self)

@@ -7,6 +7,7 @@ import dataclasses
 import errno
 import importlib
 import inspect
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import get_args, get_type_hints
 
 from asym_lightning.cli.class_names import class_names
 from asym_lightning.cli.option_names import top_level_options, unknown_option
+from asym_lightning.core.files import REFUSALS
 from asym_lightning.core.messages import did_you_mean, printable, shortened
 from asym_lightning.core.run_files import RUNS, find_checkpoints
 
@@ -52,17 +54,24 @@ def one_sentence(error: BaseException) -> str:
 
 
 def _of_system(error: OSError) -> str:
-    """What the operating system would not do, with the file that it was about."""
+    """What the operating system would not do, with the file or folder that it was about."""
     reason = str(error.strerror)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f"`{str(error.filename)[-100:]}` was not written: " if error.filename else ""
+    if error.errno in REFUSALS and not _is_about_reading(error):
+        where = f"`{str(error.filename)[-100:]}`" if error.filename else "a file"
         return (
-            f"{where}the disk is full; free some space. What was saved before is whole, and `--ckpt_path` goes on from "
-            "the last checkpoint."
+            f"{where} can't be written to: {REFUSALS[error.errno]}. What was saved before is whole, and "
+            "`--ckpt_path last` goes on from the last checkpoint."
         )
     if error.filename is None:
         return f"the system refused: {reason.lower()}."
     return f"`{str(error.filename)[-150:]}` can't be used: {reason[:1].lower()}{reason[1:]}."
+
+
+def _is_about_reading(error: OSError) -> bool:
+    """Whether a permission is lacking for what exists, which is asked for it where it is read."""
+    if error.errno not in (errno.EACCES, errno.EPERM) or not os.path.exists(error.filename or ""):
+        return False
+    return not os.path.isdir(error.filename) or not os.access(error.filename, os.R_OK | os.X_OK)
 
 
 def check_checkpoint(path: str | None, strategy: str = "", *, is_to_go_on: bool = False) -> None:

@@ -39,6 +39,7 @@ from asym_lightning.cli.run_folder import RunFolder, RunTrainer, remove_requeued
 from asym_lightning.cli.run_names import check_run_names
 from asym_lightning.cli.short_config import SHORT_CONFIG
 from asym_lightning.core.dtensor import any_sharded
+from asym_lightning.core.files import REFUSALS
 from asym_lightning.core.run_files import ADAPTER, RUNS
 from asym_lightning.lifecycle.adapter_directory import save_with_outside
 from asym_lightning.lifecycle.backbone import adapted_backbone
@@ -246,6 +247,7 @@ def started_runs_only(trainer: Trainer) -> Iterator[None]:
 
     Raises:
         KeyboardInterrupt: If the run was interrupted, which Lightning turns into a silent exit.
+        OSError: If the system would not write; it names the run's directory where nothing else was named.
     """
     run = Path(trainer.log_dir or ".")
     new = [path for path in (run, *run.parents) if not path.exists()]
@@ -258,13 +260,15 @@ def started_runs_only(trainer: Trainer) -> Iterator[None]:
         heard()
         checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") or "none"
         raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}, best checkpoint: {checkpoint}") from error
-    except Exception:
+    except Exception as error:
         has_done_nothing = trainer.global_step <= 1 and not any(run.rglob("*.ckpt"))
         if has_done_nothing and trainer.is_global_zero and run in new:
             shutil.rmtree(run, ignore_errors=True)
             for parent in new[1:]:
                 if parent.exists() and not any(parent.iterdir()):
                     parent.rmdir()
+        if isinstance(error, OSError) and error.errno in REFUSALS and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(run)) from error
         raise
     finally:
         signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves it ignored

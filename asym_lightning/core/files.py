@@ -13,13 +13,22 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 SUFFIX = ".saving"
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_SPACE_LEFT = 2**20  # on a disk that is full, bytes that no one can use
+_PROBE = b"\0" * 2**20  # more than what a disk that is full has left
+REFUSALS = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "your share of the disk is used up; free some space",
+    errno.EFBIG: "the file grew beyond the limit that is set; raise it",
+    errno.EROFS: "the file system is read-only; make it writable, or write elsewhere",
+    errno.EACCES: "that is not permitted; change the permissions of the folder, or write elsewhere",
+    errno.EPERM: "that is not permitted; change the permissions of the folder, or write elsewhere",
+    errno.EIO: "the disk fails; write elsewhere",
+}
+"""Why a system does not write, and what to do, by the number of its error."""
 
 
 @contextmanager
@@ -32,7 +41,8 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         path: The file; one that exists is replaced.
 
     Raises:
-        OSError: The disk is full, whatever words whoever wrote has for it; the old file is as it was.
+        OSError: The system does not write there, whatever words whoever wrote has for it: its `filename` is the folder.
+            The old file is as it was.
 
     Example:
         >>> import tempfile
@@ -51,16 +61,15 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = staging_path(path)
     try:
-        yield staging
-        _flush(staging)
-        os.replace(staging, path)
-    except BaseException as error:
-        is_full = _is_disk_full(error, path.parent)
-        staging.unlink(missing_ok=True)
-        if is_full:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        with _refusals_name(path.parent):
+            yield staging
+            _flush(staging)
+            os.replace(staging, path)
+            _flush(path.parent)
+    except BaseException:
+        with suppress(OSError):  # where nothing can be written any more, nothing can be removed
+            staging.unlink()
         raise
-    _flush(path.parent)
 
 
 @contextmanager
@@ -74,22 +83,22 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     staging, replaced = staging_path(path), staging_path(path)
-    staging.mkdir()
     try:
-        yield staging
-        for written in (*staging.rglob("*"), staging):
-            _flush(written)
-        if path.exists():
-            os.rename(path, replaced)
-        os.rename(staging, path)
-    except BaseException as error:
-        is_full = _is_disk_full(error, path.parent)
+        with _refusals_name(path.parent):
+            staging.mkdir()
+            yield staging
+            for written in (*staging.rglob("*"), staging):
+                _flush(written)
+            if path.exists():
+                os.rename(path, replaced)
+            os.rename(staging, path)
+            _flush(path.parent)
+    except BaseException:
+        if replaced.exists() and not path.exists():
+            os.rename(replaced, path)
         shutil.rmtree(staging, ignore_errors=True)
-        if is_full:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
         raise
     shutil.rmtree(replaced, ignore_errors=True)
-    _flush(path.parent)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -169,11 +178,38 @@ def staging_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{SUFFIX}")
 
 
-def _is_disk_full(error: BaseException, folder: Path) -> bool:
-    """Whether writing failed for want of space, which libraries say each in its own words."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in _NO_SPACE
-    return isinstance(error, Exception) and shutil.disk_usage(folder).free < _SPACE_LEFT
+@contextmanager
+def _refusals_name(folder: Path) -> Iterator[None]:
+    """Raise what keeps the system from writing to a folder as an `OSError` about the folder."""
+    try:
+        yield
+    except Exception as error:
+        number = error.errno if isinstance(error, OSError) and error.errno else _refusal(folder)
+        if number not in REFUSALS or _is_elsewhere(error, folder):
+            raise
+        raise OSError(number, os.strerror(number), str(folder)) from error
+
+
+def _is_elsewhere(error: Exception, folder: Path) -> bool:
+    """Whether the system names what lies in no folder below this one, such as a file that is only read."""
+    name = getattr(error, "filename", None)
+    return isinstance(name, (str, os.PathLike)) and not Path(name).resolve().is_relative_to(folder)
+
+
+def _refusal(folder: Path) -> int | None:
+    """The number of the system's error on writing to a folder, which libraries report each in its own words."""
+    probe = staging_path(folder / "probe")
+    try:
+        with open(probe, "xb") as file:
+            file.write(_PROBE)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+    return None
 
 
 def _flush(path: Path) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
+from asym_lightning.core.either_lightning import either
+
 
 class LoggerFanout:
     """Hands numbers and histograms to all loggers; one that fails is warned of once and left out from then on."""
@@ -53,9 +55,9 @@ class LoggerFanout:
 
 
 def _log_histogram(logger: Logger, name: str, values: Sequence[float], step: int) -> None:
-    if isinstance(logger, TensorBoardLogger):
+    if isinstance(logger, either(TensorBoardLogger)):
         logger.experiment.add_histogram(name, np.asarray(values), step)
-    elif isinstance(logger, WandbLogger):
+    elif isinstance(logger, either(WandbLogger)):
         import wandb
 
         logger.log_metrics({name: wandb.Histogram(list(values))}, step=step)  # type: ignore[dict-item]

@@ -60,6 +60,11 @@ grouped_mm = getattr(torch, "_grouped_mm", None)
 WRAPPED = ("_fsdp_wrapped_module", "_orig_mod", "_checkpoint_wrapped_module")
 
 
+def num_edits(tensor: Tensor) -> int:
+    """How often a tensor has been written to: autograd's own count, which its notes describe and no method gives."""
+    return tensor._version
+
+
 def leave_out_of_ddp(module: nn.Module, names: list[str]) -> None:
     """Let a `DistributedDataParallel` made of the module exchange neither these parameters nor these buffers.
 
@@ -79,6 +84,14 @@ def set_child(module: nn.Module, name: str, child: nn.Module | None) -> None:
         del module._modules[name]
     else:
         module._modules[name] = child
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether `torch.compile` has taken a module or a part of it, in a wrapper or in place."""
+    return any(
+        part._compiled_call_impl is not None or any(name == "_orig_mod" for name, _ in part.named_children())
+        for part in module.modules()
+    )
 
 
 def own_convolution(layer: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -7,6 +7,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 
 from asym_lightning.adapters import adapter_layers
+from asym_lightning.core.either_lightning import either
 from asym_lightning.core.messages import did_you_mean
 from asym_lightning.core.names import submodule, unwrapped
 from asym_lightning.lifecycle.callback_methods import adapted_backbone_names
@@ -31,7 +32,7 @@ def refuse_fsdp1(trainer: Trainer) -> None:
     Raises:
         ValueError: The strategy is FSDP1, which leaves no factors to look at, only parts of flattened units.
     """
-    if isinstance(trainer.strategy, FSDPStrategy):
+    if isinstance(trainer.strategy, either(FSDPStrategy)):
         raise ValueError(
             "FSDP1 flattens A and B into one parameter, where callbacks that watch, change or save adapters can't find "
             "them: use asym_lightning.strategies.FSDP2Strategy (configs/strategies/fsdp2.yaml), or leave those out."

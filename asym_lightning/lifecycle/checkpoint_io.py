@@ -11,6 +11,7 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from lightning.pytorch.strategies import Strategy
 from typing_extensions import override
 
+from asym_lightning.core.either_lightning import either
 from asym_lightning.core.files import atomic_file, remove_unfinished
 from asym_lightning.core.private_names import set_inner_checkpoint_io
 from asym_lightning.lifecycle.checkpoint_file import check_states, read_checkpoint
@@ -42,16 +43,21 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def write_atomically(strategy: Strategy) -> None:
     """Let a strategy write its checkpoints by :class:`AtomicCheckpointIO`, unless it has a way of its own."""
     outer: Any = strategy.checkpoint_io
-    if type(outer) is TorchCheckpointIO:
+    plain = either(TorchCheckpointIO)
+    if type(outer) in plain:
         strategy.checkpoint_io = AtomicCheckpointIO()
-    elif type(getattr(outer, "checkpoint_io", None)) is TorchCheckpointIO:  # AsyncCheckpointIO, say
+    elif type(getattr(outer, "checkpoint_io", None)) in plain:  # AsyncCheckpointIO, say
         set_inner_checkpoint_io(outer, AtomicCheckpointIO())
 
 
-def remove_unfinished_checkpoints(trainer: Trainer) -> None:
-    """Remove what a killed run has left in the folders that this one is going to write checkpoints to."""
+def remove_unfinished_files(trainer: Trainer) -> None:
+    """Remove what a killed run has left in the folders that this one is going to write to; all processes call it.
+
+    Without a logger that is not the run's own folder but the working directory, where others may be writing.
+    """
+    folders = {getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks}
+    folders |= {trainer.log_dir} if trainer.loggers else set()
     if trainer.is_global_zero:
-        for callback in trainer.checkpoint_callbacks:
-            folder = getattr(callback, "dirpath", None)
+        for folder in folders:
             if folder and "://" not in str(folder):
                 remove_unfinished(folder)

@@ -7,6 +7,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 from asym_lightning.core.ddp import leave_frozen_out_of_ddp
+from asym_lightning.core.either_lightning import either
 from asym_lightning.lifecycle.backbone import adapted_backbone
 
 
@@ -17,7 +18,7 @@ def exchange_only_what_trains(trainer: Trainer, pl_module: LightningModule) -> N
     anew are its buckets and hooks; the parameters are the same objects.
     """
     strategy = trainer.strategy
-    if isinstance(strategy, DDPStrategy) and isinstance(strategy.model, DistributedDataParallel):
+    if isinstance(strategy, either(DDPStrategy)) and isinstance(strategy.model, DistributedDataParallel):
         leave_frozen_out_of_ddp(pl_module, adapted_backbone(trainer, pl_module))
         strategy.model = pl_module
         strategy.configure_ddp()

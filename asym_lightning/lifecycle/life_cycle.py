@@ -23,15 +23,17 @@ from asym_lightning.adapters import (
 from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY
 from asym_lightning.core.ddp import leave_frozen_out_of_ddp
 from asym_lightning.core.dtypes import train_in_float32
+from asym_lightning.core.either_lightning import check_release, either
 from asym_lightning.core.kinds import Count
 from asym_lightning.core.messages import listed
 from asym_lightning.core.options import CheckedArguments
 from asym_lightning.core.private_names import ends_with_its_processes, trainer_of
 from asym_lightning.lifecycle.backbone import named_backbone
 from asym_lightning.lifecycle.batch_norms import FrozenStatistics, keep_in_evaluation
+from asym_lightning.lifecycle.calls import CallsInEvaluation
 from asym_lightning.lifecycle.checkpoint_file import check_states
-from asym_lightning.lifecycle.checkpoint_io import remove_unfinished_checkpoints, write_atomically
-from asym_lightning.lifecycle.loops import Instant, check_counters, count_as_done
+from asym_lightning.lifecycle.checkpoint_io import remove_unfinished_files, write_atomically
+from asym_lightning.lifecycle.loops import Instant, check_counters, count_as_done, put_accumulation_first
 from asym_lightning.lifecycle.module_copies import (
     copy_adapted,
     leave_frozen_out,
@@ -59,6 +61,7 @@ class LifeCycle(CheckedArguments, Callback):
     | `on_train_start`        | a resumed run goes on from its place                                            |
     | an epoch starts         | every A has to be drawn                                                         |
     | the first steps         | every adapter has to get a gradient                                             |
+    | the first evaluation    | a warning names adapted layers that are not called                             |
     | every step              | what was promised trains, and what was frozen stays                             |
     | a checkpoint is written | it holds what was trained, and the place of every process                       |
     | a checkpoint is read    | it has to fit; what was trained is loaded                                       |
@@ -82,6 +85,7 @@ class LifeCycle(CheckedArguments, Callback):
         self._num_saved_optimizers = 0
         self._statistics: FrozenStatistics | None = None
         self._promise: Promise | None = None
+        self._calls = CallsInEvaluation()
 
     # What the owner calls
 
@@ -92,7 +96,7 @@ class LifeCycle(CheckedArguments, Callback):
         keep_in_evaluation(module, backbone)
         leave_frozen_out_of_ddp(module, backbone)
         self._promise = Promise(module, self.decides_on(module), self.trained(module).values())
-        trainer = trainer_of(module) if isinstance(module, LightningModule) else None
+        trainer = trainer_of(module) if isinstance(module, either(LightningModule)) else None
         if trainer is not None:
             copy_adapted(trainer, cast(LightningModule, module))
 
@@ -139,7 +143,8 @@ class LifeCycle(CheckedArguments, Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what the adapted layers can't live with; see to data and files."""
-        if isinstance(trainer.precision_plugin, BitsandbytesPrecision):
+        check_release(trainer)
+        if isinstance(trainer.precision_plugin, either(BitsandbytesPrecision)):
             raise ValueError(
                 "Lightning's `BitsandbytesPrecision` would quantise the heads too, which are to train, and put its "
                 "layers in place of the adapted ones: leave it out and set `backbone_options.quantization` to nf4 or "
@@ -153,6 +158,7 @@ class LifeCycle(CheckedArguments, Callback):
                     "`ddp_fork` and `ddp_notebook` do: set `strategy='ddp'` and run a script, or in a notebook "
                     "`devices=1`."
                 )
+            put_accumulation_first(trainer)
             make_loaders_resumable(trainer)
             write_atomically(trainer.strategy)
 
@@ -180,7 +186,7 @@ class LifeCycle(CheckedArguments, Callback):
             )
         if isinstance(trainer.model, DistributedDataParallel):
             check_replicas(pl_module)
-        remove_unfinished_checkpoints(trainer)
+        remove_unfinished_files(trainer)
         self._without_gradient = set()
 
     @override
@@ -243,12 +249,28 @@ class LifeCycle(CheckedArguments, Callback):
         self._release()
 
     @override
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any
+    ) -> None:
+        """Watch which adapted layers are called."""
+        self._calls.begin(self._backbone(pl_module))
+
+    @override
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Warn of adapted layers that were not."""
+        self._calls.end()
+
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
+    on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+
+    @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Hold nothing of the run any longer."""
         self._release()
 
     def _release(self) -> None:
         self._statistics = None
+        self._calls.forget()
         if self._promise is not None:
             self._promise.release()
 

@@ -26,6 +26,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.loops import evaluation_loop, fit_loop
 from lightning.pytorch.utilities import CombinedLoader
 
+from asym_lightning.core.either_lightning import either
 from asym_lightning.core.kinds import NumberOrZero, check_fields, check_value
 from asym_lightning.core.private_names import (
     accumulates,
@@ -91,6 +92,14 @@ def count_as_done(checkpoint: dict[str, Any]) -> Instant:
     return Instant.OTHER
 
 
+def put_accumulation_first(trainer: Trainer) -> None:
+    """Let schedules of accumulation come before other callbacks: one refuses what :func:`go_on` sets on its behalf."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # it is set by a connector
+    schedules = [c for c in callbacks if isinstance(c, either(GradientAccumulationScheduler))]
+    if schedules:  # another list: Lightning is going through the present one
+        trainer.callbacks = [*schedules, *(c for c in callbacks if c not in schedules)]  # type: ignore[attr-defined]
+
+
 def go_on(trainer: Trainer, instant: Instant) -> bool:
     """Make the fit loop, which has restored its counters and not begun yet, go on with what is to be done next.
 
@@ -110,7 +119,7 @@ def go_on(trainer: Trainer, instant: Instant) -> bool:
         set_restart_stage(loop, fit_loop.RestartStage.RESTARTED_MID_EPOCH)
     if loop.restarted_mid_epoch:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # it is set by a connector
-            if isinstance(callback, GradientAccumulationScheduler):  # it looks at the beginning of epochs only
+            if isinstance(callback, either(GradientAccumulationScheduler)):  # it looks at the beginning of epochs only
                 callback.on_train_epoch_start(trainer)
         if instant is Instant.BATCH_END:
             _go_on_from_batch_end(trainer)

@@ -8,13 +8,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 from torchmetrics import Metric, MetricCollection
 
+from asym_lightning.core.either_lightning import either
 from asym_lightning.core.private_names import data_fetcher, loading_mode
 from asym_lightning.core.random_state import random_state, set_random_state
 from asym_lightning.lifecycle.loops import train_loaders
@@ -103,7 +104,8 @@ class Rehearsal(AbstractContextManager["Rehearsal"]):
     def _transferred(self, batch: Any, dataloader_idx: int) -> Any:
         """Let a batch pass through the hooks that it passes in training."""
         data: Any = getattr(self._trainer, "datamodule", None)
-        has_own = data is not None and is_overridden("on_before_batch_transfer", data)
+        base = next((kind for kind in either(LightningDataModule) if isinstance(data, kind)), None)
+        has_own = base is not None and is_overridden("on_before_batch_transfer", data, base)
         batch = self._trainer.precision_plugin.convert_input(batch)
         batch = (data if has_own else self._module).on_before_batch_transfer(batch, dataloader_idx)
         return self._trainer.strategy.batch_to_device(batch, dataloader_idx=dataloader_idx)

@@ -133,9 +133,11 @@ class TextClassifier(EvaluationSetsModule):
             config.pad_token_id = pad_token_id(config)
         self._longest = longest_sequence(config)
         self._order = class_order(model, self.label_names)
-        self._inputs = [name for name in INPUTS if name in inspect.signature(model.forward).parameters]
-        if "token_type_ids" not in self._inputs and getattr(config, "type_vocab_size", 0) > 1:
-            self._inputs.append("token_type_ids")  # a wrapper's signature, such as PEFT's, hides it behind `**kwargs`
+        # A wrapper's signature, such as PEFT's, hides inputs behind `**kwargs`.
+        known = {*inspect.signature(model.forward).parameters}
+        known |= set() if "input_ids" in known else {"input_ids", "attention_mask"}
+        known |= {"token_type_ids"} if getattr(config, "type_vocab_size", 0) > 1 else set()
+        self._inputs = [name for name in INPUTS if name in known]
         return model
 
     def pretrained_weights(self, source: Backbone) -> PretrainedWeights | None:

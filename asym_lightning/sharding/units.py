@@ -8,6 +8,7 @@ from weakref import WeakSet
 from torch import nn
 
 from asym_lightning.adapters import adapter_layers, adapters_by_name
+from asym_lightning.adapters.layers.adapted import own_parameter
 from asym_lightning.adapters.layers.slices import SliceAdapters
 
 
@@ -42,9 +43,9 @@ def large_embeddings(model: nn.Module) -> dict[str, nn.Embedding]:
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.Embedding)
-        and id(module.weight) not in inside
-        and users[id(module.weight)] == 1
-        and module.weight.numel() >= largest > 0
+        and id(weight := own_parameter(module)) not in inside
+        and users[id(weight)] == 1
+        and weight.numel() >= largest > 0
     }
 
 

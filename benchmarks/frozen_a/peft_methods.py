@@ -35,7 +35,7 @@ class PeftMethod:
         loader: DataLoader,
         forward: Callable[[nn.Module, Any], Any],
     ) -> nn.Module:
-        """A model with `peft`'s layers in it, of which those and its heads train.
+        """The model with `peft`'s layers in it, of which those and its heads train.
 
         Args:
             model: The backbone.
@@ -68,7 +68,7 @@ class PeftMethod:
         if self.freezes_A:
             for name, parameter in adapted.named_parameters():
                 parameter.requires_grad_(parameter.requires_grad and "lora_A" not in name)
-        return adapted
+        return adapted.get_base_model()  # the backbone itself, with the names that its host knows
 
     def optimizer(self, model: nn.Module, rank: int, rate: float) -> Callable[[Any], torch.optim.Optimizer]:
         """What makes the optimizer of a model that was adapted."""

@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer, seed_everything
 
 from asym_lightning.adapters import trainable_parameters
 from benchmarks.frozen_a.arms import Arm
-from benchmarks.frozen_a.tasks import Task
+from benchmarks.frozen_a.tasks.task import Task
 from benchmarks.run_file import append_row
 
 # Parts of names of adapters' parameters, ours and `peft`'s.

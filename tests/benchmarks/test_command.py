@@ -1,5 +1,6 @@
 """The whole command on a model of a few thousand numbers, and its lines about what it does not run."""
 
+import dataclasses
 import importlib.util
 
 import pytest
@@ -150,3 +151,13 @@ def test_a_missing_gpu_is_an_error_that_says_so(tmp_path):
 def test_compiled_arms_run(tmp_path):
     rows, lines = measure(["floor", "peft-lora", "ours-b-only", "ours-b-only-dropout"], cell=tiny_cell(mode="compiled"))
     assert not lines and all(row.step_seconds for row in rows.values())
+
+
+@pytest.mark.parametrize("cell", cells_of("kinds", {"depth": [1], "batch": [2], "rank": [2]}), ids=lambda c: c.targets)
+def test_every_kind_of_layer_is_run_beside_peft(cell):
+    # A batch normalisation needs several numbers, hence images of more than one patch at the end of a ResNet.
+    sizes = {"length": 16} if cell.model == "resnet" else {"length": 4, "width": 64}
+    cell = dataclasses.replace(cell, **sizes)
+    rows, lines = measure(["peft-lora", "peft-b-only", "ours-lora", "ours-b-only"], cell=cell)
+    assert len(rows) == 5 and not any(row.skipped for row in rows.values()), lines
+    assert rows["ours-b-only"].trainable < rows["ours-lora"].trainable

@@ -32,11 +32,11 @@ def build_net() -> Net:
         return Net()
 
 
-class Foreign(LightningModule):
-    """Someone's project: `net`, `head` and an `aux` that is not trained, built where `form` says.
+class Project:
+    """Someone's project but for the Lightning that it imports: `net`, `head` and an `aux` that is not trained.
 
     Args:
-        form: `__init__`, `setup` or `configure_model`.
+        form: Where they are built: `__init__`, `setup` or `configure_model`.
         lr: Learning rate of the AdamW made from `self.parameters()`.
     """
 
@@ -89,6 +89,10 @@ class Foreign(LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=self.lr)
 
 
+class Foreign(Project, LightningModule):
+    """It imports `lightning`."""
+
+
 def loader(num: int = 40, *, shuffle: bool = False, batch_size: int = 8) -> DataLoader:
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(num, 12, generator=generator)
@@ -101,7 +105,7 @@ def injection(**options) -> AdapterInjection:
     return AdapterInjection(AdapterConfig(**config), **{"backbone": "net", "heads": ["head"], **options})
 
 
-def trainer(path, *callbacks: Callback, **options) -> Trainer:
+def trainer(path, *callbacks: Callback, kind: type[Trainer] = Trainer, **options) -> Trainer:
     defaults = {
         "accelerator": "cpu",
         "max_epochs": 2,
@@ -112,4 +116,4 @@ def trainer(path, *callbacks: Callback, **options) -> Trainer:
         "log_every_n_steps": 1,
         "default_root_dir": path,
     }
-    return Trainer(callbacks=list(callbacks), **{**defaults, **options})
+    return kind(callbacks=list(callbacks), **{**defaults, **options})

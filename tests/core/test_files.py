@@ -1,11 +1,10 @@
 import errno
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 import torch
@@ -149,17 +148,50 @@ def test_json_comes_back_and_what_is_none_is_named(tmp_path):
         read_json(tmp_path / "none")
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("file write failed")])
-def test_a_full_disk_is_named_with_the_file_that_was_to_be_written(tmp_path, monkeypatch, error):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("has_number", [True, False])
+def test_what_keeps_a_system_from_writing_is_named_with_the_folder(tmp_path, monkeypatch, number, has_number):
     """Torch and safetensors have words of their own for it, and no errno."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=0))
+
+    def refuse(descriptor):
+        raise OSError(number, os.strerror(number))
+
     path = tmp_path / "scores.txt"
     path.write_text("old")
+    monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(OSError) as raised, atomic_file(path) as staging:
         staging.write_text("ne")
-        raise error
-    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(path))
+        raise OSError(number, os.strerror(number), str(staging)) if has_number else RuntimeError("file write failed")
+    assert (raised.value.errno, raised.value.filename) == (number, str(tmp_path))
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["scores.txt"]
+
+
+def test_an_error_of_another_folder_or_kind_stays_as_it_is(tmp_path):
+    for error in (PermissionError(errno.EACCES, "Permission denied", "/elsewhere"), FileNotFoundError(2, "None", "x")):
+        with pytest.raises(OSError) as raised, atomic_file(tmp_path / "x") as staging:
+            staging.touch()
+            raise error
+        assert raised.value is error
+    with pytest.raises(RuntimeError), atomic_directory(tmp_path / "x"):
+        raise RuntimeError("no fault of the disk")
+    assert names(tmp_path) == []
+
+
+def test_a_directory_that_can_not_be_put_in_place_leaves_the_one_before(tmp_path, monkeypatch):
+    directory = tmp_path / "adapter"
+    directory.mkdir()
+    (directory / "old").touch()
+    rename = os.rename
+
+    def refuse(source, target):
+        if Path(target) == directory and list(Path(source).glob("new")):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match="No space left"), atomic_directory(directory) as staging:
+        (staging / "new").touch()
+    assert names(tmp_path) == ["adapter"] and names(directory) == ["old"]
 
 
 @pytest.mark.parametrize("share", range(0, 100, 5))

@@ -62,6 +62,13 @@ def used(tree):
             yield from (alias.name for alias in node.names)
 
 
+def test_what_torch_compiles_is_known_in_a_wrapper_and_in_place():
+    plain, wrapped, in_place = nn.Sequential(nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2)), nn.Linear(2, 2)
+    wrapped[0] = torch.compile(wrapped[0])
+    in_place.compile()
+    assert [names.is_compiled(module) for module in (plain, wrapped, in_place)] == [False, True, True]
+
+
 def test_private_names_of_others_are_in_one_file():
     trees = {module: tree for module, tree in FILES.items() if module != names.__name__}
     relied_on = set(filter(is_private, used(FILES[names.__name__])))
@@ -219,6 +226,15 @@ def test_accelerate_says_that_a_layer_is_offloaded():
 def test_wrappers_call_what_they_wrap_by_these_names():
     compiled = next(iter(torch.compile(nn.Linear(2, 2)).named_children()))[0]
     assert (FSDP_PREFIX.removesuffix("."), compiled, _CHECKPOINT_WRAPPED_MODULE) == names.WRAPPED
+
+
+def test_edits_of_a_tensor_are_counted():
+    tensor = torch.zeros(2)
+    before = names.num_edits(tensor)
+    tensor.add_(1)
+    tensor.view(1, 2)[0] = 3
+    tensor.sum()
+    assert names.num_edits(tensor) == before + 2
 
 
 def test_ddp_leaves_out_what_it_is_told_to(tmp_path):

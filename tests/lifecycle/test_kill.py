@@ -1,127 +1,203 @@
-"""The quickstart, killed at random instants and resumed from its newest checkpoint, as a user would.
+"""Runs that are killed at random instants and resumed from their newest checkpoint, as a user would.
 
     ASYM_KILLS=50 pytest -m slow -s tests/lifecycle/test_kill.py
 
-says how many of 50 ended with the bits of a run that nobody killed.
+says of each setting how many of 50 ended with the bits of a run that nobody killed.
 """
 
 from __future__ import annotations
 
 import os
 import random
-import re
 import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
+from asym_lightning.core.files import SUFFIX, read_json
+from asym_lightning.core.norms_file import read_norms
+from asym_lightning.core.run_files import ADAPTER, NORMS, RECORD
+from tests.forked import start
+from tests.lifecycle.kill_programs import EVERY, NUM_STEPS, SETTINGS, WRITERS, Setting
 from tests.lifecycle.runs import differences
 
-ROOT = Path(__file__).parents[2]
-NUM_KILLS = int(os.environ.get("ASYM_KILLS", "6"))
+NUM_KILLS = int(os.environ.get("ASYM_KILLS", "4"))
 AT_A_TIME = 2
-NUM_STEPS, EVERY = 200, 4
 INSTANTS = ("start-up", "steps", "a save", "end")
-CALLBACKS = ("asym_lightning.callbacks.AdapterCheckpoint", "lightning.pytorch.callbacks.ModelCheckpoint")
+MARK = "ASYM_KILLED_RUN"
+"""Variable by which processes are found that a run has started."""
+PATIENCE = 300.0
+"""Seconds in which processes that lost another one have to end."""
 
 
 class Run:
-    """The quickstart with dropout, in a folder of its own, with a checkpoint every few steps."""
+    """A run in a folder of its own."""
 
-    def __init__(self, folder: Path, callback: str) -> None:
-        self.folder = folder
-        self.checkpoints = folder / "checkpoints"
+    def __init__(self, setting: Setting, folder: Path, number: int) -> None:
+        self.setting, self.folder = setting, folder
+        self.printed = folder / "printed.txt"
+        self.writer = number // len(INSTANTS) % len(WRITERS)
+        # In every second one that is killed while it starts the compiler is at work.
+        compiles = number % (2 * len(INSTANTS)) == 0
+        self.environment = {MARK: str(folder), **({"XDG_CACHE_HOME": str(folder / "cache")} if compiles else {})}
         folder.mkdir()
-        options = {"filename": "{step}", "monitor": None, "every_n_train_steps": EVERY, "save_top_k": 1}
-        options |= {"dirpath": "checkpoints", "auto_insert_metric_name": True}
-        config = {"trainer": {"callbacks": [{"class_path": callback, "init_args": options}]}}
-        (folder / "callbacks.yaml").write_text(yaml.safe_dump(config))
 
-    def start(self) -> subprocess.Popen:
+    def start(self) -> list[BaseProcess]:
         """Start it, or let it go on where it can."""
-        command = [sys.executable, "-W", "ignore", "-m", "asym_lightning", "fit"]
-        command += ["--config", str(ROOT / "configs/quickstart.yaml"), "--config", "callbacks.yaml"]
-        command += ["--model.adapter.dropout", "0.1", "--trainer.enable_progress_bar", "false"]
-        if whole := self.whole():
-            command += ["--ckpt_path", str(max(whole, key=lambda path: path.stat().st_mtime_ns))]
-        with (self.folder / "printed.txt").open("a") as printed:
-            environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-            return subprocess.Popen(command, cwd=self.folder, stdout=printed, stderr=printed, env=environment)
+        newest = max(self.whole(), key=step_of, default=None)
+        return start(
+            self.setting.program, self.folder, self.writer, newest, printed=self.printed,
+            num_processes=self.setting.num_processes, environment=self.environment,
+        )  # fmt: skip
+
+    def complete(self) -> None:
+        """Start it and let it end."""
+        codes = self.ended(self.start())
+        assert set(codes) == {0}, f"{codes}: {self.printed.read_text()}"
 
     def whole(self) -> list[Path]:
         """What anybody would take for a checkpoint."""
-        return [path for path in self.checkpoints.glob("*.ckpt") if not path.name.startswith(".")]
+        return list(self.folder.glob("runs/*/*/checkpoints/*.ckpt"))
 
-    def unfinished(self) -> list[Path]:
-        return list(self.checkpoints.glob(".*"))
+    def unfinished(self, below: str = ".") -> list[Path]:
+        return list((self.folder / below).glob(f"**/.*{SUFFIX}"))
 
-    def result(self) -> dict:
-        """The adapter and the scores that a run leaves, and the state at its last step."""
-        printed = (self.folder / "printed.txt").read_text()
-        scores = dict(re.findall(r"^(test/\w+)\s+(\S+)$", printed, re.MULTILINE)[-2:])
-        adapter = max(self.folder.glob("runs/*/*/adapter"), key=lambda path: path.stat().st_mtime_ns)
-        last = torch.load(self.checkpoints / f"step={NUM_STEPS}.ckpt", weights_only=True)
+    @property
+    def last(self) -> Path:
+        """The checkpoint of the last step, in the folder that the run went on in."""
+        (found,) = (path for path in self.whole() if step_of(path) == NUM_STEPS)
+        return found
+
+    def reached(self, step: int) -> bool:
+        return any(step_of(path) >= step for path in self.whole())
+
+    def ended(self, processes: list[BaseProcess]) -> list[int | None]:
+        """The exit codes of processes, once they and all that they have started are gone."""
+        until = time.monotonic() + PATIENCE
+        for process in processes:
+            process.join(max(until - time.monotonic(), 0))
+        while (left := self.living(processes)) and time.monotonic() < until:
+            time.sleep(0.05)
+        codes = [process.exitcode for process in processes]
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        assert not left, f"{left} outlived their parent"
+        return codes
+
+    def living(self, processes: list[BaseProcess]) -> list[int]:
+        """What is left of processes, and of what they have started."""
+        found = [process.pid for process in processes if process.is_alive() and process.pid]
+        mark = f"{MARK}={self.folder}\0".encode()
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if mark in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+        return found
+
+    def result(self) -> dict[str, Any]:
+        """The state at the last step, and what stands in the run's files beside times."""
+        state = torch.load(self.last, weights_only=True)
+        folder = self.last.parents[1]
+        record = read_json(folder / RECORD)
+        # Those of a training epoch say what one process saw of it.
+        metrics = {name: value for name, value in record["metrics"].items() if not name.startswith("train/")}
         return {
-            "scores": scores,
-            "adapter": load_file(adapter / "adapter_model.safetensors"),
-            "state": {name: value for name, value in last["state_dict"].items() if "_metrics" not in name},
-            "optimizer": last["optimizer_states"],
-            "schedule": last["lr_schedulers"],
+            "state": {name: value for name, value in state["state_dict"].items() if "_metrics" not in name},
+            "optimizer": state["optimizer_states"],
+            "schedule": state["lr_schedulers"],
+            "record": {"metrics": metrics, **{name: record[name] for name in ("ranks", "trained", "steps")}},
+            "adapter": load_file(folder / ADAPTER / "adapter_model.safetensors"),
+            "norms": list(read_norms(folder / NORMS)) if (folder / NORMS).exists() else [],
         }
 
 
-def kill(run: Run, process: subprocess.Popen, instant: str, chance: random.Random) -> str:
-    """SIGKILL the process at such an instant; returns when that was."""
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.stem.removeprefix("step="))
 
-    def wait(condition) -> None:
-        while process.poll() is None and not condition():
-            time.sleep(0.001)
+
+def kill(run: Run, instant: str, chance: random.Random, timing: dict[str, float]) -> str:
+    """SIGKILL a run at such an instant, or one of its processes; returns when that was."""
+    processes = run.start()
+
+    def wait(condition: Callable[[], Any], every: float = 0.02) -> None:
+        while all(process.is_alive() for process in processes) and not condition():
+            time.sleep(every)
 
     if instant == "start-up":
-        time.sleep(chance.uniform(0.1, 8))
+        time.sleep(chance.uniform(0, timing["start-up"]))
+    elif instant == "end":
+        wait(lambda: run.reached(NUM_STEPS))
+        time.sleep(chance.uniform(0, timing["end"]))
     else:
-        after = {"steps": EVERY, "a save": EVERY, "end": NUM_STEPS}[instant]
-        after = chance.randrange(EVERY, NUM_STEPS, EVERY) if instant != "end" else after
-        wait(lambda: any(int(path.stem.removeprefix("step=")) >= after for path in run.whole()))
+        step = chance.randrange(EVERY, NUM_STEPS, EVERY)
+        wait(lambda: run.reached(step))
         if instant == "a save":
-            wait(run.unfinished)
-            time.sleep(chance.uniform(0, 0.005))
-        else:
-            time.sleep(chance.uniform(0, 1.0))
-    if process.poll() is None:
-        os.kill(process.pid, signal.SIGKILL)
-    code = process.wait()
-    assert code in (0, -signal.SIGKILL), (run.folder / "printed.txt").read_text()
-    steps = [int(path.stem.removeprefix("step=")) for path in run.whole()]
-    return f"{instant}, newest checkpoint {max(steps, default='none')}, {len(run.unfinished())} unfinished"
+            wait(run.unfinished, every=0.001)
+        time.sleep(chance.uniform(0, 0.005 if instant == "a save" else timing["step"] * EVERY))
+    victims = chance.choice([processes, *([process] for process in processes)])
+    for victim in victims:
+        with suppress(ProcessLookupError):
+            os.kill(victim.pid or 0, signal.SIGKILL)
+    codes = run.ended(processes)
+    assert all(process.exitcode in (0, -signal.SIGKILL) for process in victims), run.printed.read_text()
+    newest = max(map(step_of, run.whole()), default="none")
+    return f"{instant}, exit codes {codes}, newest checkpoint {newest}, {len(run.unfinished())} unfinished"
 
 
-def killed_and_resumed(folder: Path, number: int, expected: dict) -> tuple[str, list[str]]:
+def killed_and_resumed(
+    setting: Setting, folder: Path, number: int, expected: dict[str, Any], timing: dict[str, float]
+) -> tuple[str, list[str]]:
     """Kill once and resume; returns when that was, and what differs from the run that nobody killed."""
-    run = Run(folder / str(number), CALLBACKS[number // len(INSTANTS) % 2])
-    when = kill(run, run.start(), INSTANTS[number % len(INSTANTS)], random.Random(number))
+    run = Run(setting, folder / str(number), number)
+    when = kill(run, INSTANTS[number % len(INSTANTS)], random.Random(number), timing)
     for path in run.whole():
         torch.load(path, weights_only=True)  # half a file is none
-    assert run.start().wait() == 0, (run.folder / "printed.txt").read_text()
-    left = [path.name for path in run.unfinished()]
-    return when, [f"left behind: {left}"] * bool(left) + differences(run.result(), expected)
+    run.complete()
+    left = [*run.unfinished(str(run.last.parents[1])), *run.unfinished("cache")]
+    return when, [f"left behind: {path}" for path in left] + differences(run.result(), expected)
+
+
+def timed(run: Run) -> dict[str, float]:
+    """Let a run end; returns the seconds until its first checkpoint, of a step, and after its last checkpoint."""
+    began = time.monotonic()
+    processes = run.start()
+    seen = {}
+    for step in (EVERY, NUM_STEPS):
+        while processes[0].is_alive() and not run.reached(step):
+            time.sleep(0.02)
+        seen[step] = time.monotonic() - began
+    codes = run.ended(processes)
+    assert set(codes) == {0}, f"{codes}: {run.printed.read_text()}"
+    step = (seen[NUM_STEPS] - seen[EVERY]) / (NUM_STEPS - EVERY)
+    return {"start-up": seen[EVERY], "step": step, "end": time.monotonic() - began - seen[NUM_STEPS]}
 
 
 @pytest.mark.slow
-def test_every_killed_run_ends_with_the_bits_of_one_that_nobody_killed(tmp_path):
-    whole = Run(tmp_path / "whole", CALLBACKS[0])
-    assert whole.start().wait() == 0, (whole.folder / "printed.txt").read_text()
+@pytest.mark.parametrize("setting", SETTINGS.values(), ids=list(SETTINGS))
+def test_every_killed_run_ends_with_the_bits_of_one_that_nobody_killed(setting, tmp_path):
+    whole = Run(setting, tmp_path / "whole", number=1)
+    timing = timed(whole)
     expected = whole.result()
+    print(f"\nseconds: {timing}")
+
+    def outcome(number: int) -> tuple[str, list[str]]:
+        try:
+            return killed_and_resumed(setting, tmp_path, number, expected, timing)
+        except AssertionError as error:  # and go on with the others
+            return "in vain", [str(error)]
+
+    bad = []
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        runs = list(pool.map(lambda number: killed_and_resumed(tmp_path, number, expected), range(NUM_KILLS)))
-    for number, (when, found) in enumerate(runs):
-        print(f"{number:>3} {when}: {found or 'the same'}")
-    print(f"{sum(not found for _, found in runs)} of {NUM_KILLS} the same")
-    assert [found for _, found in runs if found] == []
+        for number, (when, found) in enumerate(pool.map(outcome, range(NUM_KILLS))):
+            print(f"{number:>3} {when}: {found or 'the same'}", flush=True)
+            bad += [found] if found else []
+    print(f"{NUM_KILLS - len(bad)} of {NUM_KILLS} the same")
+    assert bad == []

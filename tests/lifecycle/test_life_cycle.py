@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -57,13 +58,13 @@ def test_batch_norms_beside_the_backbone_stay_as_they_are_if_they_are_frozen(tmp
     assert module.of_head.num_batches_tracked == 5
 
 
-def bypassing(kind):
+def read(self, x):
+    second = self.second
+    return self.head(F.linear(self.first(x).relu(), second.weight, second.bias))
+
+
+def bypassing(kind, forward=read):
     """A module whose backbone reads a layer's weight and does not call the layer."""
-
-    def forward(self, x):
-        second = self.second
-        return self.head(F.linear(self.first(x).relu(), second.weight, second.bias))
-
     module = kind()
     if kind is Own:
         build = module.build_backbone
@@ -82,6 +83,28 @@ def _with_forward(backbone, forward):
 def test_an_adapter_without_a_gradient_is_refused_by_the_same_sentence(kind, tmp_path):
     with pytest.raises(RuntimeError, match=r"1 adapters got no gradient in 1 step\(s\) .* `exclude` .*second\.all"):
         fitted(tmp_path, bypassing(kind))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_that_the_first_evaluation_goes_past_is_named_once(kind, tmp_path):
+    def forward(self, x):
+        second = self.second
+        x = self.first(x).relu()
+        return self.head(second(x) if self.training else F.linear(x, second.weight, second.bias))
+
+    def hooks():
+        return sum(len(part._forward_pre_hooks) for part in module.backbone.modules())
+
+    module, trainer = fitted(tmp_path, bypassing(kind, forward))
+    num_hooks = hooks()
+    with pytest.warns(UserWarning, match=r"1 adapted layers were not called in the first batch .*`[a-z.]*second`"):
+        trainer.validate(module, data())
+    assert hooks() == num_hooks
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*were not called")
+        trainer.validate(module, data())
+        module, trainer = fitted(tmp_path / "other", kind())
+        trainer.validate(module, data())
 
 
 class LacksAdapters:

@@ -231,10 +231,11 @@ def test_predictions_file_holds_ids_labels_and_probabilities_in_the_files_order(
         assert written[row]["label"] == ("yes" if probabilities[1] > probabilities[0] else "no")
 
 
-def test_model_wrapped_by_peft_gets_segments(bert):
+@pytest.mark.parametrize("task_type", ["SEQ_CLS", None])  # without one, its `forward` names no input at all
+def test_model_wrapped_by_peft_gets_all_inputs(bert, task_type):
     peft = pytest.importorskip("peft")
     model = tf.BertForSequenceClassification.from_pretrained(bert, num_labels=2)
-    wrapped = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS"))
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["query"], task_type=task_type))
     module = TextClassifier(wrapped, label_names=["a", "b"], train_backbone=True)
     module.configure_model()
     assert "token_type_ids" in module._inputs

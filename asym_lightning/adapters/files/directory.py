@@ -25,13 +25,14 @@ from asym_lightning.adapters.files.schema import (
 )
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.kinds.registry import kinds
-from asym_lightning.core.files import atomic_file, json_text, parse_json, read_json
+from asym_lightning.core.files import atomic_file, json_text, parse_json, read_json, remove_unfinished
 from asym_lightning.core.messages import first_line
 from asym_lightning.core.run_files import ADAPTER
 
 CONFIG_FILE, TENSOR_FILE = "adapter_config.json", "adapter_model.safetensors"
 METADATA_KEY = "asym_lightning"
 KEY_PREFIX = "base_model.model."
+_TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
 
 
 class AdapterContents(NamedTuple):
@@ -62,6 +63,7 @@ class SavedAdapter:
         factors: By ``layer.lora_A`` and ``layer.lora_B``; in a compact directory by ``layer.slice.lora_B``.
         others: What the heads hold, by its name in the model.
         base: Copies of frozen weights, which `peft` writes beside the factors of an output layer; by their names.
+        token_rows: Rows of embeddings that `peft` trained in full, by the embedding's name.
     """
 
     path: Path
@@ -73,6 +75,7 @@ class SavedAdapter:
     factors: Mapping[str, Tensor]
     others: Mapping[str, Tensor]
     base: Mapping[str, Tensor]
+    token_rows: Mapping[str, Tensor]
 
     @property
     def is_compact(self) -> bool:
@@ -82,6 +85,7 @@ class SavedAdapter:
 
 def write_directory(directory: Path, contents: AdapterContents) -> None:
     """Write both files; each appears whole or not at all, and neither if one can't be written."""
+    remove_unfinished(directory)
     with atomic_file(directory / CONFIG_FILE) as config, atomic_file(directory / TENSOR_FILE) as tensors:
         save_file(contents.tensors, tensors, metadata=contents.header)
         config.write_text(json_text(contents.config))
@@ -111,7 +115,7 @@ def read_directory(directory: str | Path) -> SavedAdapter:
     peft_config = read_json(path / CONFIG_FILE)
     check_peft_config(peft_config, path / CONFIG_FILE)
     tensors, header = _read_tensors(path / TENSOR_FILE)
-    factors, others, base = _sort_keys(tensors, path / TENSOR_FILE)
+    factors, others, base, token_rows = _sort_keys(tensors, path / TENSOR_FILE)
     metadata: Mapping[str, Any] = {}
     if peft_config["peft_type"] == COMPACT_TYPE:
         metadata = _metadata(peft_config.get(METADATA_KEY), path / CONFIG_FILE)
@@ -119,9 +123,9 @@ def read_directory(directory: str | Path) -> SavedAdapter:
         metadata = _metadata(header[METADATA_KEY], path / TENSOR_FILE)
     saved = SavedAdapter(
         path, peft_config, metadata.get("config"), metadata.get("ranks", {}), metadata.get("scaling"),
-        metadata.get("checksums", {}), factors, others, base,
+        metadata.get("checksums", {}), factors, others, base, token_rows,
     )  # fmt: skip
-    check_tensors(factors, others, path / TENSOR_FILE)
+    check_tensors({**factors, **token_rows}, others, path / TENSOR_FILE)
     check_factors(factors, saved.ranks, saved.checksums, path / TENSOR_FILE, _laid_out_by_kind(tensors))
     check_heads(others, peft_config.get("modules_to_save") or (), path / TENSOR_FILE)
     check_finite(tensors, path / TENSOR_FILE)
@@ -137,7 +141,7 @@ def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _sort_keys(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Tensor], ...]:
-    """Factors under ``layer.lora_A`` and ``layer.lora_B``, heads and frozen weights under their own names."""
+    """Factors under ``layer.lora_A`` and ``layer.lora_B``, heads and frozen weights by their names, rows of tokens."""
     # A or B by what some kind of layer calls it.
     endings = {
         name: factor for kind in kinds() for name, factor in zip(kind.peft_names, ("lora_A", "lora_B"), strict=True)
@@ -145,19 +149,22 @@ def _sort_keys(tensors: Mapping[str, Tensor], path: Path) -> tuple[dict[str, Ten
     factors: dict[str, Tensor] = {}
     others: dict[str, Tensor] = {}
     base: dict[str, Tensor] = {}
+    token_rows: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
         name = key.removeprefix(KEY_PREFIX)
         if ending := next((ending for ending in endings if name.endswith(f".{ending}")), None):
             factors[name.removesuffix(ending) + endings[ending]] = tensor
         elif "lora_" in name or not key.startswith(KEY_PREFIX):
             raise ValueError(f"`{path}` holds `{key}`, which is neither a LoRA factor nor a head's tensor.")
+        elif name.endswith(_TOKEN_ROWS):
+            token_rows[name.removesuffix(_TOKEN_ROWS)] = tensor
         elif ".base_layer." in name:
             base[name.replace(".base_layer.", ".")] = tensor
         else:
             others[name] = tensor
     if not factors:
         raise ValueError(f"`{path}` holds no LoRA factors.")
-    return factors, others, base
+    return factors, others, base, token_rows
 
 
 def _laid_out_by_kind(tensors: Mapping[str, Tensor]) -> set[str]:

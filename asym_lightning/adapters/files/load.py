@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
+from asym_lightning.adapters.files import token_rows
 from asym_lightning.adapters.files.directory import CONFIG_FILE, SavedAdapter, read_directory
+from asym_lightning.adapters.files.old_names import under_present_names
 from asym_lightning.adapters.files.redraw import CHECKSUM_TOLERANCE, checksum, redraw_A
+from asym_lightning.adapters.files.schema import MAX_RANK
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
-from asym_lightning.adapters.layers.kinds.registry import host_kind
+from asym_lightning.adapters.layers.kinds.registry import host_kind, layers_of
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.adapters.surgery.inject import inject_adapters, remove_adapters
@@ -28,7 +31,8 @@ _UNDERSTOOD = {
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "ensure_weight_tying", "exclude_modules",
     "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha",
     "lora_dropout", "megatron_core", "modules_to_save", "peft_type", "peft_version", "qalora_group_size", "r",
-    "rank_pattern", "revision", "runtime_config", "target_modules", "target_parameters", "task_type", "use_rslora",
+    "rank_pattern", "revision", "runtime_config", "target_modules", "target_parameters", "task_type",
+    "trainable_token_indices", "use_rslora",
 }  # fmt: skip
 _DECIDE_ON_SCALING = ("rank", "alpha", "rank_pattern", "alpha_pattern", "rank_stabilized")
 # Inits that leave the base weight as it is; the others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) change it.
@@ -49,7 +53,7 @@ def load_adapters(model: nn.Module, directory: str | Path) -> None:
         ValueError: A file is damaged, holds features that are not LoRA's, or does not fit the model; the message names
             file or layer, what was expected and what was found.
     """
-    saved = read_directory(directory)
+    saved = _read_for(model, directory)
     config = _config_of(saved, model)
     was_adapted = bool(adapter_layers(model))
     if not was_adapted:
@@ -82,9 +86,13 @@ def swap_adapters(model: nn.Module, directory: str | Path) -> None:
     """
     if not adapter_layers(model):
         raise RuntimeError("The model has no adapters to swap (merged ones must be unmerged first): load some first.")
-    saved = read_directory(directory)
+    saved = _read_for(model, directory)
     _config_of(saved, model)
     _assign(model, saved, keeps_A=True)
+
+
+def _read_for(model: nn.Module, directory: str | Path) -> SavedAdapter:
+    return token_rows.as_factors(under_present_names(read_directory(directory), model), model)
 
 
 def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
@@ -101,6 +109,8 @@ def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
     # Longest first: a name may be the suffix of another, and the first match in a pattern counts.
     paths = sorted(places, key=lambda path: len(places[path]), reverse=True)
     ranks = {path: _peft_rank(path, model, saved) for path in paths if f"{path}.lora_A" in saved.factors}
+    layers = layers_of(model)
+    allowed = {path: min(rank, _largest_rank(layers.get(places[path]))) for path, rank in ranks.items()}
     heads = peft_config.get("modules_to_save") or ()
     return AdapterConfig(
         scheme="hB_zero_hA_he",
@@ -109,9 +119,9 @@ def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
         dropout=peft_config.get("lora_dropout", 0.0),
         targets=[places[path] for path in paths],
         heads=[h for h in heads if any(f".{h}." in f".{name}" for name in saved.others)],
-        rank_pattern={places[path]: rank for path, rank in ranks.items()},
+        rank_pattern={places[path]: rank for path, rank in allowed.items()},
         alpha_pattern={
-            places[path]: _peft_scaling(peft_config, places[path], rank) * rank for path, rank in ranks.items()
+            places[path]: _peft_scaling(peft_config, places[path], rank) * allowed[path] for path, rank in ranks.items()
         },
         share_expert_a=False,
     )
@@ -136,15 +146,15 @@ def _paths(saved: SavedAdapter) -> list[str]:
 
 
 def _own_name(path: str, model: nn.Module, saved: SavedAdapter) -> str:
-    """The layer that `peft` keeps at a path: it wraps layers, and parameters of experts one around the other."""
+    """The layer that `peft` keeps at a path: it wraps layers, and parameters of a module one around the other."""
     plain = path.replace(".base_layer", "")
-    experts = _targeted_experts(plain, model, saved)
+    parameters = _targeted_parameters(plain, model, saved)
     depth = path.count(".base_layer")
-    return f"{plain}.{experts[-1 - depth]}" if depth < len(experts) else plain
+    return f"{plain}.{parameters[-1 - depth]}" if depth < len(parameters) else plain
 
 
-def _targeted_experts(name: str, model: nn.Module, saved: SavedAdapter) -> list[str]:
-    """Parameters of experts in a module; none where it is a layer, though it be targeted by its parameter."""
+def _targeted_parameters(name: str, model: nn.Module, saved: SavedAdapter) -> list[str]:
+    """Parameters of a module that are targets; none where it is a layer, though it be targeted by its parameter."""
     targets = saved.peft_config.get("target_parameters") or ()
     modules = dict(plain_modules(model))
     if not targets or name not in modules or host_kind(modules[name]):
@@ -156,8 +166,14 @@ def _targeted_experts(name: str, model: nn.Module, saved: SavedAdapter) -> list[
 def _peft_rank(path: str, model: nn.Module, saved: SavedAdapter) -> int:
     rank = len(saved.factors[f"{path}.lora_A"])
     name = path.replace(".base_layer", "")
-    experts = _targeted_experts(name, model, saved)
-    return rank // len(submodule(model, name).get_parameter(experts[0])) if experts else rank
+    parameters = [submodule(model, name).get_parameter(p) for p in _targeted_parameters(name, model, saved)]
+    return rank // len(parameters[0]) if parameters and parameters[0].dim() == 3 else rank  # of each expert
+
+
+def _largest_rank(layer: nn.Module | None) -> int:
+    """The rank that a layer's shape allows, above which `peft` goes."""
+    kind = None if layer is None else host_kind(layer)
+    return MAX_RANK if layer is None or kind is None else min(kind.shape_of(layer))
 
 
 def _peft_scaling(peft_config: Mapping[str, Any], layer: str, rank: int) -> float:
@@ -174,6 +190,7 @@ def _assign(model: nn.Module, saved: SavedAdapter, *, keeps_A: bool = False) -> 
     for name, layer in layers.items():
         for slice_name, (A, B) in _slices_of(name, layer, saved, wanted).items():
             adapter = layer.adapters[slice_name]
+            A, B = _within_shape(A, B)
             rank = A.shape[0]
             if rank > adapter.max_rank or A.shape[1] != adapter.d_in or B.shape != (adapter.d_out, rank):
                 raise ValueError(
@@ -214,6 +231,17 @@ def _assign(model: nn.Module, saved: SavedAdapter, *, keeps_A: bool = False) -> 
             target.copy_(sharded_like(source, target))
     for name, adapter in adapters_by_name(model).items():
         adapter.rank = ranks[name]
+
+
+def _within_shape(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """The factors or, where their rank is above what the shape of ``B A`` allows, others of the same product.
+
+    The product is no larger than the factors then, and its QR decomposition gives it back to the rounding of float64.
+    """
+    if A.shape[0] <= min(A.shape[1], B.shape[0]) or B.shape[1] != A.shape[0]:
+        return A, B
+    Q, R = torch.linalg.qr((B.double() @ A.double()).T)
+    return Q.T.to(A.dtype), R.T.to(B.dtype)
 
 
 def _slices_of(

@@ -44,6 +44,7 @@ _PEFT_FIELDS: Mapping[str, Any] = {
     "init_lora_weights": bool | str | None,
     "layers_to_transform": list[int] | int | None,
     "layers_pattern": list[str] | str | None,
+    "trainable_token_indices": list[int] | Mapping[str, list[int]] | None,
 }
 _METADATA_FIELDS: Mapping[str, Any] = {
     "config": Mapping[str, Any],

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from asym_lightning.adapters.init.statistics import CalibrationStatistics
+from asym_lightning.adapters.kernels.sparse_rows import SparseRows
 
 Letter = Literal["A", "B"]
 
@@ -48,6 +49,7 @@ class InitRule(ABC):
             its seed gives at the larger rank.
         is_orthonormal: Its rows are orthonormal.
         is_zero: Its rows are zero, so the other factor gets no gradient at first.
+        is_sparse: No two of its rows share an input, and :meth:`sparse_rows` says what stands for A in products.
     """
 
     name: str
@@ -57,10 +59,21 @@ class InitRule(ABC):
     nests: bool = False
     is_orthonormal: bool = False
     is_zero: bool = False
+    is_sparse: bool = False
 
     @abstractmethod
     def rows(self, draw: Draw) -> Tensor:
         """Return (rank, dim) rows: A is used as it is, B is the transpose."""
+
+    def sparse_rows(self, A: Tensor, rank: int) -> SparseRows | None:
+        """What stands for A in products, of a rule that is sparse.
+
+        Args:
+            A: (allocated rank, d_in), of which the rows from `rank` on are zero. Loading or an edit may have made of it
+                what the rule does not draw: then the answer is ``None``, and A is multiplied as any other.
+            rank: Of rows that are in use.
+        """
+        return None
 
     @property
     def is_redrawn(self) -> bool:

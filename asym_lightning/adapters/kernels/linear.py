@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from asym_lightning.adapters.kernels.cpu.narrow_products import dot, outer
 from asym_lightning.adapters.kernels.dropout import draw_seed, drop_then_project, dropped_copy, project_back_then_drop
+from asym_lightning.adapters.kernels.sparse_rows import SparseRows
 from asym_lightning.adapters.rows import Rows
 from asym_lightning.core.private_names import unsafe_view
 
@@ -62,6 +63,7 @@ class Plan(NamedTuple):
         shares_a: All slices read the first A.
         dropout: Probability of a drop now: 0 in evaluation.
         path: One of :data:`PATHS`.
+        sparse: What stands for each A in products, where no A is dense; it needs no gradient.
     """
 
     rows: tuple[Rows, ...]
@@ -69,6 +71,7 @@ class Plan(NamedTuple):
     shares_a: bool
     dropout: float
     path: str
+    sparse: tuple[SparseRows, ...] | None = None
 
 
 def frozen_linear(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
@@ -167,8 +170,8 @@ def choose_path(path: str, x: Tensor, weight: Weight, rank: int, plan: Plan, *, 
     was laid out for it. Else, on a CPU in float32 or float64 without dropout and with at least as many tokens as input
     features (so that forming the weight costs less than passing over an activation once more), the backward pass forms
     the weight. So does the forward pass where ``rank * d_out >= 48 * d_in``, that is, where ``h B^T`` costs more than
-    forming; but not under torch.compile, which would keep the weight from one pass to the other. ``two_gemm``
-    otherwise, and always where the weight is quantised.
+    forming, and wherever A is sparse, which makes forming cheap; but not under torch.compile, which would keep the
+    weight from one pass to the other. ``two_gemm`` otherwise, and always where the weight is quantised.
 
     Raises:
         ValueError: The forced path can't be taken; the message says why.
@@ -199,7 +202,8 @@ def choose_path(path: str, x: Tensor, weight: Weight, rank: int, plan: Plan, *, 
     )
     if is_packed:
         return "packed", forms
-    forms_forward = forms and rank * d_out >= 48 * d_in and not torch.compiler.is_compiling()
+    is_cheap = plan.sparse is not None or rank * d_out >= 48 * d_in
+    forms_forward = forms and is_cheap and not torch.compiler.is_compiling()
     return ("formed" if forms_forward else "two_gemm"), forms
 
 
@@ -332,6 +336,10 @@ class _AdaptedLinear(torch.autograd.Function):
         grad_x = None
         if needs_x and forms_gradient:
             grad_x = g @ _form(weight, As, Bs, plan)
+        elif needs_x and plan.sparse is not None and seed is None:
+            grad_x = g @ _dense(weight, g.dtype)
+            for sparse, grad_slice in zip(plan.sparse, _slices(grad_h, As, plan), strict=False):
+                sparse.add(grad_x, grad_slice, out=grad_x)  # one for all slices where they share A
         elif needs_x:
             A = _stack(As, g.dtype)
             grad_x = grad_h @ A if seed is None else project_back_then_drop(grad_h, A, seed, plan.dropout)
@@ -361,7 +369,7 @@ def _forward(
         assert isinstance(weight, Tensor)
         out = F.linear(tokens, _form(weight, As, Bs, plan), _cast(bias, x.dtype))
         if needs_h:
-            h = dot(tokens, _stack(As, tokens.dtype))
+            h = _read(tokens, As, plan)
     elif path == "packed":
         assert packed is not None
         d_out = weight.shape[0]
@@ -371,12 +379,21 @@ def _forward(
         for rows, scaling, B, h_slice in zip(plan.rows, _scales(plan), Bs, _slices(h, As, plan), strict=True):
             _accumulate(rows, out, h_slice, B.to(tokens.dtype).T, scaling)
     else:
-        A = _stack(As, x.dtype)
-        h = dot(tokens, A) if seed is None else drop_then_project(tokens, A, seed, plan.dropout)
+        h = _read(tokens, As, plan, seed)
         out = _low_rank_output(h, bias, As, Bs, plan, weight.shape[0])
         out.addmm_(tokens, _dense(weight, x.dtype).T)
     # Not `view`: hosts write into a layer's output (`qkv += bias`), which autograd forbids for a function's view.
     return unsafe_view(out, (*x.shape[:-1], weight.shape[0])), h
+
+
+def _read(tokens: Tensor, As: Sequence[Tensor], plan: Plan, seed: Tensor | None = None) -> Tensor:
+    """``x A^T`` of all A's side by side, (tokens, sum of ranks); a seed drops inputs."""
+    if seed is not None:
+        return drop_then_project(tokens, _stack(As, tokens.dtype), seed, plan.dropout)
+    if plan.sparse is not None:
+        read = {rows: rows.read(tokens) for rows in dict.fromkeys(plan.sparse)}  # equal A's are one object
+        return _joined([read[rows] for rows in plan.sparse], dim=1)
+    return dot(tokens, _stack(As, tokens.dtype))
 
 
 def _low_rank_output(
@@ -434,9 +451,16 @@ def _scales(plan: Plan) -> list[float]:
 
 def _form(weight: Tensor, As: Sequence[Tensor], Bs: Sequence[Tensor], plan: Plan) -> Tensor:
     """``W + s B A`` as a new (d_out, d_in) matrix."""
+    if plan.sparse is not None:
+        is_whole = sum(rows.count for rows in plan.rows) == weight.shape[0]
+        formed = _empty_like(weight) if is_whole else _empty_like(weight).copy_(weight)
+        for i, (rows, scaling, B) in enumerate(zip(plan.rows, plan.scalings, Bs, strict=True)):
+            sparse = plan.sparse[0 if plan.shares_a else i]
+            sparse.add(rows.view(weight, 0), rows.split(scaling * B, 0), out=rows.view(formed, 0))
+        return formed
     if len(plan.rows) == 1 and plan.rows[0].count == weight.shape[0]:
         return torch.addmm(weight, Bs[0], As[0], alpha=plan.scalings[0])
-    formed = weight.clone(memory_format=torch.contiguous_format)
+    formed = _empty_like(weight).copy_(weight)
     for i, (rows, scaling, B) in enumerate(zip(plan.rows, plan.scalings, Bs, strict=True)):
         A = As[0 if plan.shares_a else i]
         if rows.groups == 1:
@@ -444,3 +468,7 @@ def _form(weight: Tensor, As: Sequence[Tensor], Bs: Sequence[Tensor], plan: Plan
         else:
             rows.view(formed, 0).add_(rows.split(B @ A, 0), alpha=scaling)
     return formed
+
+
+def _empty_like(weight: Tensor) -> Tensor:
+    return torch.empty_like(weight, memory_format=torch.contiguous_format)

@@ -92,6 +92,7 @@ class AdaptedLayer(nn.Module):
         host: The class of layers that it adapts. Subclasses of it can be named as targets, which is refused then.
         is_linear: The target ``all-linear`` means it too.
         is_convolution: The target ``all-conv`` means it.
+        plays_roles: Its name may tell a role that it plays.
         is_read: Host code reads its weight and nothing else of it.
         has_dense_weight: The weight is a plain tensor of the matrix's numbers, hence an update can be added to it.
         can_change_rank: Schedules may grow and shrink its adapters.
@@ -108,6 +109,7 @@ class AdaptedLayer(nn.Module):
     host: ClassVar[type[nn.Module]]
     is_linear: ClassVar[bool] = True
     is_convolution: ClassVar[bool] = False
+    plays_roles: ClassVar[bool] = True
     is_read: ClassVar[bool] = False
     has_dense_weight: ClassVar[bool] = True
     can_change_rank: ClassVar[bool] = True

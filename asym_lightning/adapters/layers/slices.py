@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.init.statistics import Data
 from asym_lightning.adapters.kernels.linear import Plan, Weight, adapted_linear
+from asym_lightning.adapters.kernels.sparse_rows import SparseRows
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.adapters.rows import Rows
+from asym_lightning.core.private_names import num_edits
 
 
 class SliceAdapters(nn.ModuleDict):
@@ -42,6 +44,8 @@ class SliceAdapters(nn.ModuleDict):
         self.has_opened_bypass = False
         self.host_class: type[nn.Module] = nn.Module
         self._packed: Tensor | None = None
+        self._sparse: tuple[SparseRows, ...] | None = None
+        self._sparse_of: list[tuple[int, int, int]] = []
 
     # nn.ModuleDict types its values as Module.
     def __getitem__(self, key: str) -> LowRankAdapter:
@@ -85,7 +89,21 @@ class SliceAdapters(nn.ModuleDict):
             shares_a=self.shares_a,
             dropout=self.config.dropout if self.training else 0.0,
             path=self.config.path,
+            sparse=self.sparse_rows(),
         )
+
+    def sparse_rows(self) -> tuple[SparseRows, ...] | None:
+        """What stands for each A in products, where its rule knows how and A is still as the rule draws it."""
+        adapters = list(self.values())[: 1 if self.shares_a else None]
+        if not adapters[0].scheme.A.rule.is_sparse or torch.compiler.is_compiling():
+            return None
+        if any(type(a.factor_A) is not nn.Parameter or a.factor_A.requires_grad for a in adapters):
+            return None
+        # An edit of A, or a move of it, may have made it another one.
+        now = [(a.factor_A.data_ptr(), num_edits(a.factor_A), a.rank) for a in adapters]
+        if now != self._sparse_of:
+            self._sparse, self._sparse_of = _sparse_rows(adapters), now
+        return self._sparse
 
     def packed_with(self, weight: Tensor) -> Tensor | None:
         """``[W; A]`` (d_out + sum of ranks, d_in) where the path is ``packed``, else ``None``.
@@ -157,3 +175,16 @@ class SliceAdapters(nn.ModuleDict):
         for name, adapter in self.items():
             self.rows[name].view(delta, 0).copy_(self.rows[name].split(adapter.delta_weight(), 0))
         return delta
+
+
+def _sparse_rows(adapters: Sequence[LowRankAdapter]) -> tuple[SparseRows, ...] | None:
+    """What stands for each A, the same object for equal ones; ``None`` if one A has nothing."""
+    found: list[SparseRows] = []
+    for i, adapter in enumerate(adapters):
+        A = adapter.factor_A.detach()
+        equal = next((j for j in range(i) if torch.equal(adapters[j].factor_A, A)), None)
+        rows = adapter.scheme.A.rule.sparse_rows(A, adapter.rank) if equal is None else found[equal]
+        if rows is None:
+            return None
+        found.append(rows)
+    return tuple(found)

@@ -142,7 +142,9 @@ def remove_adapters(model: nn.Module) -> None:
 
 def _report(model: nn.Module, config: AdapterConfig, heads: Sequence[str], found: Found) -> InjectionReport:
     unplayed = unplayed_roles(model, config.targets, found)
-    return InjectionReport.of(model, adapter_layers(model), heads, left_out=found.left_out, unplayed=unplayed)
+    return InjectionReport.of(
+        model, adapter_layers(model), heads, left_out=found.left_out, unplayed=unplayed, derived=found.derived
+    )
 
 
 class _Size(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from asym_lightning.adapters.layers.adapted import AdaptedLayer
+from asym_lightning.adapters.layers.adapted import AdaptedLayer, own_parameter
 from asym_lightning.adapters.layers.lookup import adapter_layers, factors_by_name
 from asym_lightning.adapters.surgery.quantize import QuantizedPart, num_weights
 from asym_lightning.adapters.targets.find import output_layers
@@ -60,6 +60,8 @@ class InjectionReport:
         unreached: The others, as names with ``*`` for numbers, by their share: those with a hundredth at least.
         left_out: Layers that ``all-linear`` or ``all-conv`` means and that can't be adapted, with the reason.
         unplayed: By role that was asked for, attention and MLPs in which no layer plays it.
+        derived: By role that was asked for, layers that play it by what they and what holds them are called, for no
+            family says so.
     """
 
     layers: tuple[LayerReport, ...]
@@ -71,6 +73,7 @@ class InjectionReport:
     unreached: Mapping[str, float]
     left_out: Mapping[str, str]
     unplayed: Mapping[str, Sequence[str]]
+    derived: Mapping[str, Sequence[str]]
 
     @classmethod
     def of(
@@ -81,6 +84,7 @@ class InjectionReport:
         *,
         left_out: Mapping[str, str] | None = None,
         unplayed: Mapping[str, Sequence[str]] | None = None,
+        derived: Mapping[str, Sequence[str]] | None = None,
     ) -> InjectionReport:
         """Describe a model as it is now."""
         rows: list[LayerReport] = []
@@ -112,6 +116,7 @@ class InjectionReport:
             **_reach(model, heads),
             left_out=left_out or {},
             unplayed=unplayed or {},
+            derived=derived or {},
         )
 
     def __str__(self) -> str:
@@ -155,6 +160,9 @@ class InjectionReport:
             yield f"left out: {listed(names, 4)}, which {reason}"
         for role, holders in self.unplayed.items():
             yield f"no {role} is known in {listed(holders, 4)}"
+        for role, layers in self.derived.items():
+            listing = listed(without_numbers(layers), 4)
+            yield f"derived: {role} is {listing}, by names and classes, for no family says so"
         if self.unreached:
             rest = listed([f"{name} ({share:.0%})" for name, share in self.unreached.items()], 4)
             yield f"adapted matrices hold {self.reach:.0%} of the weights in matrices; others are {rest}"
@@ -171,7 +179,7 @@ def _reach(model: nn.Module, heads: Sequence[str]) -> dict[str, Any]:
     factors = {id(parameter) for parameter in factors_by_name(model).values()}
     adapted = {id(p) for layer in adapter_layers(model).values() for p in layer.base_parameters()}
     outputs = {f"{name}.weight" for name in output_layers(model)}
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    embeddings = {id(own_parameter(m)) for m in model.modules() if isinstance(m, nn.Embedding)}
     sizes = {
         name: num_weights(p)
         for name, p in model.named_parameters()

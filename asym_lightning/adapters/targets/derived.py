@@ -22,6 +22,18 @@ from asym_lightning.core.names import submodule
 
 ATTENTION = re.compile(r"Attention|Attn|SelfAtt|SelfOutput|[A-Z]SA$|XCA|MLA")
 MLP = re.compile(r"MLP|Mlp|FeedForward|FFN|Ffn|Dense\w*Act|Intermediate|Experts|(?<!Self)(?<!Attention)Output$")
+# State spaces, linear attention and recurrences, by what their classes are called: Mamba's mixers, delta networks,
+# lightning attention, RWKV's time mixing. `KimiLinearAttention` is the full attention of a model of that name.
+MIXER = re.compile(
+    r"(amba\d?|H\d)Mixer$|MambaLayer$|^Mamba\d?$|Delta(Net|Attention)$|(?<!Kimi)LinearAttention$|LightningAttention$|"
+    r"Retention$|ShortConv$|RecurrentBlock$|LSTMLayer$|^RwkvSelfAttention$"
+)
+# From what a tower gives to what a language model takes.
+PROJECTOR = re.compile(
+    r"Projector|Connector|Aligner|Resampler|Merger(?![a-z])|Multi[Mm]odal(Embedder|Projection)|VisionAdapter"
+)
+PLACES = {"mixer": MIXER, "projector": PROJECTOR}
+_PROJECTORS = {"multi_modal_projector", "mm_projector", "language_projection"}  # plain layers, too
 _NAMES = {
     "q": (
         "q_proj", "query", "q", "q_lin", "query_proj", "linear_q", "to_q", "wq", "Wq", "w_q", "q_linear",
@@ -63,6 +75,22 @@ _WRAPPED = ("c", "conv", "linear", "ln", "fc", "proj", "dense")
 def derived_role(name: str, model: nn.Module) -> str:
     """The role of a layer by its name and the nearest module around it that is an attention or an MLP, or ``""``."""
     return _role(_own_name(name), _kind_of_holder(name, model))
+
+
+def places_of(name: str, model: nn.Module) -> set[str]:
+    """The words for a part of a model that a layer lies in, whatever role it plays there.
+
+    >>> class LlavaMultiModalProjector(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.linear_1 = nn.Linear(2, 2)
+    >>> places_of("0.linear_1", nn.Sequential(LlavaMultiModalProjector()))
+    {'projector'}
+    """
+    parts = name.split(".")
+    classes = [type(submodule(model, ".".join(parts[:i]))).__name__ for i in range(len(parts))]
+    places = {place for place, pattern in PLACES.items() if any(map(pattern.search, classes))}
+    return places | {"projector"} if _PROJECTORS.intersection(parts) else places
 
 
 def derived_slices(name: str, model: nn.Module, d_out: int) -> Mapping[str, Rows] | None:

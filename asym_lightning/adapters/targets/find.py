@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
-from asym_lightning.adapters.layers.adapted import AdaptedLayer
+from asym_lightning.adapters.layers.adapted import AdaptedLayer, own_parameter
 from asym_lightning.adapters.layers.kinds.registry import host_kind, host_names, kind_of, kinds, layers_of
 from asym_lightning.adapters.rows import Rows
-from asym_lightning.adapters.targets.derived import derived_role, derived_slices
-from asym_lightning.adapters.targets.families.family import GENERIC, Family, family_of, known_roles
+from asym_lightning.adapters.targets.derived import PLACES, derived_role, derived_slices, places_of
+from asym_lightning.adapters.targets.families.family import GENERIC, Family, Layout, family_of, known_roles
 from asym_lightning.adapters.targets.patterns import is_within, matches, matching, suffixes
 from asym_lightning.core.messages import did_you_mean, listed
 from asym_lightning.core.names import plain_modules, submodule
@@ -33,7 +33,7 @@ class Target:
         kind: How it is adapted.
         rows: Rows of each slice.
         roles: Role of each slice, ``""`` where it plays none that is known.
-        is_named: It was asked for by a role or by its name, and not only as one of all.
+        is_named: It was asked for by a role or by its name, and not only as one of all or of a part of the model.
     """
 
     name: str
@@ -56,13 +56,15 @@ class Found:
 
     Attributes:
         targets: The layers to adapt, in the model's order.
-        left_out: Layers that ``all-linear`` or ``all-conv`` would mean and that can't be adapted, with the reason.
+        left_out: Layers that a word for many would mean and that can't be adapted, with the reason.
         candidates: All layers that may be targets, by name.
+        derived: By role that was asked for, layers of which no family says that they play it.
     """
 
     targets: Sequence[Target]
     left_out: Mapping[str, str]
     candidates: Mapping[str, Candidate]
+    derived: Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Candidate:
         role: The role that it plays as a whole, or ``""``.
         slices: Rows by slice of a fused layer; ``None`` where it is not fused, empty where the rows are not known.
         is_output: It turns hidden states into tokens, or shares its weight with an embedding.
+        is_derived: Role or slices are those that its name and class tell, and no family.
+        places: Words for the parts of the model that it lies in.
     """
 
     name: str
@@ -84,13 +88,15 @@ class Candidate:
     role: str
     slices: Mapping[str, Rows] | None
     is_output: bool
+    is_derived: bool
+    places: Container[str]
 
     def slices_for(self, token: str) -> dict[str, tuple[Rows, str]]:
         """Slices of this layer that ``token`` names, each with its rows and its role."""
         whole = {WHOLE: (Rows(0, self.kind.shape_of(self.layer)[0]), self.role)}
-        if token in EVERY:
-            means = self.kind.counts_as_linear(self.layer) if token == ALL_LINEAR else self.kind.is_convolution
-            if self.is_output or not means:
+        if token in (*EVERY, *PLACES):
+            means = self.kind.is_convolution if token == ALL_CONV else self.kind.counts_as_linear(self.layer)
+            if self.is_output or not means or (token in PLACES and token not in self.places):
                 return {}
             return {s: (rows, s) for s, rows in self.slices.items()} if self.slices else whole
         if token not in roles():
@@ -103,8 +109,8 @@ class Candidate:
 
 
 def roles() -> tuple[str, ...]:
-    """The words for roles: those of families, and those of kinds of layers."""
-    return tuple(dict.fromkeys((*known_roles(), *_roles_of_kinds())))
+    """The words for roles: those of families, of parts of a model, and of kinds of layers."""
+    return tuple(dict.fromkeys((*known_roles(), *PLACES, *_roles_of_kinds())))
 
 
 def _roles_of_kinds() -> list[str]:
@@ -126,6 +132,7 @@ def find_targets(model: nn.Module, config: AdapterConfig, heads: Iterable[str] =
     excluded_slices = _excluded_slices(of_slices, candidates)
     slices: dict[str, dict[str, tuple[Rows, str]]] = {}
     named: set[str] = set()
+    derived: dict[str, list[str]] = {}
     for token in config.targets:
         of_token = candidates if token in (*roles(), *EVERY) else matching(token, candidates)
         hits = {name: found for name in of_token if (found := candidates[name].slices_for(token))}
@@ -135,7 +142,9 @@ def find_targets(model: nn.Module, config: AdapterConfig, heads: Iterable[str] =
             raise ValueError(_no_match(token, model, layers, candidates))
         for name, found in hits.items():
             slices.setdefault(name, {}).update(found)
-        named.update(() if token in EVERY else hits)
+        named.update(() if token in (*EVERY, *PLACES) else hits)
+        if token in known_roles() and (guessed := [name for name in hits if candidates[name].is_derived]):
+            derived[token] = guessed
     left_out = {n: _other_forward(layers[n]) for n in slices if n not in named and kind_of(layers[n]) is None}
     targets = [
         _target(candidates[name], slices[name], config, is_named=name in named)
@@ -145,7 +154,7 @@ def find_targets(model: nn.Module, config: AdapterConfig, heads: Iterable[str] =
     if not targets:
         name, reason = next(iter(left_out.items()))
         raise ValueError(f"`targets` mean only layers that can't be adapted: `{name}` {reason}.")
-    return Found(targets, left_out, candidates)
+    return Found(targets, left_out, candidates, derived)
 
 
 def resolve_pattern(
@@ -160,14 +169,15 @@ def resolve_pattern(
 
 def output_layers(model: nn.Module) -> set[str]:
     """Layers that turn hidden states into tokens, or share their weight with an embedding."""
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    embeddings = {id(m): id(own_parameter(m)) for m in model.modules() if isinstance(m, nn.Embedding)}
     heads = set()
     for module in model.modules():
         get_output = getattr(module, "get_output_embeddings", None)
         if callable(get_output):
             heads.add(id(get_output()))
-    layers = ((name, layer) for name, layer in plain_modules(model) if host_kind(layer))
-    return {n for n, layer in layers if id(layer) in heads or id(layer._parameters.get("weight")) in embeddings}
+    shared = set(embeddings.values())
+    layers = ((n, layer) for n, layer in plain_modules(model) if host_kind(layer) and id(layer) not in embeddings)
+    return {n for n, layer in layers if id(layer) in heads or id(layer._parameters.get("weight")) in shared}
 
 
 def _candidates(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, Candidate]:
@@ -182,22 +192,33 @@ def _candidates(model: nn.Module, layers: Mapping[str, nn.Module]) -> dict[str, 
         parts = name.split(".")
         paths = (".".join(parts[:i]) for i in range(len(parts) - 1, 0, -1))
         family, announcing = next((announced[path] for path in paths if path in announced), default)
-        role = next((r for r, patterns in family.roles.items() if any(matches(name, p) for p in patterns)), None)
-        role = derived_role(name, model) if role is None else role
-        slices = kind.slices_of(layer)
-        if slices is None:
-            slices = _fused(model, name, kind.shape_of(layer)[0], family, announcing)
-        found[name] = Candidate(name, layer, kind, role, slices, name in outputs)
+        role, slices, is_derived = "", kind.slices_of(layer), False
+        if kind.plays_roles:
+            own = next((r for r, patterns in family.roles.items() if any(matches(name, p) for p in patterns)), None)
+            is_derived = own is None or family is GENERIC
+            role = derived_role(name, model) if own is None else own
+            if slices is None and (layout := _layout(name, family)):
+                slices, is_derived = _rows_of(layout, model, name, kind.shape_of(layer)[0], announcing), False
+            elif slices is None:
+                slices = derived_slices(name, model, kind.shape_of(layer)[0])
+            else:
+                is_derived = False
+        places = places_of(name, model)
+        found[name] = Candidate(name, layer, kind, role, slices, name in outputs, is_derived, places)
     return found
 
 
-def _fused(model: nn.Module, name: str, d_out: int, family: Family, announcing: nn.Module) -> Mapping[str, Rows] | None:
-    """The slices of a fused projection by its family's layout or, where that has none, by the code that reads it."""
-    for suffix, layout in family.fused.items():
-        if matches(name, suffix):
-            holder = submodule(model, ".".join(name.split(".")[: -len(suffix.split("."))]))
-            return layout(d_out, getattr(announcing, "config", None) or holder)
-    return derived_slices(name, model, d_out)
+def _layout(name: str, family: Family) -> tuple[str, Layout] | None:
+    """The layout by which a family knows a fused projection, and the suffix that it has it for."""
+    return next(((suffix, layout) for suffix, layout in family.fused.items() if matches(name, suffix)), None)
+
+
+def _rows_of(
+    found: tuple[str, Layout], model: nn.Module, name: str, d_out: int, announcing: nn.Module
+) -> Mapping[str, Rows]:
+    suffix, layout = found
+    holder = submodule(model, ".".join(name.split(".")[: -len(suffix.split("."))]))
+    return layout(d_out, getattr(announcing, "config", None) or holder)
 
 
 def _target(

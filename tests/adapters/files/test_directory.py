@@ -85,3 +85,11 @@ def test_a_report_refuses_what_lacks_a_factor(factor, tmp_path):
     write_directory(tmp_path, contents)
     with pytest.raises(ValueError, match=f"is damaged: it lacks `0.lora_{factor}`"):
         read_factors(tmp_path)
+
+
+def test_what_a_killed_save_has_left_goes_with_the_next(tmp_path):
+    save_adapters(adapted(), tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    (tmp_path / ".adapter_config.json.0a1b2c3d.saving").touch()
+    save_adapters(adapted(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == names

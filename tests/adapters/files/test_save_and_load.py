@@ -362,7 +362,6 @@ def test_a_failed_save_leaves_the_old_files_whole(tmp_path, monkeypatch):
         ("init_lora_weights", "pissa", "`init_lora_weights: pissa`"),
         ("init_lora_weights", "olora", "`init_lora_weights: olora`"),
         ("alora_invocation_tokens", [1, 2], "`alora_invocation_tokens`"),
-        ("trainable_token_indices", [1], "`trainable_token_indices`"),
         ("layer_replication", [[0, 1]], "`layer_replication`"),
         ("use_qalora", True, "`use_qalora`"),
         ("a_field_of_tomorrow", 3, "`a_field_of_tomorrow`"),
@@ -432,6 +431,47 @@ def test_a_file_of_peft_that_holds_the_weight_of_an_adapted_output_layer_is_read
     with pytest.raises(ValueError, match=r"was trained over another `lm_head.weight` than the model has"):
         load_adapters(other, tmp_path)
     assert adapter_layers(other) == {}
+
+
+class Narrow(nn.Module):
+    """Layers whose shapes allow a rank of at most 2."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(2, 9, 1)
+        self.squeeze, self.stretch = nn.Linear(9, 2), nn.Linear(2, 7)
+
+    def forward(self, x):
+        return self.stretch(self.squeeze(self.conv(x).mean((2, 3))).tanh())
+
+
+@pytest.mark.parametrize("options", [{}, {"use_rslora": True, "alpha_pattern": {"stretch": 9}}])
+@pytest.mark.parametrize("is_adapted", [False, True])
+def test_factors_of_a_higher_rank_than_a_layer_allows_load_as_ones_of_the_same_product(options, is_adapted, tmp_path):
+    config = peft.LoraConfig(r=5, lora_alpha=3, target_modules=["conv", "squeeze", "stretch"], **options)
+    theirs = peft.get_peft_model(Narrow(), config).eval()
+    perturb(theirs)
+    theirs.save_pretrained(tmp_path)
+    ours, x = Narrow(), torch.randn(4, 2, 3, 3)
+    if is_adapted:
+        inject_adapters(ours, AdapterConfig("hB_zero_hA_he", rank=2, alpha=1, targets=["conv", "squeeze", "stretch"]))
+    load_adapters(ours, tmp_path)
+    assert {name: adapter.rank for name, adapter in adapters_by_name(ours).items()} == dict.fromkeys(
+        ("conv.all", "squeeze.all", "stretch.all"), 2
+    )
+    torch.testing.assert_close(ours(x), theirs(x))
+    save_adapters(ours, tmp_path / "again")
+    again = peft.PeftModel.from_pretrained(Narrow(), tmp_path / "again").eval()
+    torch.testing.assert_close(again(x), theirs(x))
+
+
+def test_a_file_of_zero_factors_of_a_higher_rank_loads(tmp_path):
+    theirs = peft.get_peft_model(Narrow(), peft.LoraConfig(r=5, target_modules=["squeeze"])).eval()
+    theirs.save_pretrained(tmp_path)
+    ours, x = Narrow(), torch.randn(4, 2, 3, 3)
+    load_adapters(ours, tmp_path)
+    torch.testing.assert_close(ours(x), Narrow()(x))
 
 
 @pytest.mark.parametrize("include_frozen", [True, False])

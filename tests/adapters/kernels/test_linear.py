@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from asym_lightning.adapters import AdapterConfig, inject_adapters
+from asym_lightning.adapters.init.rule import Draw, init_rule
 from asym_lightning.adapters.kernels.dropout import drop_
 from asym_lightning.adapters.kernels.linear import Plan, adapted_linear, choose_path
 from asym_lightning.adapters.rows import Rows
@@ -339,3 +340,32 @@ def test_packed_is_refused_where_A_trains_or_is_on_another_device():
     model[0].weight = nn.Parameter(model[0].weight.to("meta"), requires_grad=False)
     with pytest.raises(ValueError, match="one device"):
         model(torch.randn(3, 6))
+
+
+def sparse_case(kind, rows, d_out, d_in, rank, shape, share, dtype, active):
+    """A case of which every A is of a kind that needs no product, and what stands for them."""
+    case = Case(rows, d_out, d_in, rank, shape, share=share, dtype=dtype)
+    found = []
+    for i, A in enumerate(case.As):
+        rule = init_rule(kind)
+        drawn = rule.rows(Draw(active, d_in, d_in, torch.Generator().manual_seed(i)))
+        A.zero_()[:active] = drawn.to(A)
+        found.append(rule.sparse_rows(A, active))
+    return case, tuple(found)
+
+
+@pytest.mark.parametrize("kind", ["coordinate", "block"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("path", ["auto", "two_gemm", "formed"])
+@pytest.mark.parametrize(("tokens", "active"), [((2, 3), 3), ((5, 4), 3), ((2, 3), 2), ((20,), 1)])
+def test_an_A_that_needs_no_product_gives_what_its_product_would(kind, layout, path, tokens, active):
+    rows, share = LAYOUTS[layout]
+    case, sparse = sparse_case(kind, rows, 12, 11, 3, tokens, share, torch.float64, active)
+    assert None not in sparse
+    dense = case.dense()
+    expected = torch.autograd.grad(dense, case.leaves(), case.g)
+    # Whoever reads an A now reads nonsense.
+    case.As = [torch.full_like(A, torch.nan) for A in case.As]
+    fast = adapted_linear(case.x, case.W, case.b, case.As, case.Bs, case.plan(path)._replace(sparse=sparse))
+    torch.testing.assert_close(fast, dense, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(torch.autograd.grad(fast, case.leaves(), case.g), expected, rtol=1e-12, atol=1e-12)

@@ -7,6 +7,7 @@ from torch import nn
 from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters
 from asym_lightning.adapters.rows import Rows
 from asym_lightning.adapters.targets.derived import order_in_code
+from tests.adapters.models import hf_model
 
 
 class Base(nn.Module):
@@ -119,3 +120,66 @@ def test_the_rows_of_keys_and_values_from_a_latent_are_known():
     layers = adapter_layers(model)
     assert list(layers) == ["attn.q_a_proj", "attn.q_b_proj", "attn.kv_b_proj"]
     assert layers["attn.kv_b_proj"].adapters.rows == {"v": Rows(3, 4, 2)}
+
+
+class MambaMixer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.in_proj, self.x_proj, self.out_proj = nn.Linear(4, 8), nn.Linear(8, 1), nn.Linear(8, 4)
+        self.conv1d = nn.Conv1d(8, 8, 3, groups=8)
+
+
+class TinyDeltaAttention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.q_proj, self.v_proj, self.f_a_proj = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+
+class TinyMultiModalProjector(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear_1 = nn.Linear(4, 4)
+
+
+class TinyMLP(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1 = nn.Linear(4, 4)
+
+
+def mixed():
+    return nn.ModuleDict(
+        {"mamba": MambaMixer(), "delta": TinyDeltaAttention(), "projector": TinyMultiModalProjector(), "mlp": TinyMLP(),
+         "multi_modal_projector": nn.Linear(4, 4)}
+    )  # fmt: skip
+
+
+def test_mixer_means_the_linear_layers_of_state_spaces_and_of_linear_attention_whatever_role_they_play():
+    model = mixed()
+    inject_adapters(model, AdapterConfig(rank=2, targets=["mixer"]))
+    layers = adapter_layers(model)
+    assert list(layers) == [
+        "mamba.in_proj", "mamba.x_proj", "mamba.out_proj", "delta.q_proj", "delta.v_proj", "delta.f_a_proj",
+    ]  # fmt: skip
+    assert layers["mamba.x_proj"].adapters["all"].rank == 1  # as much as it allows
+    model = mixed()
+    inject_adapters(model, AdapterConfig(rank=2, targets=["q", "mixer"], exclude=["mamba"]))
+    assert list(adapter_layers(model)) == ["delta.q_proj", "delta.v_proj", "delta.f_a_proj"]
+
+
+def test_projector_means_what_lies_between_a_tower_and_a_language_model():
+    model = mixed()
+    inject_adapters(model, AdapterConfig(rank=2, targets=["projector"]))
+    assert list(adapter_layers(model)) == ["projector.linear_1", "multi_modal_projector"]
+    with pytest.raises(ValueError, match=r"'projector' matches no layer of MambaMixer, which has the roles mixer"):
+        inject_adapters(MambaMixer(), AdapterConfig(rank=1, targets=["projector"]))
+
+
+def test_the_report_says_which_roles_are_derived():
+    report = inject_adapters(mixed(), AdapterConfig(rank=2, targets=["q", "mlp", "mixer"]))
+    assert report.derived == {"q": ["delta.q_proj"], "mlp": ["mlp.fc1"]}
+    assert "derived: q is delta.q_proj, by names and classes, for no family says so" in str(report)
+    bert = inject_adapters(hf_model("bert"), AdapterConfig(rank=2, targets=["q", "mlp"]))
+    assert bert.derived == {}
+    encoder = nn.TransformerEncoderLayer(8, 2, 16)
+    assert inject_adapters(encoder, AdapterConfig(rank=2, targets=["q"])).derived == {}

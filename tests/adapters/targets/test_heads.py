@@ -27,6 +27,8 @@ HEADS = [
      ["dense", "classifier"]),
     (tf.ElectraForMultipleChoice, tf.ElectraConfig(**_TEXT), ["sequence_summary", "classifier"]),
     (tf.Wav2Vec2ForCTC, tf.Wav2Vec2Config(**_SPEECH), ["lm_head"]),
+    (tf.ParakeetForCTC, tf.ParakeetCTCConfig(vocab_size=20, encoder_config={
+        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}), ["ctc_head"]),
     (tf.SegformerForSemanticSegmentation, tf.SegformerConfig(), ["decode_head"]),
     # Trained with the base model, hence nothing new.
     (tf.LlamaForCausalLM, tf.LlamaConfig(**_TEXT, num_key_value_heads=2), []),

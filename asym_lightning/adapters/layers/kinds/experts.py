@@ -8,19 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asym_lightning.adapters.layers.adapted import AdaptedLayer, PeftPlace, with_update
 from asym_lightning.adapters.layers.expert_weight import ExpertWeight, whole_plan
+from asym_lightning.adapters.layers.held_parameter import AdaptedHeldParameter, HeldParameter
 from asym_lightning.adapters.layers.kinds.registry import register_kind
-from asym_lightning.adapters.layers.slices import SliceAdapters
 from asym_lightning.adapters.rows import Rows
-from asym_lightning.core.private_names import experts_implementation, set_child
+from asym_lightning.core.private_names import experts_implementation
 
 _NAME = re.compile(r"Experts?(?![a-z])|ParallelExperts")
 _UP, _DOWN = ("gate_up_proj", "up_proj", "gate_proj"), ("down_proj",)
 
 
-class ExpertMatrix(nn.Module):
-    """One parameter of experts seen as a layer, which it is not: the parameter stays where it is.
+class ExpertMatrix(HeldParameter):
+    """A parameter with the weights of all experts.
 
     Args:
         owner: The module of the experts.
@@ -28,17 +27,8 @@ class ExpertMatrix(nn.Module):
     """
 
     def __init__(self, owner: nn.Module, parameter: str) -> None:
-        super().__init__()
-        # In a tuple, so that nn.Module does not register it.
-        self.owner, self.parameter = (owner,), parameter
+        super().__init__(owner, parameter)
         self.is_transposed = _is_transposed(owner, parameter)
-
-    @property
-    def whole(self) -> nn.Parameter:
-        """The parameter."""
-        parameter = self.owner[0]._parameters[self.parameter]
-        assert parameter is not None
-        return parameter
 
 
 def _is_transposed(owner: nn.Module, parameter: str) -> bool:
@@ -53,7 +43,7 @@ def _is_transposed(owner: nn.Module, parameter: str) -> bool:
 
 
 @register_kind
-class AdaptedExpertMatrix(AdaptedLayer, ExpertMatrix):
+class AdaptedExpertMatrix(AdaptedHeldParameter, ExpertMatrix):
     """Every expert's projection gets an update: A is one for all of them, B has rows for each.
 
     So the update is low-rank in the matrix of all experts' rows, (experts * d_out, d_in). Where experts do not share A,
@@ -62,8 +52,8 @@ class AdaptedExpertMatrix(AdaptedLayer, ExpertMatrix):
     """
 
     host = ExpertMatrix
-    calls_adapters = False
     own_role = "experts"
+    what = "experts"
 
     @classmethod
     def parts_of(cls, module: nn.Module) -> dict[str, nn.Module]:
@@ -71,19 +61,6 @@ class AdaptedExpertMatrix(AdaptedLayer, ExpertMatrix):
         if not _NAME.search(type(module).__name__):
             return {}
         return {n: ExpertMatrix(module, n) for n, p in module._parameters.items() if p is not None and p.dim() == 3}
-
-    @classmethod
-    def refusal(cls, layer: Any) -> str | None:
-        """Numbers that are packed or of an unknown kind."""
-        if not layer.whole.is_floating_point() or not type(layer.whole).__module__.startswith("torch."):
-            found = f"{type(layer.whole).__name__} ({layer.whole.dtype})"
-            return f"is the weights of experts in numbers of type {found}, which are not adapted"
-        return None
-
-    @property
-    def shows_tokens(self) -> bool:
-        """No: the owner's code computes, and which tokens go to which expert is not seen from outside."""
-        return False
 
     def weight_matrix(self) -> Tensor:
         """(experts * d_out, d_in); a copy where the parameter is transposed."""
@@ -93,14 +70,6 @@ class AdaptedExpertMatrix(AdaptedLayer, ExpertMatrix):
         """In the parameter's shape."""
         delta = self.adapters.delta_weight(self.weight_matrix()).unflatten(0, (len(self.whole), -1))
         return delta.mT if self.is_transposed else delta
-
-    def holder(self) -> nn.Module:
-        """The module of the experts."""
-        return self.owner[0]
-
-    def base_parameters(self) -> list[nn.Parameter]:
-        """The one."""
-        return [self.whole]
 
     @classmethod
     def shape_of(cls, layer: Any) -> tuple[int, int]:
@@ -114,44 +83,15 @@ class AdaptedExpertMatrix(AdaptedLayer, ExpertMatrix):
         d_out = cls.shape_of(layer)[0] // len(layer.whole)
         return {str(i): Rows(i * d_out, d_out) for i in range(len(layer.whole))}
 
-    @classmethod
-    def adapt_host(cls, layer: Any, adapters: SliceAdapters) -> AdaptedLayer:
-        """Put the matrix beside its parameter, under the same name; attributes of the owner give the parameter."""
-        adapted = super().adapt_host(layer, adapters)
-        assert isinstance(adapted, cls)
-        owner = adapted.holder()
-        set_child(owner, adapted.parameter, adapted)
-        if sum(isinstance(module, cls) for module in owner.children()) == 1:
-            hooks = owner.register_forward_pre_hook(_show), owner.register_forward_hook(_hide, always_call=True)
-            vars(owner)["expert_hooks"] = hooks
-        return adapted
-
-    def restore_host(self) -> None:
-        """Take the matrix away from its owner."""
-        owner = self.holder()
-        set_child(owner, self.parameter, None)
-        super().restore_host()
-        if not any(isinstance(module, AdaptedExpertMatrix) for module in owner.children()):
-            for hook in vars(owner).pop("expert_hooks"):
-                hook.remove()
-
     def view(self) -> Tensor:
         """The parameter as the owner's forward pass gets it."""
         if not _is_understood(self.holder()):
-            return with_update(self.whole, self.delta_weight())
+            return super().view()
         first, *others = self.adapters.values()
         # Cut into experts once: a cut for each would give each a gradient of the size of all.
         Bs = self.adapters.Bs if others else first.factor_B.unflatten(0, (len(self.whole), -1)).unbind()
         plan = whole_plan(first.scaling, Bs[0].shape[0], self.adapters.config.path)
         return ExpertWeight.of(self.whole, self.adapters.As, Bs, plan, is_transposed=self.is_transposed)
-
-    def peft_place(self, name: str) -> PeftPlace:
-        """PEFT wraps the owner once for each parameter, in their order."""
-        experts, _, own = name.rpartition(".")
-        modules = dict(self.holder().named_children())
-        adapted = [n for n in self.holder()._parameters if isinstance(modules.get(n), AdaptedExpertMatrix)]
-        depth = len(adapted) - 1 - adapted.index(own)
-        return PeftPlace(experts + depth * ".base_layer", name, is_parameter=True)
 
     def to_peft(self, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
         """(experts * rank, d_in) and (d_out, rank * experts), with the experts' columns of B interleaved."""
@@ -189,15 +129,3 @@ def _is_understood(owner: Any) -> bool:
     """Whether the products are torch's own: kernels of other libraries take the numbers as they lie in memory."""
     chosen = experts_implementation(getattr(owner, "config", None))
     return chosen in (None, "eager", "batched_mm", "grouped_mm") and not torch.compiler.is_compiling()
-
-
-def _show(owner: nn.Module, inputs: Any) -> None:
-    for name, module in owner.named_children():
-        if isinstance(module, AdaptedExpertMatrix):
-            vars(owner)[name] = module.view()
-
-
-def _hide(owner: nn.Module, inputs: Any, output: Any) -> None:
-    for name, module in owner.named_children():
-        if isinstance(module, AdaptedExpertMatrix):
-            vars(owner).pop(name, None)

@@ -148,7 +148,7 @@ def test_merging_unmerging_and_removing(plain, share_expert_a):
         remove_adapters(model)
         assert torch.equal(model(IDS).logits, plain(IDS).logits)
     assert [type(m) for m in model.modules()] == [type(m) for m in plain.modules()]
-    assert not any("expert_hooks" in vars(m) for m in model.modules())
+    assert not any("parameter_hooks" in vars(m) for m in model.modules())
 
 
 @pytest.mark.parametrize("share_expert_a", [True, False])

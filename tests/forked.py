@@ -1,0 +1,81 @@
+"""Processes of one run, from multiprocessing's fork server, which has imported the libraries once for all tests."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+PRELOADED = [
+    "asym_lightning.cli.training",
+    "asym_lightning.callbacks.injection",
+    "asym_lightning.data.digits",
+    "asym_lightning.modules.image_classifier",
+]
+
+
+def fork_server() -> ForkServerContext:
+    """Where processes come from that need not import anything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
+
+
+def rank_environments(num_processes: int) -> list[dict[str, str]]:
+    """What tells each of several processes which of one run it is; nothing for one that is alone."""
+    if num_processes == 1:
+        return [{}]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(num_processes), "NODE_RANK": "0"}
+    return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)]
+
+
+def be_process(environment: Mapping[str, str]) -> None:
+    """Let this process, just forked, be what its environment says."""
+    os.environ.update(environment)
+    import torch
+    from lightning.pytorch.utilities import rank_zero_only
+
+    torch.set_num_threads(1)
+    rank_zero_only.rank = int(environment.get("RANK", 0))  # the fork server asked before there was a rank
+
+
+def start(
+    program: Callable[..., int | None],
+    *args: Any,
+    printed: Path,
+    num_processes: int = 1,
+    environment: Mapping[str, str] | None = None,
+) -> list[BaseProcess]:
+    """Start a program in new processes.
+
+    Args:
+        program: It has to be importable; what it returns is the exit code.
+        args: Its arguments, pickled.
+        printed: File that all that they print is appended to.
+        num_processes: Number of processes, which are one run of torch.distributed.
+        environment: Variables to set in each.
+    """
+    processes = []
+    for of_rank in rank_environments(num_processes):
+        everything = {**(environment or {}), **of_rank}
+        process = fork_server().Process(target=_run, args=(everything, str(printed), program, args))
+        process.start()
+        processes.append(process)
+    return processes
+
+
+def _run(environment: Mapping[str, str], printed: str, program: Callable[..., int | None], args: tuple) -> None:
+    descriptor = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):  # the descriptors: loggers hold the streams that were there before
+        os.dup2(descriptor, stream)
+    be_process(environment)
+    sys.exit(program(*args))
