@@ -17,12 +17,13 @@ if TYPE_CHECKING:
         trained_state_dict,
     )
     from asym_lightning.adapters.files.load import load_adapters, swap_adapters
+    from asym_lightning.adapters.files.misread import layers_misread_by_peft
     from asym_lightning.adapters.files.save import save_adapters
     from asym_lightning.adapters.init.rule import Draw, InitRule, register_init
     from asym_lightning.adapters.init.statistics import CalibrationStatistics
     from asym_lightning.adapters.layers.adapted import AdaptedLayer
     from asym_lightning.adapters.layers.kinds.registry import register_kind
-    from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name, layers_misread_by_peft
+    from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
     from asym_lightning.adapters.layers.low_rank import LowRankAdapter
     from asym_lightning.adapters.scheme import Factor, Scheme
     from asym_lightning.adapters.surgery.disable import adapters_disabled, adapters_enabled

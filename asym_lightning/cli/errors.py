@@ -25,7 +25,7 @@ KEY = re.compile(r'Parser key "(?P<key>[^"]+)":\s*(?P<rest>.*)')
 CLASS = re.compile(r"Problem with given class_path '(?P<class>[^']+)':\s*(?P<rest>.*)")
 CLASS_IN_VALUE = re.compile(r"class_path='(?P<class>[^']+)'")
 UNKNOWN_OPTION = re.compile(
-    r"(?:(?:[Oo]ption|Key) ['\"]|[Uu]nrecognized arguments: --)(?P<name>[\w.]+)(?:['\"] is not|['\"]$|\b)"
+    r"(?:(?:[Oo]ption|Key) ['\"]|[Uu]nrecognized arguments: --)(?P<name>[\w.-]+)(?:['\"] is not|['\"]$|\b)"
 )
 UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (?P<name>\S+)")
 WRONG_TYPE = re.compile(r"Expected an? (?P<type><class '[\w.]+'>|typing\.\S.*?)(?:\. Got value: (?P<value>.*))?$")

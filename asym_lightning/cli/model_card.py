@@ -55,8 +55,9 @@ def _for_peft(misread: Sequence[str]) -> str:
     if not misread:
         return "```python\nfrom peft import PeftModel\n\nmodel = PeftModel.from_pretrained(model, folder)\n```"
     return (
-        "`peft` reads this file and computes without some of its adapters: the model's code reads the weights of "
-        f"{listed(misread, 3)} and does not call the layers that `peft` wraps. Use `asym-lightning merge` there."
+        f"`peft` reads this file and computes something else with the adapters of {listed(misread, 3)}: it wraps "
+        "layers, which the model's code may not call, takes some names for those of old checkpoints, and adds the "
+        "update of `nn.MultiheadAttention`'s output twice. Use `asym-lightning merge` there."
     )
 
 

@@ -96,7 +96,7 @@ def _our_delta(layer: AdaptedLayer) -> Tensor:
     """``s B A`` written out, in the weight's shape."""
     (parameter,) = layer.updates()
     shape = layer.holder()._parameters[parameter].shape
-    is_transposed = type(layer).__name__ == "AdaptedConv1D" or getattr(layer, "is_transposed", False)
+    is_transposed = isinstance(layer, nn.Embedding) or getattr(layer, "is_transposed", layer.fan_in_fan_out)
     if is_transposed:
         shape = (*shape[:-2], shape[-1], shape[-2])
     # Of experts all rows, one after another.

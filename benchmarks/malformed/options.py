@@ -147,6 +147,7 @@ _ON_COMMAND_LINE: Mapping[str, Sequence[str]] = {
     "data.loader.batch_size": _NOT_COUNTS,
     "data.loader.num_workers": ("-1", "2.5", ".nan", "100000", "x"),
     "trainer.max_epochs": ("-2", "2.5", ".nan", ".inf", "x", str(2**70)),
+    "trainer.accumulate_grad_batches": ("0", "-1", "2.5", ".nan", "x", str(2**70)),
     "trainer.max_steps": ("-2", "2.5", ".nan", "x", str(2**70)),
     "trainer.limit_train_batches": ("-1", "-0.5", ".nan", ".inf", "x", "1e308", "1.5"),
     "trainer.limit_val_batches": ("-1", ".nan", ".inf", "x", "1.5"),
@@ -187,10 +188,20 @@ def _option_cases(draw: st.DrawFn) -> Case:
 
 def named_cases() -> list[Case]:
     """Cases that were seen to end badly once."""
-    seen = {"num_threads": "3000", "trainer.devices": "99", "seed_everything": str(2**40), "data.angles": "[.nan]",
-            "trainer.logger.name": "../../escaped", "model.adapter.alpha": "1e308",
-            "model.backbone_options.model_args": "{no_such: 1}"}  # fmt: skip
-    return [_option_case(option, value) for option, value in seen.items()]
+    seen = {
+        "num_threads": ["3000", str(2**70)],
+        "trainer.devices": ["99"],
+        "trainer.accumulate_grad_batches": ["0", "-1", ".nan"],
+        "seed_everything": [str(2**40)],
+        "data.angles": ["[.nan]"],
+        "data.num_train": ["-1", str(2**70)],
+        "trainer.logger.name": ["../../escaped"],
+        "trainer.logger.save_dir": ["/proc/no", "/dev/null"],
+        "model.adapter.alpha": ["1e308", ".nan", ".inf", "-1"],
+        "model.optimizer.lr": [".nan", ".inf", "-1"],
+        "model.backbone_options.model_args": ["{no_such: 1}", "{depth: x}"],
+    }
+    return [_option_case(option, value) for option, values in seen.items() for value in values]
 
 
 def strategy() -> st.SearchStrategy[Case]:

@@ -25,26 +25,26 @@ def under_present_names(saved: SavedAdapter, model: nn.Module) -> SavedAdapter:
         saved: What was read.
         model: A model of transformers, or any other, for which nothing is renamed.
     """
-    renamings = _renamings(model)
+    renamings = renamings_of(model)
     if not renamings:
         return saved
     layers = {*layers_of(model), *(name for name, _ in plain_modules(model))}
     paths = list(dict.fromkeys(name.rpartition(".")[0] for name in saved.factors))
-    renamed = {path: _renamed(f"{path}.weight", renamings).removesuffix(".weight") for path in paths}
-    renamed = {old: new for old, new in renamed.items() if new in layers and not _is_within(old, layers)}
+    present = {path: renamed(f"{path}.weight", renamings).removesuffix(".weight") for path in paths}
+    present = {old: new for old, new in present.items() if new in layers and not _is_within(old, layers)}
     state = plain_state(model)
-    tensors = {name: _renamed(name, renamings) for name in (*saved.others, *saved.base) if name not in state}
+    tensors = {name: renamed(name, renamings) for name in (*saved.others, *saved.base) if name not in state}
     tensors = {old: new for old, new in tensors.items() if new in state}
-    if not (renamed or tensors):
+    if not (present or tensors):
         return saved
 
     def of_layer(key: str) -> str:
         path, _, own = key.rpartition(".")
-        return f"{renamed.get(path, path)}.{own}"
+        return f"{present.get(path, path)}.{own}"
 
     return replace(
         saved,
-        peft_config={**saved.peft_config, "alpha_pattern": _alphas(saved.peft_config, renamed)},
+        peft_config={**saved.peft_config, "alpha_pattern": _alphas(saved.peft_config, present)},
         factors={of_layer(name): factor for name, factor in saved.factors.items()},
         ranks={of_layer(name): rank for name, rank in saved.ranks.items()},
         checksums={of_layer(name): value for name, value in saved.checksums.items()},
@@ -53,7 +53,7 @@ def under_present_names(saved: SavedAdapter, model: nn.Module) -> SavedAdapter:
     )
 
 
-def _renamings(model: Any) -> list[Any]:
+def renamings_of(model: Any) -> list[Any]:
     """The renamings that a model of transformers brings, in their order."""
     mapping = sys.modules.get("transformers.conversion_mapping")  # imported, where there is such a model
     if mapping is None or not hasattr(model, "base_model_prefix"):
@@ -62,7 +62,8 @@ def _renamings(model: Any) -> list[Any]:
     return [transform for transform in transforms if not hasattr(transform, "operations")]  # which change numbers too
 
 
-def _renamed(name: str, renamings: Iterable[Any]) -> str:
+def renamed(name: str, renamings: Iterable[Any]) -> str:
+    """A name after all renamings, each applied to what the one before it has left."""
     for renaming in renamings:
         name, _ = renaming.rename_source_key(name)
     return name
@@ -74,12 +75,12 @@ def _is_within(path: str, layers: Iterable[str]) -> bool:
     return plain in layers or plain.rpartition(".")[0] in layers
 
 
-def _alphas(peft_config: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, Any]:
+def _alphas(peft_config: Mapping[str, Any], present: Mapping[str, str]) -> dict[str, Any]:
     """PEFT's alphas by pattern, those of renamed layers by their new names first."""
     patterns = peft_config.get("alpha_pattern") or {}
     own = {
         f"^{re.escape(new)}": alpha
-        for old, new in renamed.items()
+        for old, new in present.items()
         for alpha in [next((a for key, a in patterns.items() if re.match(rf"(.*\.)?({key})$", old)), None)]
         if alpha is not None
     }

@@ -100,6 +100,7 @@ class AdaptedLayer(nn.Module):
             apart from the layer.
         own_role: A role that every layer of this kind plays, beside what its family says.
         peft_names: What PEFT's files call A and B, after the layer's name.
+        is_misread_by_peft: PEFT reads the factors and computes something else with them.
         fan_in_fan_out: PEFT's word for a weight that is kept as (d_in, d_out).
     """
 
@@ -116,6 +117,7 @@ class AdaptedLayer(nn.Module):
     calls_adapters: ClassVar[bool] = True
     own_role: ClassVar[str] = ""
     peft_names: ClassVar[tuple[str, str]] = ("lora_A.weight", "lora_B.weight")
+    is_misread_by_peft: ClassVar[bool] = False
     fan_in_fan_out: ClassVar[bool] = False
 
     # Of a host's layer that is not adapted yet

@@ -30,19 +30,3 @@ def factors_by_name(model: nn.Module) -> dict[str, nn.Parameter]:
         for name, layer in adapter_layers(model).items()
         for key, parameter in layer.adapters.named_parameters(remove_duplicate=False)
     }
-
-
-def layers_misread_by_peft(model: nn.Module) -> list[str]:
-    """Adapted layers that the model's own code reads and does not call: PEFT, which wraps layers, has no effect there.
-
-    >>> from asym_lightning.adapters import AdapterConfig, inject_adapters
-    >>> encoder = nn.TransformerEncoderLayer(8, 2, 16)
-    >>> report = inject_adapters(encoder, AdapterConfig(rank=2, targets=["q", "mlp"]))
-    >>> layers_misread_by_peft(encoder)
-    ['linear1', 'linear2']
-    """
-    return [
-        name
-        for name, layer in adapter_layers(model).items()
-        if layer.adapters.has_opened_bypass or (layer.adapters.is_read and not layer.is_read)
-    ]

@@ -37,15 +37,15 @@ _PROJECTORS = {"multi_modal_projector", "mm_projector", "language_projection"}  
 _NAMES = {
     "q": (
         "q_proj", "query", "q", "q_lin", "query_proj", "linear_q", "to_q", "wq", "Wq", "w_q", "q_linear",
-        "projection_query", "project_q", "q_head", "to_query", "q_a_proj", "q_b_proj", "query_layer",
+        "projection_query", "project_q", "q_head", "to_query", "q_a_proj", "q_b_proj", "query_layer", "query_global",
     ),
     "k": (
         "k_proj", "key", "k", "k_lin", "key_proj", "linear_k", "to_k", "wk", "Wk", "w_k", "k_linear",
-        "projection_key", "project_k", "k_head", "to_key", "key_layer",
+        "projection_key", "project_k", "k_head", "to_key", "key_layer", "key_global",
     ),
     "v": (
         "v_proj", "value", "v", "v_lin", "value_proj", "linear_v", "to_v", "wv", "Wv", "w_v", "v_linear",
-        "projection_value", "project_v", "v_head", "to_value", "value_layer",
+        "projection_value", "project_v", "v_head", "to_value", "value_layer", "value_global",
     ),
     "o": (
         "o_proj", "out_proj", "o", "out_lin", "output_proj", "linear_out", "to_out", "wo", "Wo", "w_o",

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers as tf
 from torch import nn
 
 from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters
@@ -183,3 +184,14 @@ def test_the_report_says_which_roles_are_derived():
     assert bert.derived == {}
     encoder = nn.TransformerEncoderLayer(8, 2, 16)
     assert inject_adapters(encoder, AdapterConfig(rank=2, targets=["q"])).derived == {}
+
+
+def test_projections_of_global_attention_play_the_same_roles():
+    config = tf.LongformerConfig(
+        vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
+        attention_window=[4],
+    )  # fmt: skip
+    model = tf.LongformerModel(config)
+    inject_adapters(model, AdapterConfig(rank=2, targets=["q"], heads=[]))
+    prefix = "encoder.layer.0.attention.self."
+    assert list(adapter_layers(model)) == [f"{prefix}query", f"{prefix}query_global"]

@@ -48,6 +48,7 @@ class AdaptedAttentionOutput(AdaptedLinear, NonDynamicallyQuantizableLinear):
 
     host = NonDynamicallyQuantizableLinear
     plain_subclasses = ()
+    is_misread_by_peft = True  # adds the update twice
 
     def peft_place(self, name: str) -> PeftPlace:
         """With the attention that it is the output of, which PEFT adapts with it."""
