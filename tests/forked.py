@@ -41,6 +41,7 @@ def rank_environments(num_processes: int) -> list[dict[str, str]]:
 def be_process(environment: Mapping[str, str]) -> None:
     """Let this process, just forked, be what its environment says."""
     os.environ.update(environment)
+    multiprocessing.set_start_method(None, force=True)  # of workers: that of a process which nobody forked
     import torch
     from lightning.pytorch.utilities import rank_zero_only
 

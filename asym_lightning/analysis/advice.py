@@ -88,9 +88,9 @@ def frozen_rules(names: Sequence[str] | None = None) -> dict[str, InitRule]:
         names: Which; ``None`` means all with orthonormal rows.
 
     Raises:
-        ValueError: There is no such rule for A.
+        ValueError: There is no such rule for A, or it makes an A of zeros, beside which B learns nothing.
     """
-    known = {name: init_rule(name) for name in init_names("A")}
+    known = {name: rule for name in init_names("A") if not (rule := init_rule(name)).is_zero}
     if names is None:
         return {name: rule for name, rule in known.items() if rule.is_orthonormal}
     unknown = [name for name in names if name not in known]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from asym_lightning.cli.run_options import add_calibration_options, config_parser, parsed_with_config
+from asym_lightning.core.kinds import Count, check_value
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -25,6 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--budget", type=int, help="numbers that may train in all B's: share them out among layers")
     add_calibration_options(parser, num_batches=16)
     options, of_fit = parsed_with_config(parser, arguments)
+    if options.budget is not None:
+        check_value("--budget", options.budget, Count)
 
     from asym_lightning.adapters import adapter_layers
     from asym_lightning.analysis.advice import frozen_rules

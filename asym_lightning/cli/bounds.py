@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from asym_lightning.cli.run_options import parsed_with_fit
+from asym_lightning.cli.usage import ToolParser
 from asym_lightning.core.kinds import Count, Positive, check_value
 
 DESCRIPTION = """Bound the gap between training and test loss for B trained, A trained and both (Lemma 4.5), and say
@@ -14,7 +14,7 @@ what rank B-only may have at the bound of both. Give an adapter directory, or --
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(prog="asym-lightning bounds", description=DESCRIPTION, exit_on_error=False)
+    parser = ToolParser("bounds", description=DESCRIPTION)
     parser.add_argument("adapter", nargs="?", metavar="DIR", help="adapter directory or run directory")
     parser.add_argument("--config", action="append", default=[], help="config of a run; several are overlaid")
     parser.add_argument("--num-samples", type=int, required=True, help="number of training samples")

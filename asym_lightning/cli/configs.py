@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import shutil
 import textwrap
@@ -10,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asym_lightning.cli.config_files import RECIPES, config_path, recipes
-from asym_lightning.cli.usage import UsageError
+from asym_lightning.cli.usage import ToolParser, UsageError
 from asym_lightning.core.files import write_text
 
 DESCRIPTION = """List the configs that come with the package, print one, or copy one to change it.
@@ -19,7 +18,7 @@ DESCRIPTION = """List the configs that come with the package, print one, or copy
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code."""
-    parser = argparse.ArgumentParser(prog="asym-lightning configs", description=DESCRIPTION, exit_on_error=False)
+    parser = ToolParser("configs", description=DESCRIPTION)
     parser.add_argument("action", nargs="?", default="list", choices=["list", "show", "copy"])
     parser.add_argument("name", nargs="?", help="for `show` and `copy`: name of a config, such as glue/rte")
     parser.add_argument("to", nargs="?", help="for `copy`: file to write; default: the config's own, below configs/")
@@ -31,6 +30,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.name is None:
         raise UsageError(f"`configs {options.action}` needs the name of a config; `configs list` shows them.")
     source = recipes().get(options.name) or config_path(options.name)
+    if not source.is_file():  # a pipe or a device, from which there is no end of text
+        raise ValueError(f"`{options.name}` is no file.")
     if options.action == "show":
         print(source.read_text(), end="")
         return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import shutil
@@ -13,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from io import StringIO
 from pathlib import Path
 
+from asym_lightning.cli.usage import ToolParser
 from asym_lightning.core.extras import EXTRAS, projects
 
 DESCRIPTION = """Say which versions and extras are installed, what the machine has and which program `lightning` is, and
@@ -28,7 +28,7 @@ TWO_STEPS = (
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; it fails if the two steps do, whatever else is missing."""
-    parser = argparse.ArgumentParser(prog="asym-lightning doctor", description=DESCRIPTION, exit_on_error=False)
+    parser = ToolParser("doctor", description=DESCRIPTION)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.parse_args(arguments)
     for name, lines in {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asym_lightning.cli.usage import ToolParser
 from asym_lightning.core.files import write_text
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ data chose, mean and standard error over seeds on test data. Writes report.html,
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; without a finished run it fails and says what was found instead."""
-    parser = argparse.ArgumentParser(prog="asym-lightning report", description=DESCRIPTION, exit_on_error=False)
+    parser = ToolParser("report", description=DESCRIPTION)
     parser.add_argument("runs", nargs="+", metavar="DIR", help="run directories, or directories that hold some")
     parser.add_argument("--out", help="directory of the report; default: the first DIR")
     parser.add_argument("--title", help="title of the page; default: the name of the first DIR")

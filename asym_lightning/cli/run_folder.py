@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,18 +34,18 @@ class RunTrainer(Trainer):
     requeued job resumes from is looked for in the working directory, where it may be another job's.
     """
 
-    run_folder: str | None = None
-    """The folder; None leaves it to Lightning."""
+    folder: RunFolder | None = None
+    """Where that is; None leaves it to Lightning."""
 
     @property
     @override
     def log_dir(self) -> str | None:
-        return super().log_dir if self.run_folder is None else self.strategy.broadcast(self.run_folder)
+        return super().log_dir if self.folder is None else self.strategy.broadcast(self.folder.path)
 
     @property
     @override
     def default_root_dir(self) -> str:
-        return super().default_root_dir if self.run_folder is None else self.run_folder
+        return super().default_root_dir if self.folder is None else self.folder.path
 
 
 FolderLogger = CSVLogger | TensorBoardLogger
@@ -54,7 +55,7 @@ class RunFolder:
     """Where a run belongs.
 
     Args:
-        trainer: It is told by :meth:`give`.
+        trainer: Whose run it is; it writes to the folder once that is its :attr:`RunTrainer.folder`.
         config: Gives what the run was asked for, as it is going to be saved.
     """
 
@@ -66,6 +67,12 @@ class RunFolder:
         # Files of runs are found by their logger, which stands last: the first is the user's `self.logger`.
         if own is None and trainer.loggers:
             trainer.loggers = [*trainer.loggers, self.logger]
+        self._is_new = chooses_version(self.logger)
+
+    @property
+    def path(self) -> str:
+        """The folder; until :meth:`claim` it may become another one."""
+        return str(self.logger.log_dir)
 
     @property
     def siblings(self) -> Path:
@@ -88,7 +95,7 @@ class RunFolder:
             if checkpoint == "last":
                 return checkpoint
             raise FileNotFoundError(f"there is no best checkpoint yet: no run in {str(self.siblings)!r} wrote any.")
-        newest = max(written, key=lambda path: (path.stat().st_mtime, path.stem.startswith("last")))
+        newest = max(written, key=_age)
         return str(newest if checkpoint == "last" else _best_of_run(newest))
 
     def go_on_from(self, checkpoint: str) -> None:
@@ -105,23 +112,43 @@ class RunFolder:
         interrupted = [found.parent for found in sorted(self.siblings.glob(f"{name}*/{_REQUEUED}"))]
         same = [folder for folder in interrupted if self._was_asked_for_in(folder)]
         if same:
-            self._take(same[0].name, str(max(same[0].glob(_REQUEUED), key=lambda path: path.stat().st_mtime)))
+            self._take(same[0].name, str(max(same[0].glob(_REQUEUED), key=_number)))
             return
         taken = sum(1 for _ in self.siblings.glob(f"{name}*"))
         self._take(f"{name}_{taken}" if taken else name)
 
-    def give(self) -> str:
-        """Tell the Trainer, and callbacks that write checkpoints; returns the folder."""
-        folder = self.logger.log_dir
-        self.trainer.run_folder = folder
+    def claim(self) -> list[Path]:
+        """Make the folder, and let callbacks that write checkpoints know it; returns what is new, innermost first.
+
+        Of several runs that chose the same number at the same instant one makes the folder; the others choose again.
+        """
+        new: list[Path] = []
+        if self.trainer.is_global_zero and "://" not in self.path:
+            new = missing(self.path)
+            while not self._make() and self._is_new:
+                set_version(self.logger, None)
+                new = missing(self.path)
+        self._is_new = False
         if self.trainer.loggers and self.trainer.loggers[0] is not self.logger:
             for callback in _model_checkpoints(self.trainer):
-                callback.dirpath = callback.dirpath or os.path.join(folder, CHECKPOINTS)
-        return folder
+                callback.dirpath = callback.dirpath or os.path.join(self.path, CHECKPOINTS)
+        return new
+
+    def _make(self) -> bool:
+        """Make it; whether that was this call's doing. One that stands there already may be another run's."""
+        Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.mkdir(self.path)
+        except FileExistsError:
+            if not os.path.isdir(self.path):
+                raise
+            return False
+        return True
 
     def _take(self, version: str, checkpoint: str | None = None) -> None:
         if not chooses_version(self.logger):
             return
+        self._is_new = False
         set_version(self.logger, version)
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # it is set by a connector
             if isinstance(callback, SaveConfigCallback):
@@ -134,6 +161,23 @@ class RunFolder:
             return False
         saved, asked = read_config(folder), self.config()
         return all(saved.get(section) == asked.get(section) for section in ("model", "data", "trainer"))
+
+
+def missing(folder: str | Path) -> list[Path]:
+    """What is to be made for a folder to be there, innermost first."""
+    return [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
+
+
+def _age(checkpoint: Path) -> tuple[int, float, bool]:
+    """What is greatest for the newest checkpoint: a run's number tells more than clocks, which may be set back."""
+    numbers = [_number(folder) for folder in checkpoint.parents[:2] if folder.name.startswith("version_")]
+    return max(numbers, default=-1), checkpoint.stat().st_mtime, checkpoint.stem.startswith("last")
+
+
+def _number(path: Path) -> int:
+    """The number at the end of a name; -1 if there is none."""
+    found = re.search(r"\d+$", path.stem)
+    return int(found[0]) if found else -1
 
 
 def remove_requeued(trainer: Trainer) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from asym_lightning.cli.usage import ToolParser
+
 
 def run_parser(command: str, description: str) -> argparse.ArgumentParser:
     """Return a parser of a run directory, where to write, and whether to upload."""
-    parser = argparse.ArgumentParser(prog=f"asym-lightning {command}", description=description, exit_on_error=False)
+    parser = ToolParser(command, description=description)
     parser.add_argument("run", metavar="RUN", help="run directory of a fit, such as runs/default/version_0")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write, which must not exist yet")
     parser.add_argument("--checkpoint", metavar="CKPT", help="checkpoint to use; default: the best of the run")
@@ -20,9 +22,7 @@ def run_parser(command: str, description: str) -> argparse.ArgumentParser:
 
 def config_parser(command: str, description: str) -> argparse.ArgumentParser:
     """Return a parser of configs, for a command that takes further options of `fit` as well."""
-    parser = argparse.ArgumentParser(
-        prog=f"asym-lightning {command}", description=description, exit_on_error=False, allow_abbrev=False
-    )
+    parser = ToolParser(command, description=description, allow_abbrev=False)
     parser.add_argument("--config", action="append", default=[], help="config of a run; several are overlaid")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser

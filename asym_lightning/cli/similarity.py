@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from asym_lightning.cli.usage import ToolParser
 from asym_lightning.core.files import write_text
 
 DESCRIPTION = """Compare the As and the Bs of adapters, layer by layer: 1 means one column space, "chance" what
@@ -16,7 +16,7 @@ TASK=DIR."""
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; it fails if there is no pair to compare."""
-    parser = argparse.ArgumentParser(prog="asym-lightning similarity", description=DESCRIPTION, exit_on_error=False)
+    parser = ToolParser("similarity", description=DESCRIPTION)
     parser.add_argument("adapters", nargs="+", metavar="[TASK=]DIR", help="adapters, runs, or directories of runs")
     parser.add_argument("--arm", help="of a sweep's runs, only those of this arm")
     parser.add_argument("--out", help="directory for similarity.html, .md and .csv; without it the table is printed")

@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from asym_lightning.cli.model_summary import TrainedParts
 from asym_lightning.cli.option_ranges import check_ranges
 from asym_lightning.cli.quiet import hush_progress
 from asym_lightning.cli.restoring import restoring
-from asym_lightning.cli.run_folder import RunFolder, RunTrainer, remove_requeued
+from asym_lightning.cli.run_folder import RunFolder, RunTrainer, missing, remove_requeued
 from asym_lightning.cli.run_names import check_run_names
 from asym_lightning.cli.short_config import SHORT_CONFIG
 from asym_lightning.core.dtensor import any_sharded
@@ -159,7 +159,7 @@ class TrainingCLI(LightningCLI):
                 folder.go_on_with_job()
             else:
                 folder.go_on_from(self._checkpoint)
-        folder.give()
+        trainer.folder = folder
 
     def _asked_for(self) -> dict[str, Any]:
         """The config as it is going to be saved."""
@@ -249,8 +249,11 @@ def started_runs_only(trainer: Trainer) -> Iterator[None]:
         KeyboardInterrupt: If the run was interrupted, which Lightning turns into a silent exit.
         OSError: If the system would not write; it names the run's directory where nothing else was named.
     """
+    if isinstance(trainer, RunTrainer) and trainer.folder is not None:
+        new = trainer.folder.claim()
+    else:
+        new = missing(trainer.log_dir or ".")
     run = Path(trainer.log_dir or ".")
-    new = [path for path in (run, *run.parents) if not path.exists()]
     on_interrupt = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -265,7 +268,7 @@ def started_runs_only(trainer: Trainer) -> Iterator[None]:
         if has_done_nothing and trainer.is_global_zero and run in new:
             shutil.rmtree(run, ignore_errors=True)
             for parent in new[1:]:
-                if parent.exists() and not any(parent.iterdir()):
+                with suppress(OSError):  # another run's folder is there by now
                     parent.rmdir()
         if isinstance(error, OSError) and error.errno in REFUSALS and error.filename is None:
             raise OSError(error.errno, error.strerror, str(run)) from error

@@ -6,6 +6,7 @@ the disk, and removed when writing fails. What a killed process leaves goes by :
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -17,7 +18,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from asym_lightning.core.messages import shown
+
 SUFFIX = ".saving"
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD and RENAME_EXCHANGE of Linux
+_LONGEST_NAME = 255  # in bytes
 _PROBE = b"\0" * 2**20  # more than what a disk that is full has left
 REFUSALS = {
     errno.ENOSPC: "the disk is full; free some space",
@@ -43,6 +48,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     Raises:
         OSError: The system does not write there, whatever words whoever wrote has for it: its `filename` is the folder.
             The old file is as it was.
+        ValueError: There is a NUL in the path, or its name is too long.
 
     Example:
         >>> import tempfile
@@ -54,6 +60,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
         True
         ['scores.txt']
     """
+    _check_path(path)
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         yield Path(path)
         return
@@ -61,7 +68,7 @@ def atomic_file(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     staging = staging_path(path)
     try:
-        with _refusals_name(path.parent):
+        with _refusals_name(path):
             yield staging
             _flush(staging)
             os.replace(staging, path)
@@ -77,28 +84,26 @@ def atomic_directory(path: str | Path) -> Iterator[Path]:
     """Give an empty directory to write to, which becomes ``path`` when the context ends without an error.
 
     Args:
-        path: The directory; one that exists is replaced with all that is in it. A kill in the instant between the two
-            renames which that takes leaves neither.
+        path: The directory; one that exists is replaced with all that is in it. Where the system can't swap two names,
+            a kill in the instant between the two renames which that takes leaves neither.
     """
+    _check_path(path)
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    staging, replaced = staging_path(path), staging_path(path)
+    staging = staging_path(path)
     try:
-        with _refusals_name(path.parent):
+        with _refusals_name(path):
             staging.mkdir()
             yield staging
             for written in (*staging.rglob("*"), staging):
                 _flush(written)
             if path.exists():
-                os.rename(path, replaced)
-            os.rename(staging, path)
+                _swap(staging, path)
+            else:
+                os.rename(staging, path)
             _flush(path.parent)
-    except BaseException:
-        if replaced.exists() and not path.exists():
-            os.rename(replaced, path)
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
-    shutil.rmtree(replaced, ignore_errors=True)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)  # what failed, or was replaced
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -178,22 +183,26 @@ def staging_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}{SUFFIX}")
 
 
+def _check_path(path: str | Path) -> None:
+    if "\0" in str(path):
+        raise ValueError(f"{shown(str(path))} is no path: there is a NUL in it.")
+    if len(os.fsencode(staging_path(Path(path).absolute()).name)) > _LONGEST_NAME:
+        raise ValueError(f"{shown(str(path))} is no path: its last name is too long.")
+
+
 @contextmanager
-def _refusals_name(folder: Path) -> Iterator[None]:
-    """Raise what keeps the system from writing to a folder as an `OSError` about the folder."""
+def _refusals_name(path: Path) -> Iterator[None]:
+    """Raise what keeps the system from writing as an `OSError` about the folder, and others not about `.saving`."""
     try:
         yield
     except Exception as error:
-        number = error.errno if isinstance(error, OSError) and error.errno else _refusal(folder)
-        if number not in REFUSALS or _is_elsewhere(error, folder):
+        number = error.errno if isinstance(error, OSError) and error.errno else _refusal(path.parent)
+        named = getattr(error, "filename", None)
+        file = Path(named) if isinstance(named, (str, os.PathLike)) else path
+        is_elsewhere = not file.resolve().is_relative_to(path.parent)  # such as a file that is only read
+        if number is None or is_elsewhere or not (number in REFUSALS or file.suffix == SUFFIX):
             raise
-        raise OSError(number, os.strerror(number), str(folder)) from error
-
-
-def _is_elsewhere(error: Exception, folder: Path) -> bool:
-    """Whether the system names what lies in no folder below this one, such as a file that is only read."""
-    name = getattr(error, "filename", None)
-    return isinstance(name, (str, os.PathLike)) and not Path(name).resolve().is_relative_to(folder)
+        raise OSError(number, os.strerror(number), str(path.parent if number in REFUSALS else path)) from error
 
 
 def _refusal(folder: Path) -> int | None:
@@ -210,6 +219,25 @@ def _refusal(folder: Path) -> int | None:
         with suppress(OSError):
             probe.unlink()
     return None
+
+
+def _swap(new: Path, old: Path) -> None:
+    """Let two directories have each other's names, in one instant where the system and its file system can."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)  # of Linux
+    if renameat2 is not None:
+        if renameat2(_HERE, os.fsencode(new), _HERE, os.fsencode(old), _EXCHANGE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
+            raise OSError(number, os.strerror(number), str(old))
+    between = staging_path(old)
+    os.rename(old, between)
+    try:
+        os.rename(new, old)
+    except OSError:
+        os.rename(between, old)
+        raise
+    os.rename(between, new)
 
 
 def _flush(path: Path) -> None:

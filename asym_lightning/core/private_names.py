@@ -175,8 +175,8 @@ def chooses_version(logger: Any) -> bool:
     return logger._version is None
 
 
-def set_version(logger: Any, version: str) -> None:
-    """Let a logger, which nobody has asked for its version yet, write to a folder that exists already."""
+def set_version(logger: Any, version: str | None) -> None:
+    """Let a logger that has written nothing yet write to that folder; ``None`` lets it choose, by those there are."""
     logger._version = version
 
 

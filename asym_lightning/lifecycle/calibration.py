@@ -18,6 +18,7 @@ from asym_lightning.analysis.advice import LayerForecast, forecast
 from asym_lightning.analysis.calibration import adapter_sites, calibration_statistics, drawn_from
 from asym_lightning.core.dtensor import is_sharded, whole
 from asym_lightning.core.gradients import gradients_by
+from asym_lightning.core.kinds import Count, NumberOrZero, check_value
 from asym_lightning.lifecycle.rehearsal import Rehearsal
 
 
@@ -36,15 +37,14 @@ class Calibration:
         ValueError: A number is out of its range.
     """
 
-    num_batches: int = 8
-    head_steps: int = 0
-    layers_at_a_time: int | None = None
+    num_batches: Count = 8
+    head_steps: NumberOrZero = 0
+    layers_at_a_time: Count | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("num_batches", 1), ("head_steps", 0), ("layers_at_a_time", 1)):
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise ValueError(f"`{name}` must be at least {least}, got {value}.")
+        kinds = {"num_batches": Count, "head_steps": NumberOrZero, "layers_at_a_time": Count | None}
+        for name, kind in kinds.items():
+            check_value(name, getattr(self, name), kind)
 
     def drawn(
         self,

@@ -23,7 +23,7 @@ from benchmarks.malformed.generate import generated
 from benchmarks.malformed.judge import judge
 from benchmarks.malformed.table import table
 
-AREAS = ("adapters", "checkpoints", "configs", "options", "tables", "images", "backbones", "runs")
+AREAS = ("adapters", "checkpoints", "configs", "options", "tables", "images", "backbones", "runs", "tools")
 RESULTS = Path("benchmarks/results/malformed.md")
 
 

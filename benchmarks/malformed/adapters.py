@@ -246,8 +246,10 @@ RESHAPED: Mapping[str, Callable[[Tensor], Tensor]] = {
 def _tensor_cases(draw: st.DrawFn) -> Case:
     form, reader = draw(st.sampled_from(FORMS)), draw(st.sampled_from(("load", "load into an adapted model")))
     keys = [key for key in sound(form).tensors if "lora" in key]
-    key, how = draw(st.sampled_from(keys)), draw(st.sampled_from(list(RESHAPED)))
+    return _tensor_case(draw(st.sampled_from(keys)), draw(st.sampled_from(list(RESHAPED))), form, reader)
 
+
+def _tensor_case(key: str, how: str, form: str, reader: str) -> Case:
     def change(directory: Directory) -> None:
         directory.tensors[key] = RESHAPED[how](directory.tensors[key])
 
@@ -357,6 +359,7 @@ def named_cases() -> list[Case]:
         _case("one dimension", "full", "load", _set_tensor("one.lora_A.weight", torch.ones(6))),
         _case("a scalar", "full", "load", _set_tensor("one.lora_A.weight", torch.ones(()))),
         _case("an empty factor", "full", "load", _set_tensor("one.lora_B.weight", torch.ones(4, 0))),
+        *(_tensor_case(f"{PREFIX}one.lora_B.weight", how, "full", "load") for how in RESHAPED),
         _case("no config", "full", "load", lambda d: d.metadata.pop("config")),
         _case("no ranks", "compact", "load", lambda d: d.metadata.pop("ranks")),
         _case("a list for a mapping", "full", "load", lambda d: d.metadata.update(ranks=[2, 2])),

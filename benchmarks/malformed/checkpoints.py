@@ -200,8 +200,10 @@ _TENSORS: Mapping[str, Callable[[Tensor], Any]] = {
 def _tensor_cases(draw: st.DrawFn) -> Case:
     reader, how = draw(st.sampled_from(list(READERS))), draw(st.sampled_from(list(_TENSORS)))
     names = [name for name, value in sound()["state_dict"].items() if isinstance(value, Tensor) and value.ndim]
-    name = draw(st.sampled_from(names))
+    return _tensor_case(reader, how, draw(st.sampled_from(names)))
 
+
+def _tensor_case(reader: str, how: str, name: str) -> Case:
     def change(checkpoint: dict[str, Any]) -> None:
         checkpoint["state_dict"][name] = _TENSORS[how](checkpoint["state_dict"][name])
 
@@ -236,8 +238,10 @@ def _truncated_cases(draw: st.DrawFn) -> Case:
 def _pickle_cases(draw: st.DrawFn) -> Case:
     """The description of the tensors is damaged: a byte of it is another, or some are cut off."""
     reader, place = draw(st.sampled_from(list(READERS))), draw(st.integers(0, 3000))
-    cut = draw(st.integers(1, 100))
+    return _pickle_case(reader, place, draw(st.integers(1, 100)))
 
+
+def _pickle_case(reader: str, place: int, cut: int) -> Case:
     def write(path: Path) -> None:
         _rewrite(path, lambda data: data[: min(place, len(data) - cut)])
 
@@ -278,7 +282,10 @@ def _text_archive(path: Path) -> None:
 
 def named_cases() -> list[Case]:
     """Cases that were seen to end badly once."""
+    factor = next(name for name in sound()["state_dict"] if name.endswith("factor_B"))
     return [
+        *(_tensor_case(reader, how, factor) for reader in READERS for how in _TENSORS),
+        *(_pickle_case(reader, 300, 1) for reader in READERS),
         *(
             case
             for reader in READERS

@@ -89,9 +89,12 @@ def _size_cases(draw: st.DrawFn) -> Case:
     return _case(f"declares {width} x {height}", BAD, lambda path: path.write_bytes(_png(width, height)))
 
 
+_NO_FILES = tuple(kind for kind in PLACES if kind not in ("missing", "a folder"))
+
+
 @st.composite
 def _place_cases(draw: st.DrawFn) -> Case:
-    kind = draw(st.sampled_from([kind for kind in PLACES if kind not in ("missing", "a folder")]))
+    kind = draw(st.sampled_from(_NO_FILES))
     return _case(f"is {kind}", BAD, PLACES[kind])
 
 
@@ -147,6 +150,7 @@ def named_cases() -> list[Case]:
 
     return [
         *(_layout_case(what) for what in _LAYOUTS),
+        *(_case(f"is {kind}", BAD, PLACES[kind]) for kind in _NO_FILES),
         Case("one class", ("train",), _one_class, _use),
         Case("a name that is no UTF-8", (".png",), write_odd, _use),
         _case("truncated", "train/cat/bad.jpeg", lambda path: path.write_bytes(_encoded("jpeg")[:2000])),

@@ -39,6 +39,8 @@ _REQUIRED: Mapping[str, Mapping[str, Any]] = {
     "Budget": {"total": 4, "end_step": 10},
     "GrowOnStall": {"monitor": "val/loss", "max_rank": 4},
     "OrderSeed": {"seed": 0},
+    "Milestones": {"ranks": {2: 3}},
+    "TorchSchedule": {"make": dict},
     "RedrawA": {"num_links": 2, "every_n_steps": 3},
 }
 _KNOWN = (bool, int, float, str)
@@ -147,6 +149,7 @@ _ON_COMMAND_LINE: Mapping[str, Sequence[str]] = {
     "data.loader.batch_size": _NOT_COUNTS,
     "data.loader.num_workers": ("-1", "2.5", ".nan", "100000", "x"),
     "trainer.max_epochs": ("-2", "2.5", ".nan", ".inf", "x", str(2**70)),
+    "trainer.accumulate_grad_batches": ("0", "-1", "2.5", ".nan", "x", str(2**70)),
     "trainer.max_steps": ("-2", "2.5", ".nan", "x", str(2**70)),
     "trainer.limit_train_batches": ("-1", "-0.5", ".nan", ".inf", "x", "1e308", "1.5"),
     "trainer.limit_val_batches": ("-1", ".nan", ".inf", "x", "1.5"),
@@ -158,6 +161,14 @@ _ON_COMMAND_LINE: Mapping[str, Sequence[str]] = {
     "trainer.strategy": ("x", "", "3"),
     "trainer.log_every_n_steps": ("-1", ".nan", "x", "2.5"),
     "trainer.check_val_every_n_epoch": ("0", "-1", ".nan", "x"),
+    "trainer.val_check_interval": ("-1", "-0.5", "0", ".nan", ".inf", "1.5", "x", str(2**70)),
+    "trainer.max_time": ("x", "-1", "1:2", "[1]"),
+    "trainer.gradient_clip_algorithm": ("x", "3"),
+    "trainer.min_epochs": ("-1", ".nan", "x"),
+    "trainer.overfit_batches": ("-1", ".nan", "1.5", "x"),
+    "trainer.reload_dataloaders_every_n_epochs": ("-1", ".nan", "x"),
+    "trainer.fast_dev_run": ("-1", ".nan", "x", "2.5"),
+    "trainer.profiler": ("x", "3"),
     "trainer.num_sanity_val_steps": ("-2", ".nan", "x"),
     "trainer.logger.name": ("../../escaped", "/tmp/escaped", "a/../../b", "x" * 300),
     "trainer.logger.version": ("../../escaped", "/tmp/escaped", "x" * 300),
@@ -187,10 +198,21 @@ def _option_cases(draw: st.DrawFn) -> Case:
 
 def named_cases() -> list[Case]:
     """Cases that were seen to end badly once."""
-    seen = {"num_threads": "3000", "trainer.devices": "99", "seed_everything": str(2**40), "data.angles": "[.nan]",
-            "trainer.logger.name": "../../escaped", "model.adapter.alpha": "1e308",
-            "model.backbone_options.model_args": "{no_such: 1}"}  # fmt: skip
-    return [_option_case(option, value) for option, value in seen.items()]
+    seen = {
+        "num_threads": ["3000", str(2**70)],
+        "trainer.devices": ["99"],
+        "trainer.accumulate_grad_batches": ["0", "-1", ".nan"],
+        "trainer.val_check_interval": ["0", "-0.5", "1.5", "x"],
+        "seed_everything": [str(2**40)],
+        "data.angles": ["[.nan]"],
+        "data.num_train": ["-1", str(2**70)],
+        "trainer.logger.name": ["../../escaped"],
+        "trainer.logger.save_dir": ["/proc/no", "/dev/null"],
+        "model.adapter.alpha": ["1e308", ".nan", ".inf", "-1"],
+        "model.optimizer.lr": [".nan", ".inf", "-1"],
+        "model.backbone_options.model_args": ["{no_such: 1}", "{depth: x}"],
+    }
+    return [_option_case(option, value) for option, values in seen.items() for value in values]
 
 
 def strategy() -> st.SearchStrategy[Case]:

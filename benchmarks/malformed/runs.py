@@ -137,8 +137,14 @@ def _byte_cases(draw: st.DrawFn) -> Case:
 @st.composite
 def _truncated_cases(draw: st.DrawFn) -> Case:
     reader, share = draw(st.sampled_from(list(READERS))), draw(st.integers(0, 90))
-    file = draw(st.sampled_from([name for name in NEEDED[reader] if name != CONFIG]))  # YAML may end anywhere
+    return _truncated_case(reader, draw(st.sampled_from(_cuttable(reader))), share)
 
+
+def _cuttable(reader: str) -> list[str]:
+    return [name for name in NEEDED[reader] if name != CONFIG]  # YAML may end anywhere
+
+
+def _truncated_case(reader: str, file: str, share: int) -> Case:
     def cut(path: Path) -> None:
         data = path.read_bytes()
         path.write_bytes(data[: len(data) * share // 100])
@@ -230,6 +236,7 @@ def named_cases() -> list[Case]:
 
     return [
         Case("report --compare of an unknown arm", ("no_such_arm",), two, _compare),
+        *(_truncated_case(reader, file, 50) for reader in READERS for file in _cuttable(reader)),
         _case("of no states", "export", "best.ckpt", save_text, "checkpoint"),
         _case("of another class", "export", CONFIG, lambda p: p.write_text("model: {class_path: os.path}\n")),
         _case("of text", "export", f"{ADAPTER}/{TENSOR_FILE}", lambda p: p.write_text("x")),

@@ -97,4 +97,6 @@ def test_what_can_not_be_said_is_refused():
         forecast(found, CalibrationStatistics(found.inputs, found.gradients), {}, ranks=[2], name="a")
     with pytest.raises(ValueError, match=r"no init rule 'mine' for A; those that are: .*rand"):
         frozen_rules(["mine"])
+    with pytest.raises(ValueError, match="no init rule 'zero' for A"):  # beside which B learns nothing
+        frozen_rules(["zero"])
     assert all(rule.is_orthonormal for rule in frozen_rules().values())

@@ -1,11 +1,9 @@
 """A sample of the malformed calls; `python -m benchmarks.malformed` makes more."""
 
-import importlib
-
 import pytest
 
 from asym_lightning.core.messages import printable
-from benchmarks.malformed.__main__ import AREAS
+from benchmarks.malformed.__main__ import AREAS, cases_of
 from benchmarks.malformed.case import ACCEPTED, GOOD, LARGE, LEFT, LONG, RAW, SLOW, UNNAMED, Case, Verdict
 from benchmarks.malformed.generate import generated
 from benchmarks.malformed.judge import judge
@@ -14,8 +12,7 @@ from benchmarks.malformed.table import table
 
 @pytest.mark.parametrize("area", AREAS)
 def test_malformed_calls_are_refused_in_one_sentence(area):
-    strategy = importlib.import_module(f"benchmarks.malformed.{area}").strategy()
-    verdicts = [judge(area, case) for case in generated(strategy, 25, seed=1)]
+    verdicts = [judge(area, case) for case in cases_of(area, 25, seed=1)]
     bad = [verdict for verdict in verdicts if not verdict.is_good]
     assert not bad, printable("\n".join(f"{v.case}: {v.kind}: {v.message}" for v in bad))
 

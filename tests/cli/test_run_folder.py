@@ -11,10 +11,11 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import Callback
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import CSVLogger, Logger
 
 from asym_lightning.adapters.files.directory import read_directory
 from asym_lightning.cli import main
+from asym_lightning.cli.run_folder import RunFolder, RunTrainer
 from asym_lightning.core.files import read_json
 
 QUICKSTART = ["--config", str(Path(__file__).parents[2] / "configs" / "quickstart.yaml")]
@@ -178,3 +179,33 @@ def test_a_users_logger_stays_the_first(fit, monkeypatch):
     monkeypatch.setattr(Elsewhere, "log_metrics", lambda self, metrics, step=None: seen.append(step))
     fit(f"--trainer.logger={HERE}.Elsewhere")
     assert seen
+
+
+def run_folder(name: str = "x") -> RunFolder:
+    return RunFolder(RunTrainer(logger=CSVLogger("runs", name=name), accelerator="cpu"), dict)
+
+
+def test_of_two_runs_that_chose_one_folder_at_the_same_instant_each_gets_its_own():
+    first, second, third = (run_folder() for _ in range(3))
+    assert first.path == second.path == third.path == "runs/x/version_0"
+    made = [folder.claim() for folder in (first, second, third)]
+    assert [folder.path for folder in (first, second, third)] == [f"runs/x/version_{n}" for n in range(3)]
+    assert [[str(path) for path in new] for new in made][1:] == [["runs/x/version_1"], ["runs/x/version_2"]]
+    assert second.claim() == [] and second.path == "runs/x/version_1"
+
+
+def test_a_file_in_place_of_the_folder_is_no_reason_to_choose_for_ever():
+    folder = run_folder()
+    Path(folder.path).parent.mkdir(parents=True)
+    Path(folder.path).touch()
+    with pytest.raises(FileExistsError):
+        folder.claim()
+
+
+def test_the_newest_run_is_that_of_the_greatest_number_whatever_the_clock_was():
+    for seconds, version in enumerate((10, 9, 2)):
+        path = Path(f"runs/x/version_{version}/checkpoints/best.ckpt")
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (seconds, seconds))
+    assert run_folder().found("last") == "runs/x/version_10/checkpoints/best.ckpt"

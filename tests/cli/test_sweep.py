@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from asym_lightning import cli
 from asym_lightning.cli import main
 from asym_lightning.cli.config_files import merged_config
 from asym_lightning.cli.sweep.claim import claimed
 from asym_lightning.cli.sweep.outcome import is_finished, read_outcome, write_outcome
 from asym_lightning.cli.sweep.plan import Arm, Sweep, plan_runs
+from asym_lightning.cli.sweep.run_process import execute
 
 TASK = {
     "model": {
@@ -139,6 +141,9 @@ def test_refuses_a_sweep_that_makes_no_sense(changes, message):
             "there is no config 'missing.yaml'",
         ),
         (["--config", "digits.yaml", "--schemes", "hB_zero_A_rand"], "`--schemes` and `--ranks` go together"),
+        (["--config", "digits.yaml", "--jobs", "0"], "`--jobs` must be at least 1, not 0."),
+        (["--config", "digits.yaml", "--schemes", "hB_zero_A_rand", "--ranks", "0"], "`--ranks` must be at least"),
+        (["--config", "digits.yaml", "--schemes", "mine", "--ranks", "2"], "'mine'"),
         (["--sweep", "missing.yaml"], "there is no sweep file 'missing.yaml'"),
         (["--sweep", "wrong.yaml"], "unknown key 'arm': did you mean arms?"),
         (["--config", "digits.yaml", "--arm", "b_only.yaml", "--jobs", "0"], "`--jobs` must be at least 1"),
@@ -193,6 +198,24 @@ def test_a_claim_excludes_others_and_dies_with_its_process(tmp_path):
     process.join()
     with claimed(tmp_path / "a", tmp_path) as is_ours:
         assert is_ours
+
+
+def note_start_method(run, sweep_directory):
+    def note(arguments):
+        (sweep_directory / "method").write_text(multiprocessing.get_start_method())
+        return 0
+
+    cli.main = note
+    execute(run, sweep_directory)
+
+
+@pytest.mark.usefixtures("workspace")
+def test_workers_of_a_run_start_as_they_do_without_a_sweep():
+    run = plan_runs(sweep())[0]
+    process = multiprocessing.get_context("forkserver").Process(target=note_start_method, args=(run, Path("runs")))
+    process.start()
+    process.join()
+    assert Path("runs/method").read_text() == multiprocessing.get_start_method()
 
 
 def test_a_finished_run_of_other_settings_is_refused(workspace):

@@ -1,3 +1,4 @@
+import ctypes
 import errno
 import os
 import resource
@@ -5,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -166,6 +168,21 @@ def test_what_keeps_a_system_from_writing_is_named_with_the_folder(tmp_path, mon
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["scores.txt"]
 
 
+@pytest.mark.parametrize("kind", [atomic_file, atomic_directory])
+@pytest.mark.parametrize(("path", "shown"), [("a\0b", r"'a.x00b'"), ("x" * 250, r"'xx.*xx'")])
+def test_what_can_be_no_path_is_refused(kind, path, shown, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"{shown} is no path: "), kind(path):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_an_error_names_the_file_and_not_what_it_is_called_meanwhile(tmp_path):
+    with pytest.raises(FileNotFoundError) as raised, atomic_file(tmp_path / "x"):
+        pass
+    assert raised.value.filename == str(tmp_path / "x")
+
+
 def test_an_error_of_another_folder_or_kind_stays_as_it_is(tmp_path):
     for error in (PermissionError(errno.EACCES, "Permission denied", "/elsewhere"), FileNotFoundError(2, "None", "x")):
         with pytest.raises(OSError) as raised, atomic_file(tmp_path / "x") as staging:
@@ -177,7 +194,8 @@ def test_an_error_of_another_folder_or_kind_stays_as_it_is(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_a_directory_that_can_not_be_put_in_place_leaves_the_one_before(tmp_path, monkeypatch):
+@pytest.mark.parametrize("can_swap", [True, False])
+def test_a_directory_that_can_not_be_put_in_place_leaves_the_one_before(can_swap, tmp_path, monkeypatch):
     directory = tmp_path / "adapter"
     directory.mkdir()
     (directory / "old").touch()
@@ -188,10 +206,24 @@ def test_a_directory_that_can_not_be_put_in_place_leaves_the_one_before(tmp_path
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         rename(source, target)
 
+    def refuse_to_swap(*arguments):
+        ctypes.set_errno(errno.ENOSPC)
+        return -1
+
+    system = SimpleNamespace(renameat2=refuse_to_swap) if can_swap else SimpleNamespace()
+    monkeypatch.setattr(ctypes, "CDLL", lambda *args, **options: system)
     monkeypatch.setattr(os, "rename", refuse)
     with pytest.raises(OSError, match="No space left"), atomic_directory(directory) as staging:
         (staging / "new").touch()
     assert names(tmp_path) == ["adapter"] and names(directory) == ["old"]
+
+
+def test_a_system_that_can_not_swap_replaces_a_directory_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(ctypes, "CDLL", lambda *args, **options: SimpleNamespace())
+    for name in ("old", "new"):
+        with atomic_directory(tmp_path / "adapter") as staging:
+            (staging / name).touch()
+    assert names(tmp_path) == ["adapter"] and names(tmp_path / "adapter") == ["new"]
 
 
 @pytest.mark.parametrize("share", range(0, 100, 5))

@@ -349,6 +349,9 @@ def test_a_logger_takes_the_version_that_it_has_not_chosen_yet(kind, tmp_path):
     assert names.chooses_version(logger)
     names.set_version(logger, "version_3")
     assert not names.chooses_version(logger)
+    names.set_version(logger, None)
+    assert names.chooses_version(logger)
+    names.set_version(logger, "version_3")
     assert logger.log_dir == str(tmp_path / "x" / "version_3")
 
 

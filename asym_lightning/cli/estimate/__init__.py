@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from asym_lightning.cli.run_options import config_parser, parsed_with_config
 from asym_lightning.core.files import json_text, write_json
+from asym_lightning.core.kinds import Count, check_value
 
 DESCRIPTION = """Estimate what one training step of a config takes of each device, without running it: parameters,
 weights, gradients, optimizer state, activations and peak, what the devices exchange, and what is written. No weights
@@ -25,6 +26,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--format", choices=["table", "json"], default="table", help="what to print (default: table)")
     parser.add_argument("--out", metavar="FILE", help="also write the numbers to this file, as JSON")
     options, of_fit = parsed_with_config(parser, arguments)
+    for name in ("devices", "batch_size", "sequence_length", "target_length", "image_size"):
+        if (size := getattr(options, name)) is not None:
+            check_value(name, size, Count)
 
     from asym_lightning.cli.estimate.described_run import DescribedRun
     from asym_lightning.cli.estimate.example_batch import example_batch, in_dtype, shape_of_batch

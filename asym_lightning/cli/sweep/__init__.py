@@ -11,6 +11,7 @@ from asym_lightning.cli.sweep.plan import Run, Sweep, plan_runs
 from asym_lightning.cli.sweep.progress import shown_progress
 from asym_lightning.cli.sweep.slurm import array_script
 from asym_lightning.core.files import write_text
+from asym_lightning.core.kinds import Count, check_value
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -19,16 +20,17 @@ def main(arguments: Sequence[str]) -> int:
     if "--" in own:
         own, further = own[: own.index("--")], own[own.index("--") + 1 :]
     options = sweep_parser().parse_args(own)
+    check_value("--jobs", options.jobs, Count)
     sweep = sweep_of(options, further)
     runs = plan_runs(sweep)
+    if options.only is not None and not 0 <= options.only < len(runs):
+        raise ValueError(f"`--only` must be from 0 to {len(runs) - 1}, the last run, not {options.only}.")
     if options.dry_run:
         print("\n".join(run.command for run in runs))
         return 0
     if options.slurm:
         return _write_slurm(sweep, [part for part in arguments if part != "--slurm"], len(runs), options.jobs)
     if options.only is not None:
-        if not 0 <= options.only < len(runs):
-            raise ValueError(f"`--only` must be from 0 to {len(runs) - 1}, the last run, not {options.only}.")
         runs = runs[options.only : options.only + 1]
     with shown_progress(runs) as watch:
         execute_runs(runs, sweep.directory, options.jobs, watch)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from asym_lightning.cli.sweep.plan import SEEDS, Arm, Sweep, scheme_arms
+from asym_lightning.cli.usage import ToolParser
 from asym_lightning.core.kinds import Count, check_fields, check_names, check_value
 from asym_lightning.core.yaml_file import read_mapping
 
@@ -43,12 +44,8 @@ _KINDS_OF_FILE: Mapping[str, Any] = {
 
 def sweep_parser() -> argparse.ArgumentParser:
     """Return the parser of the command."""
-    parser = argparse.ArgumentParser(
-        prog="asym-lightning sweep",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        exit_on_error=False,
+    parser = ToolParser(
+        "sweep", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sweep", metavar="FILE", help="YAML file with any of the options below; options win")
     parser.add_argument("--config", action="append", default=[], help="config of the task; several are overlaid")
@@ -80,7 +77,7 @@ def sweep_of(options: argparse.Namespace, further: Sequence[str] = ()) -> Sweep:
         FileNotFoundError: If there is no such sweep file.
         ValueError: If something is missing or unknown.
     """
-    file = _read_file(options.sweep) if options.sweep else {}
+    file = _read_file(options.sweep) if options.sweep is not None else {}
     tasks = {name: _names(configs) for name, configs in file.get("tasks", {}).items()}
     if options.config:
         tasks = {options.task or Path(options.config[0]).stem: options.config}
@@ -88,6 +85,13 @@ def sweep_of(options: argparse.Namespace, further: Sequence[str] = ()) -> Sweep:
     schemes, ranks = options.schemes or file.get("schemes", []), options.ranks or file.get("ranks", [])
     if bool(schemes) != bool(ranks):
         raise ValueError("`--schemes` and `--ranks` go together: each scheme is run at each rank.")
+    if schemes:
+        from asym_lightning.adapters.scheme import Scheme  # torch, which other sweeps do without
+
+        for scheme in schemes:
+            Scheme.parse(scheme)
+        for rank in ranks:
+            check_value("--ranks", rank, Count)
     arms |= dict(scheme_arms(schemes, ranks))
     if options.arm:
         arms = {Path(path).stem: Arm(configs=(path,)) for path in options.arm}
@@ -108,7 +112,7 @@ def sweep_of(options: argparse.Namespace, further: Sequence[str] = ()) -> Sweep:
 
 def _read_file(path: str) -> Mapping[str, Any]:
     where = f"the sweep file {path!r}"
-    if not Path(path).exists():
+    if not path or not Path(path).exists():
         raise FileNotFoundError(f"there is no sweep file {path!r}.")
     content = read_mapping(path, "the keys and values of a sweep, such as `tasks:`")
     if not content:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import sys
@@ -30,6 +31,8 @@ def execute(run: Run, sweep_directory: Path) -> None:
         shutil.rmtree(run.directory, ignore_errors=True)
         run.directory.mkdir(parents=True)
         _redirect_output(run.directory / LOG)
+        # A child of a fork server starts workers of data loaders by another one, which first imports everything anew.
+        multiprocessing.set_start_method(None, force=True)
         from asym_lightning.cli import EXIT_INTERRUPTED, main
 
         code = main(run.arguments)
