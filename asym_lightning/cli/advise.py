@@ -26,7 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--budget", type=int, help="numbers that may train in all B's: share them out among layers")
     add_calibration_options(parser, num_batches=16)
     options, of_fit = parsed_with_config(parser, arguments)
-    check_value("--budget", options.budget, Count | None)
+    if options.budget is not None:
+        check_value("--budget", options.budget, Count)
 
     from asym_lightning.adapters import adapter_layers
     from asym_lightning.analysis.advice import frozen_rules

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from asym_lightning.core.kinds import Count, Fraction, NotNegative, NumberOrZero, Range, Seed, check_fields, check_value
 
@@ -24,15 +24,18 @@ _TRAINER: Mapping[str, Any] = {
     "min_epochs": NumberOrZero | None,
     "max_steps": _FROM_MINUS_ONE,
     "min_steps": NumberOrZero | None,
+    "accumulate_grad_batches": Count,
     "limit_train_batches": NumberOrZero | Fraction | None,
     "limit_val_batches": NumberOrZero | Fraction | None,
     "limit_test_batches": NumberOrZero | Fraction | None,
     "limit_predict_batches": NumberOrZero | Fraction | None,
     "overfit_batches": NumberOrZero | Fraction,
     "check_val_every_n_epoch": Count | None,
+    "val_check_interval": Count | Annotated[float, Range(0, 1, is_open_below=True)] | str | Mapping[str, Any] | None,
     "num_sanity_val_steps": _FROM_MINUS_ONE | None,
     "log_every_n_steps": NumberOrZero | None,
     "gradient_clip_val": NotNegative | None,
+    "gradient_clip_algorithm": Literal["value", "norm"] | None,
     "reload_dataloaders_every_n_epochs": NumberOrZero,
 }
 

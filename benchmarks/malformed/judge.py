@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
 from asym_lightning.cli.errors import HEADINGS, one_sentence
 from asym_lightning.cli.usage import UsageError
 from benchmarks.malformed.case import ACCEPTED, GOOD, LARGE, LEFT, LONG, RAW, SLOW, TOUCHED, UNNAMED, Case, Verdict
@@ -22,7 +24,7 @@ from benchmarks.malformed.case import ACCEPTED, GOOD, LARGE, LEFT, LONG, RAW, SL
 SECONDS, GIGABYTES, LETTERS = 10.0, 1.5, 300
 WAITING = 6  # times as long by the clock, in which other processes may have the cores
 # What people are told; other exceptions are those of a line that did not expect what it got.
-_TOLD = (ValueError, TypeError, OSError, RuntimeError, UsageError, ImportError)
+_TOLD = (ValueError, TypeError, OSError, RuntimeError, UsageError, ImportError, MisconfigurationException)
 _NOT_TOLD = (UnicodeError, RecursionError, NotImplementedError)
 _OF_LIBRARIES = re.compile(r"Traceback|\x1b|<class '|object at 0x|torch\.\w+\(|\.py\b|Errno|aten::|Parser key")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
+
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import BatchSizeFinder
 
-from asym_lightning.adapters import AdapterConfig, adapters_by_name
+from asym_lightning.adapters import AdapterConfig, adapters_by_name, merge_adapters
 from asym_lightning.callbacks import AdapterInjection, BNormMonitor, FreezeA, GrowOnStall, Milestones, RankScheduler
 from tests.callbacks.foreign import Foreign, injection, loader, trainer
 from tests.lifecycle import runs
@@ -151,3 +154,45 @@ def test_a_module_whose_ranks_have_grown_past_rank_is_validated_without_the_sche
     run.fit(module, loader(), loader())
     scores = run.validate(module, loader(), verbose=False)
     assert trainer(tmp_path, injection()).validate(module, loader(), verbose=False) == scores
+
+
+class Teaching(Foreign):
+    """Its teacher follows its net, paired by the order of parameters."""
+
+    def build(self) -> None:
+        super().build()
+        if not hasattr(self, "teacher"):
+            self.teacher = copy.deepcopy(self.net).requires_grad_(False)
+
+    def on_train_batch_end(self, *args) -> None:
+        with torch.no_grad():
+            for p, q in zip(self.teacher.parameters(), self.net.parameters(), strict=True):
+                p.mul_(0.9).add_(q, alpha=0.1)
+
+
+class TeachingAdapted(Teaching):
+    def build(self) -> None:
+        Foreign.build(self)
+        injection(heads=None).inject(self)
+        super().build()
+
+
+def test_a_copy_of_the_backbone_within_the_module_is_warned_of_with_the_cure(tmp_path):
+    with pytest.warns(UserWarning, match=r"`teacher` is a copy of the backbone .*`AdapterInjection\(...\).inject"):
+        injection(heads=None).inject(Teaching())
+    module = TeachingAdapted()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*is a copy of the backbone")
+        trainer(tmp_path, injection(heads=None)).fit(module, loader())
+    assert all(adapter.B.any() for adapter in adapters_by_name(module.teacher).values())
+
+
+def test_a_merged_module_predicts_with_the_callbacks_that_trained_it(tmp_path):
+    module, callbacks = Foreign(), [injection()]
+    run = trainer(tmp_path, *callbacks)
+    run.fit(module, loader())
+    before = torch.cat(run.predict(module, loader()))
+    merge_adapters(module)
+    torch.testing.assert_close(torch.cat(trainer(tmp_path, *callbacks).predict(module, loader())), before)
+    with pytest.raises(RuntimeError, match="adapters are merged"):
+        trainer(tmp_path, *callbacks).fit(module, loader())

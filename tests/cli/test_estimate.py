@@ -140,6 +140,7 @@ def test_quantised_weights_count_as_they_are_kept(capsys):
         (["--strategy", "single", "--devices", "2"], "is for one device, not 2"),
         (["--memory", "much"], "`memory` must be a size such as 80GB or 40GiB, not 'much'."),
         (["--batch-size", "0"], "`batch_size` must be at least 1"),
+        (["--sequence-length", "0"], "`sequence_length` must be at least 1, not 0."),
         (["--trainer.precision", "transformer-engine"], "is not estimated"),
         (["--trainer.devices", "auto", "--trainer.strategy", "ddp"], "depends on the machine: give `--devices`."),
         (["--model.backbone", "vit_digit"], "did you mean vit_digits"),

@@ -11,6 +11,10 @@ import pytest
 
 import asym_lightning.cli as cli
 from asym_lightning.cli.interrupts import heard, interruptible, leaving_termination_to_trainer
+from tests.lifecycle.kill_programs import SETTINGS
+from tests.lifecycle.killed_run import Run, timed
+
+NUM_SIGNALS = int(os.environ.get("ASYM_SIGNALS", "4"))
 
 
 def interrupt(number=signal.SIGINT):
@@ -82,3 +86,29 @@ def test_a_process_ends_with_one_line_however_many_come(number, tmp_path):
     _, printed = process.communicate(timeout=60)
     assert process.returncode in (cli.EXIT_INTERRUPTED, -number)  # before the program's own first line Python ends it
     assert "Traceback" not in printed or process.returncode == -number
+
+
+@pytest.mark.slow
+def test_at_any_instant_two_signals_end_a_run_with_one_line_and_it_can_go_on(tmp_path):
+    """At instants spread over the whole of a run; ASYM_SIGNALS says at how many."""
+    whole = Run(SETTINGS["quickstart"], tmp_path / "whole")
+    took = sum(timed(whole)[part] for part in ("start-up", "end")) + 0.5
+    for number in range(NUM_SIGNALS):
+        run = Run(SETTINGS["quickstart"], tmp_path / str(number))
+        sent = (signal.SIGINT, signal.SIGTERM)[number % 2]
+        processes = run.start()
+        while not run.printed.exists():  # before that it is multiprocessing's
+            time.sleep(0.01)
+        time.sleep(took * (number + 0.5) / NUM_SIGNALS)
+        for _ in range(2):
+            with suppress(ProcessLookupError):
+                os.kill(processes[0].pid or 0, sent)
+            time.sleep(0.02)
+        codes = run.ended(processes)
+        printed = run.printed.read_text() if run.printed.exists() else ""
+        print(f"{number:>3} {sent.name}: exit code {codes}, {run.whole()[:1]}", flush=True)
+        assert codes[0] in (0, cli.EXIT_INTERRUPTED, -sent), printed  # before its first line Python ends it
+        assert "Traceback" not in printed or codes[0] == -sent, printed
+        assert sum(line.startswith(("interrupted", "error")) for line in printed.splitlines()) == (codes[0] == 130)
+        assert run.unfinished() == []
+        run.complete()

@@ -27,7 +27,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", metavar="FILE", help="also write the numbers to this file, as JSON")
     options, of_fit = parsed_with_config(parser, arguments)
     for name in ("devices", "batch_size", "sequence_length", "target_length", "image_size"):
-        check_value(f"--{name.replace('_', '-')}", getattr(options, name), Count | None)
+        if (size := getattr(options, name)) is not None:
+            check_value(name, size, Count)
 
     from asym_lightning.cli.estimate.described_run import DescribedRun
     from asym_lightning.cli.estimate.example_batch import example_batch, in_dtype, shape_of_batch
