@@ -104,13 +104,14 @@ class AdapterInjection(LifeCycle):
         """Adapt a module whose backbone is built; a second call does nothing."""
         return self._inject(module, self.adapter)
 
-    def load(self, module: nn.Module, checkpoint: str | Path) -> None:
+    def load(self, module: nn.Module, checkpoint: str | Path, *, weights_only: bool = True) -> None:
         """Adapt a freshly built module and load what a training checkpoint holds into it.
 
         Args:
             module: A module as it was before training, pretrained backbone included.
-            checkpoint: A `.ckpt` file of a run with this callback, or the `.adapter` directory of an AdapterCheckpoint;
-                only tensors and plain values are read from it.
+            checkpoint: A `.ckpt` file of a run with this callback, or the `.adapter` directory of an AdapterCheckpoint.
+            weights_only: Read only tensors and plain values. False also runs code that a `.ckpt` file may hold, as of a
+                project that keeps objects in it: only for files that you wrote.
 
         Raises:
             ValueError: The checkpoint is of another backbone, adapter or head, or the directory lacks a head outside
@@ -120,14 +121,17 @@ class AdapterInjection(LifeCycle):
         if Path(checkpoint).is_dir():
             load_with_outside(module, named_backbone(module, self.backbone), self.trained(module), checkpoint)
             return
-        restore_checkpoint(module, read_checkpoint(checkpoint))
+        restore_checkpoint(module, read_checkpoint(checkpoint, weights_only=weights_only))
 
-    def load_from_checkpoint(self, module_class: type[Module], checkpoint: str | Path, **arguments: Any) -> Module:
+    def load_from_checkpoint(
+        self, module_class: type[Module], checkpoint: str | Path, *, weights_only: bool = True, **arguments: Any
+    ) -> Module:
         """Make a module as its class's own `load_from_checkpoint` does, adapt it, and load what was trained.
 
         Args:
             module_class: The module's class.
-            checkpoint: A `.ckpt` file of a run with this callback; only tensors and plain values are read from it.
+            checkpoint: A `.ckpt` file of a run with this callback.
+            weights_only: As for :meth:`load`.
             **arguments: Of the constructor, where the checkpoint's hyperparameters lack some or are to be others.
 
         Raises:
@@ -136,9 +140,9 @@ class AdapterInjection(LifeCycle):
         with warnings.catch_warnings():  # of keys that are not there before the injection
             warnings.filterwarnings("ignore", message=".*keys that are (in|not in|not present in) the .*state dict")
             module = module_class.load_from_checkpoint(
-                checkpoint, map_location="cpu", strict=False, weights_only=True, **arguments
+                checkpoint, map_location="cpu", strict=False, weights_only=weights_only, **arguments
             )
-        self.load(module, checkpoint)
+        self.load(module, checkpoint, weights_only=weights_only)
         return module
 
     # Lightning's hooks

@@ -34,12 +34,13 @@ _FIELDS: Mapping[str, Any] = {
 _OF_TRAINING = ("epoch", "global_step", "loops", "optimizer_states", "lr_schedulers")
 
 
-def read_checkpoint(path: str | Path, *, is_to_go_on: bool = False) -> dict[str, Any]:
-    """Read a checkpoint file that Lightning wrote; no code in it is run.
+def read_checkpoint(path: str | Path, *, is_to_go_on: bool = False, weights_only: bool = True) -> dict[str, Any]:
+    """Read a checkpoint file that Lightning wrote.
 
     Args:
         path: The file.
         is_to_go_on: Whether training is to go on from it, for which weights alone do not do.
+        weights_only: Run no code that it holds; false is for who wrote it.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -50,9 +51,9 @@ def read_checkpoint(path: str | Path, *, is_to_go_on: bool = False) -> dict[str,
         raise FileNotFoundError(f"there is no checkpoint `{path}`.")
     _check_archive(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=weights_only)
     except Exception as error:
-        if code := _code_in(path):
+        if weights_only and (code := _code_in(path)):
             raise ValueError(
                 f"`{path}` holds code (`{code}`), which is not run; a checkpoint holds tensors and plain values alone."
             ) from None

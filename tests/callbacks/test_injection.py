@@ -448,6 +448,14 @@ def test_who_trusts_a_checkpoint_may_read_code_in_it(tmp_path):
         Foreign(), loader(), ckpt_path=tmp_path / "x.ckpt", weights_only=False
     )
     assert again.loaded == {"kept": tmp_path}
+    with pytest.raises(ValueError, match=r"holds code \(`pathlib.PosixPath`\)"):
+        injection().load(Foreign(), tmp_path / "x.ckpt")
+    loaded = Foreign()
+    injection().load(loaded, tmp_path / "x.ckpt", weights_only=False)
+    made = injection().load_from_checkpoint(Foreign, tmp_path / "x.ckpt", weights_only=False)
+    names = set(checkpoint["state_dict"])
+    for state in (loaded.state_dict(), made.state_dict()):
+        assert all(torch.equal(state[name], checkpoint["state_dict"][name]) for name in names)
 
 
 @pytest.mark.parametrize("leave", [merge_adapters, remove_adapters])
