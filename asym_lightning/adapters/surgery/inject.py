@@ -24,6 +24,7 @@ from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.adapters.targets.unplayed import unplayed_roles
 from asym_lightning.core.dtensor import whole
 from asym_lightning.core.dtypes import train_in_float32
+from asym_lightning.core.messages import listed
 
 
 def inject_adapters(
@@ -188,13 +189,13 @@ def _check_sizes(sizes: Sequence[Mapping[str, _Size]]) -> None:
     """Check that every layer allows its ranks.
 
     Raises:
-        ValueError: Some don't; the message names them all.
+        ValueError: Some don't; the message names the first of them.
     """
     refused: dict[str, list[str]] = {}
     for size in (size for of_target in sizes for size in of_target.values() if size.asked):
         refused.setdefault(str(size.asked), []).append(size.allowed)
     if refused:
-        sentences = [f"{asked}, but {', '.join(allowed)}" for asked, allowed in refused.items()]
+        sentences = [f"{asked}, but {listed(allowed, 2)}" for asked, allowed in refused.items()]
         is_one = sum(map(len, refused.values())) == 1
         cure = "" if is_one else "; give these smaller ranks in `rank_pattern`, or name them in `exclude`"
         raise ValueError(f"{'; '.join(sentences)}{cure}.")
