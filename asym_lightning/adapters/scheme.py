@@ -7,6 +7,13 @@ from dataclasses import dataclass
 from asym_lightning.adapters.init.rule import InitRule, Letter, init_names, init_rule
 from asym_lightning.core.messages import not_one_of
 
+# What people call the arms, and how each begins as a rule.
+_ARMS = {
+    "bonly": "hB_zero_A_rand",
+    "aonly": "B_rand_hA_zero",
+    "lora": "hB_zero_hA_rand",
+    "both": "hB_zero_hA_rand",
+}
 _MARKS: dict[str, tuple[Letter, bool]] = {"A": ("A", False), "hA": ("A", True), "B": ("B", False), "hB": ("B", True)}
 _LETTERS: tuple[Letter, Letter] = ("A", "B")
 
@@ -50,6 +57,8 @@ class Scheme:
         """
         if not isinstance(text, str):
             raise TypeError(f"`scheme` must be a string such as 'hB_zero_A_rand', got {type(text).__name__}.")
+        if arm := _ARMS.get(text.lower().replace("_", "").replace("-", "")):
+            raise ValueError(f"`scheme` {text!r} says what trains and not how it starts: did you mean {arm!r}?")
         factors: dict[Letter, Factor] = {}
         for letter, is_trained, init in _split(text):
             if letter in factors:

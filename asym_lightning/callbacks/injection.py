@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from typing_extensions import override
 
@@ -20,6 +21,7 @@ from asym_lightning.adapters import (
     restore_checkpoint,
     trainable_parameters,
 )
+from asym_lightning.adapters.surgery.merge import merged_layers
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.dtypes import at_least_float32
 from asym_lightning.core.either_lightning import either
@@ -30,6 +32,7 @@ from asym_lightning.lifecycle.backbone import named_backbone
 from asym_lightning.lifecycle.callback_methods import asked_config
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 from asym_lightning.lifecycle.life_cycle import LifeCycle
+from asym_lightning.lifecycle.module_copies import warn_of_copies
 from asym_lightning.sharding import shard_lightning_module
 
 Module = TypeVar("Module", bound=LightningModule)
@@ -153,7 +156,9 @@ class AdapterInjection(LifeCycle):
             del pl_module.configure_model  # Lightning calls this once; later calls are the module's own
             with at_least_float32():
                 build()
-            self._inject(pl_module, config)
+            is_merged = any(True for _ in merged_layers(named_backbone(pl_module, self.backbone)))
+            if not is_merged or stage == TrainerFn.FITTING:  # a merged model is evaluated as it is
+                self._inject(pl_module, config)
 
         # The module's `setup` and `configure_model` come after this hook and no callback's hook comes between them and
         # the optimizers.
@@ -184,6 +189,7 @@ class AdapterInjection(LifeCycle):
             if inside:
                 heads = dict.fromkeys([*find_heads(backbone, config.heads), *inside])
                 config = dataclasses.replace(config, heads=tuple(heads))
+        warn_of_copies(module, backbone)
         self.report = inject_adapters(backbone, config, draw=not config.needs_data)
         if outside is not None:
             _freeze_outside(module, backbone, outside)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args, get_type_hints
 
-from asym_lightning.cli.class_names import class_names
+from asym_lightning.cli.class_names import class_names, class_path
 from asym_lightning.cli.option_names import top_level_options, unknown_option
+from asym_lightning.cli.signatures import signature
 from asym_lightning.core.files import REFUSALS
 from asym_lightning.core.messages import did_you_mean, printable, shortened
 from asym_lightning.core.run_files import RUNS, find_checkpoints
@@ -139,6 +140,16 @@ def _explain(report: str) -> str:
     return f"{deepest.place} must be {types}, not {'null' if given == 'None' else repr(given)}."
 
 
+def _as_value(key: str, name: str) -> str | None:
+    """The end of a sentence on what is no class, but a value of an argument that one of the classes has."""
+    for known in class_names(key):
+        found = signature(class_path(key, known) or "")
+        for argument, described in (found.arguments if found else {}).items():
+            if described.annotation.startswith("Literal") and repr(name) in described.annotation:
+                return f": it is a `{argument}` of {known}, as in `--{key}.{argument} {name}`."
+    return None
+
+
 def _findings(report: str) -> Iterator[_Finding]:
     above: list[tuple[int, str, str]] = []  # (indent, "key" or "class", value), outermost first
     for line in filter(str.strip, report.splitlines()):
@@ -157,8 +168,10 @@ def _findings(report: str) -> Iterator[_Finding]:
 
 def _sentence(finding: _Finding) -> str:
     if match := UNKNOWN_CLASS.search(finding.text):
-        known = class_names(".".join(finding.keys))
+        key = ".".join(finding.keys)
+        known = class_names(key)
         hint = did_you_mean(match["name"], known) if known else "."  # of a key whose classes are not known here
+        hint = _as_value(key, match["name"]) or hint
         return f"{finding.place} names no class {match['name']!r}{hint}"
     if match := UNKNOWN_OPTION.search(finding.text):
         in_value = CLASS_IN_VALUE.search(finding.text)

@@ -12,6 +12,7 @@ from asym_lightning.core.messages import shown
 
 EXPECTED = "keys and values, such as `trainer:`"
 # The largest config of this package has some hundred values.
+_VARIABLE = re.compile(r"\$\{[A-Za-z_][\w.:,]*\}")
 _MAX_BYTES, _MAX_VALUES, _MAX_DEPTH = 10_000_000, 100_000, 500
 
 
@@ -113,6 +114,11 @@ def _count(node: yaml.Node, where: str, counted: dict[int, int], above: set[int]
         raise ValueError(f"{where}, line {node.start_mark.line + 1}: what is named here holds itself.")
     if id(node) not in counted:
         parts: list[yaml.Node] = []
+        if isinstance(node, yaml.ScalarNode) and (variable := _VARIABLE.search(node.value)):
+            raise ValueError(
+                f"{where}, line {node.start_mark.line + 1}: `{variable[0]}` would stay as it is, for variables are not "
+                "filled in here; write its value, or give that option on the command line, where the shell fills it in."
+            )
         if isinstance(node, yaml.MappingNode):
             _check_keys(node, where)
             parts = [part for pair in node.value for part in pair]

@@ -6,6 +6,7 @@ order, and keep the whole copy in checkpoints.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from functools import partial
 from typing import Any
@@ -16,12 +17,39 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from asym_lightning.adapters import adapter_layers
 from asym_lightning.adapters.files.checkpoint import STATE_KEY, frozen_names
-from asym_lightning.core.names import plain_name
+from asym_lightning.core.names import plain_modules, plain_name
 from asym_lightning.lifecycle.callback_methods import callbacks_that_change_factors
 
 LEFT_OUT_KEY = "frozen_left_out_of"
 _PREFIXES = ("", "module.")  # of the module's own names in a copy's: `AveragedModel` has the second
+
+
+def warn_of_copies(module: nn.Module, backbone: nn.Module) -> None:
+    """Warn of parts of a module that are copies of its backbone, which is about to be adapted: a momentum teacher, say.
+
+    What pairs the parameters of both in their order would pair others from then on, without an error.
+    """
+    if adapter_layers(backbone):
+        return
+    own = {plain_name(name): tensor for name, tensor in backbone.named_parameters()}
+    inside = set(backbone.modules())
+    for name, part in plain_modules(module):
+        if type(part) is not type(backbone) or part in inside or not own:
+            continue
+        others = {plain_name(other): tensor for other, tensor in part.named_parameters()}
+        if others.keys() == own.keys() and all(_equal(tensor, own[other]) for other, tensor in others.items()):
+            warnings.warn(
+                f"`{name}` is a copy of the backbone that was made before its layers are adapted: what pairs the "
+                "parameters of both in their order pairs others now. If it is to follow the backbone, call "
+                "`AdapterInjection(...).inject(module)` before it is copied, else leave this be.",
+                stacklevel=2,
+            )
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and not one.is_meta and bool(torch.equal(one.to(other), other))
 
 
 def copy_adapted(trainer: Trainer, module: LightningModule) -> None:

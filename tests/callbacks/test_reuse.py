@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
+
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import BatchSizeFinder
 
-from asym_lightning.adapters import AdapterConfig, adapters_by_name
-from asym_lightning.callbacks import AdapterInjection, BNormMonitor, FreezeA, GrowOnStall, RankScheduler
+from asym_lightning.adapters import AdapterConfig, adapters_by_name, merge_adapters
+from asym_lightning.callbacks import AdapterInjection, BNormMonitor, FreezeA, GrowOnStall, Milestones, RankScheduler
 from tests.callbacks.foreign import Foreign, injection, loader, trainer
 from tests.lifecycle import runs
 
@@ -94,3 +97,102 @@ def test_two_trainers_on_one_module(tmp_path):
     for _ in range(2):
         trainer(tmp_path, AdapterInjection(config, backbone="net", heads=["head"])).fit(module, loader())
     assert len(adapters_by_name(module)) == 1
+
+
+class LackingOptimizer(Foreign):
+    """Its optimizer holds a part of the head, until it is told better."""
+
+    lacks = True
+
+    def configure_optimizers(self):
+        if self.lacks:
+            return torch.optim.SGD([{"params": [p]} for p in self.head.parameters()], lr=0.1)
+        return super().configure_optimizers()
+
+
+BAD = {
+    "backbone": (lambda: [injection(backbone="nett")], Foreign, "`backbone` 'nett' is no submodule of Foreign"),
+    "head": (lambda: [injection(heads=["nonsense"])], Foreign, "`heads` entry 'nonsense' matches no module"),
+    "target": (
+        lambda: [injection(adapter={"targets": ["nonsense"]})],
+        Foreign,
+        "`targets` entry 'nonsense' matches no",
+    ),
+    "rank": (lambda: [injection(adapter={"rank": 40})], Foreign, "`rank` is 40, but `first` .*, `second` .*`exclude`"),
+    "two injections": (lambda: [injection(), injection()], Foreign, "There are two AdapterInjection callbacks"),
+    "optimizer": (lambda: [injection()], LackingOptimizer, "2 trained parameters are in none of .*`configure_optim"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_can_not_work_is_refused_before_the_first_step_and_the_module_is_usable_again(case, tmp_path):
+    callbacks, kind, message = BAD[case]
+    module = kind()
+    before = [(name, p.requires_grad) for name, p in module.named_parameters()]
+    run = trainer(tmp_path, *callbacks())
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        run.fit(module, loader())
+    assert run.global_step == 0
+    if case != "optimizer":  # that is known only when layers have been adapted
+        assert [(name, p.requires_grad) for name, p in module.named_parameters()] == before
+    module.lacks = False
+    trainer(tmp_path, injection()).fit(module, loader())
+    assert all(adapter.B.any() for adapter in adapters_by_name(module).values())
+
+
+@pytest.mark.parametrize("first", [0, 1, 2, 3])
+def test_callbacks_work_in_any_order(first, tmp_path):
+    callbacks = [injection(), RankScheduler(Milestones({0: 1, 4: 2})), FreezeA(), BNormMonitor(every_n_steps=1)]
+    module = Foreign()
+    trainer(tmp_path, *callbacks[first:], *callbacks[:first]).fit(module, loader())
+    assert {adapter.rank for adapter in adapters_by_name(module).values()} == {2}
+
+
+def test_a_module_whose_ranks_have_grown_past_rank_is_validated_without_the_schedule(tmp_path):
+    module = Foreign()
+    run = trainer(tmp_path, injection(), RankScheduler(Milestones({0: 1, 4: 4})))
+    run.fit(module, loader(), loader())
+    scores = run.validate(module, loader(), verbose=False)
+    assert trainer(tmp_path, injection()).validate(module, loader(), verbose=False) == scores
+
+
+class Teaching(Foreign):
+    """Its teacher follows its net, paired by the order of parameters."""
+
+    def build(self) -> None:
+        super().build()
+        if not hasattr(self, "teacher"):
+            self.teacher = copy.deepcopy(self.net).requires_grad_(False)
+
+    def on_train_batch_end(self, *args) -> None:
+        with torch.no_grad():
+            for p, q in zip(self.teacher.parameters(), self.net.parameters(), strict=True):
+                p.mul_(0.9).add_(q, alpha=0.1)
+
+
+class TeachingAdapted(Teaching):
+    def build(self) -> None:
+        Foreign.build(self)
+        injection(heads=None).inject(self)
+        super().build()
+
+
+def test_a_copy_of_the_backbone_within_the_module_is_warned_of_with_the_cure(tmp_path):
+    with pytest.warns(UserWarning, match=r"`teacher` is a copy of the backbone .*`AdapterInjection\(...\).inject"):
+        injection(heads=None).inject(Teaching())
+    module = TeachingAdapted()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*is a copy of the backbone")
+        trainer(tmp_path, injection(heads=None)).fit(module, loader())
+    assert all(adapter.B.any() for adapter in adapters_by_name(module.teacher).values())
+
+
+def test_a_merged_module_predicts_with_the_callbacks_that_trained_it(tmp_path):
+    module, callbacks = Foreign(), [injection()]
+    run = trainer(tmp_path, *callbacks)
+    run.fit(module, loader())
+    before = torch.cat(run.predict(module, loader()))
+    merge_adapters(module)
+    torch.testing.assert_close(torch.cat(trainer(tmp_path, *callbacks).predict(module, loader())), before)
+    with pytest.raises(RuntimeError, match="adapters are merged"):
+        trainer(tmp_path, *callbacks).fit(module, loader())

@@ -67,3 +67,25 @@ def test_the_short_form_holds_below_a_command_and_for_a_section_of_its_own(comma
     long = {"class_path": "ImageClassifier", "init_args": {"num_classes": 10}}
     assert with_init_args({command: {"model": model}}) == {command: {"model": long}}
     assert with_init_args(model) == long
+
+
+def refusal(capsys, *options: str) -> str:
+    assert main(["fit", *QUICKSTART, *options]) != 0
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--model.scheduler", "cosine"), "it is a `decay` of WarmupSchedule, as in `--model.scheduler.decay cosine`"),
+        (("--model.adapter.scheme", "B_only"), "did you mean 'hB_zero_A_rand'?"),
+        (("--model.adapter.scheme", "lora"), "did you mean 'hB_zero_hA_rand'?"),
+    ],
+)
+def test_what_was_meant_is_said(options, message, capsys):
+    assert message in refusal(capsys, *options)
+
+
+def test_a_variable_that_nobody_fills_in_is_refused_by_its_line(capsys):
+    Path("mine.yaml").write_text("trainer:\n  default_root_dir: ${SCRATCH}/runs\n")
+    assert "`mine.yaml`, line 2: `${SCRATCH}` would stay as it is" in refusal(capsys, "--config", "mine.yaml")

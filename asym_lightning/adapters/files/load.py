@@ -53,7 +53,7 @@ def load_adapters(model: nn.Module, directory: str | Path) -> None:
         ValueError: A file is damaged, holds features that are not LoRA's, or does not fit the model; the message names
             file or layer, what was expected and what was found.
     """
-    saved = token_rows.as_factors(under_present_names(read_directory(directory), model), model)
+    saved = _read_for(model, directory)
     config = _config_of(saved, model)
     was_adapted = bool(adapter_layers(model))
     if not was_adapted:
@@ -86,9 +86,13 @@ def swap_adapters(model: nn.Module, directory: str | Path) -> None:
     """
     if not adapter_layers(model):
         raise RuntimeError("The model has no adapters to swap (merged ones must be unmerged first): load some first.")
-    saved = read_directory(directory)
+    saved = _read_for(model, directory)
     _config_of(saved, model)
     _assign(model, saved, keeps_A=True)
+
+
+def _read_for(model: nn.Module, directory: str | Path) -> SavedAdapter:
+    return token_rows.as_factors(under_present_names(read_directory(directory), model), model)
 
 
 def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -239,6 +240,8 @@ def _build(
 
 
 def _check_same_config(old: AdapterConfig, new: AdapterConfig) -> None:
+    if new.max_rank is None:  # who asks for no room does not mind any, such as that of a schedule that has grown
+        old = dataclasses.replace(old, max_rank=None)
     if old != new:
         changed = [k for k, v in new.to_dict().items() if old.to_dict()[k] != v]
         raise RuntimeError(
