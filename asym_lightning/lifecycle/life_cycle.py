@@ -86,6 +86,7 @@ class LifeCycle(CheckedArguments, Callback):
         self._statistics: FrozenStatistics | None = None
         self._promise: Promise | None = None
         self._calls = CallsInEvaluation()
+        self._was_adapted = False
 
     # What the owner calls
 
@@ -95,13 +96,19 @@ class LifeCycle(CheckedArguments, Callback):
         train_in_float32(module, backbone)
         keep_in_evaluation(module, backbone)
         leave_frozen_out_of_ddp(module, backbone)
+        self._was_adapted = bool(adapters_by_name(backbone))
         self._promise = Promise(module, self.decides_on(module), self.trained(module).values())
         trainer = trainer_of(module) if isinstance(module, either(LightningModule)) else None
         if trainer is not None:
             copy_adapted(trainer, cast(LightningModule, module))
 
     def fill(self, module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep what was trained, a description of the adapters, and the place of every process, and nothing else."""
+        """Keep what was trained, a description of the adapters, and the place of every process, and nothing else.
+
+        Of a module whose adapters have been merged or removed all is kept: what was trained is in its weights.
+        """
+        if self._is_as_it_was(module):
+            return
         if self._promise is not None:
             self._promise.check_values()
         fill_checkpoint(module, checkpoint)
@@ -118,6 +125,8 @@ class LifeCycle(CheckedArguments, Callback):
             ValueError: If a key is missing, unexpected or of another shape, but for the frozen backbone's, or if the
                 checkpoint was written with another adapter configuration or backbone.
         """
+        if self._is_as_it_was(module):
+            return
         trainer = _fitting(module)
         place = None if trainer is None else take_place(checkpoint, trainer.global_rank)
         if place is not None:
@@ -302,6 +311,10 @@ class LifeCycle(CheckedArguments, Callback):
                 "model reads their layer's weight without calling the layer, or doesn't use it. Name them in `exclude` "
                 f"(or raise `check_after` if they only take turns): {listed(names, 5)}."
             )
+
+    def _is_as_it_was(self, module: nn.Module) -> bool:
+        """Whether a module that was adapted has no adapters any longer, so that its checkpoints are its own affair."""
+        return self._was_adapted and not adapters_by_name(self._backbone(module))
 
     def _backbone(self, module: nn.Module) -> nn.Module:
         return named_backbone(module, self.adapted_backbone_name)

@@ -12,12 +12,15 @@ from pathlib import Path
 from lightning.pytorch import Trainer, seed_everything
 
 from asym_lightning.adapters import trainable_parameters
+from asym_lightning.core.cache import user_cache_dir
 from benchmarks.frozen_a.arms import Arm
 from benchmarks.frozen_a.tasks.task import Task
 from benchmarks.run_file import append_row
 
 # Parts of names of adapters' parameters, ours and `peft`'s.
 ADAPTERS = ("factor_", "lora_", "miss_")
+# Of what modules write as they are scored, such as generated texts.
+FOLDER = user_cache_dir() / "benchmarks"
 # While the best rate is at an edge, one more is tried beyond, at most so often.
 NUM_EXTENSIONS = 2
 # Every rate is tried with so many seeds, and the best ones with all.
@@ -44,6 +47,7 @@ def run(task: Task, arm: Arm, rate: float, seed: int) -> Run:
         accelerator="cpu",
         max_epochs=task.max_epochs,
         limit_val_batches=0,
+        default_root_dir=FOLDER,
         callbacks=list(arm.callbacks(task.num_steps, task.head_steps)),
         logger=False,
         enable_checkpointing=False,
@@ -53,7 +57,9 @@ def run(task: Task, arm: Arm, rate: float, seed: int) -> Run:
     started = time.monotonic()
     trainer.fit(module, datamodule=data)
     seconds = time.monotonic() - started
-    scorer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    scorer = Trainer(
+        accelerator="cpu", default_root_dir=FOLDER, logger=False, enable_progress_bar=False, enable_model_summary=False
+    )
     val = scorer.validate(module, datamodule=data, verbose=False)
     test = scorer.test(module, datamodule=data, verbose=False)
     found = {name: value for of_set in (*val, *test) for name, value in of_set.items()}

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from torch import nn
 
-from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters
+from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters, merge_adapters, remove_adapters
 from asym_lightning.callbacks import AdapterCheckpoint, AdapterInjection
 from tests.callbacks.foreign import Foreign, build_net, injection, loader, trainer
 
@@ -448,3 +448,13 @@ def test_who_trusts_a_checkpoint_may_read_code_in_it(tmp_path):
         Foreign(), loader(), ckpt_path=tmp_path / "x.ckpt", weights_only=False
     )
     assert again.loaded == {"kept": tmp_path}
+
+
+@pytest.mark.parametrize("leave", [merge_adapters, remove_adapters])
+def test_a_module_without_adapters_any_longer_has_checkpoints_of_its_own_again(leave, tmp_path):
+    module, fit = Foreign(), trainer(tmp_path, injection())
+    fit.fit(module, loader())
+    leave(module.net)
+    fit.save_checkpoint(tmp_path / "left.ckpt")
+    loaded = Foreign.load_from_checkpoint(tmp_path / "left.ckpt", weights_only=True)
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in module.state_dict().items())

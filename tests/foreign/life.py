@@ -134,7 +134,7 @@ def resumed(project: Project, folder: Path) -> dict[str, Any]:
     trainer, module = _training(project, folder / "resumed"), _built(project)
     torch.manual_seed(project.resume_seed)
     module = project.fit(trainer, module, middle)
-    state = _trained(module)
+    state, run = _trained(module), module.trainer
     assert state.keys() == end["state"].keys()
     off = max((_distance(state[name], end["state"][name]) for name in state), default=0.0)
     tested, outputs = _test(project, folder, module), _outputs(project, folder, module)
@@ -147,8 +147,10 @@ def resumed(project: Project, folder: Path) -> dict[str, Any]:
     backbone = named_backbone(loaded, project.backbone)
     merge_adapters(backbone)
     facts["merged_off"] = _distance(_outputs(project, folder, loaded), end["outputs"])
-    plain = _built(project)
-    plain.load_state_dict(loaded.state_dict())  # strictly: what is merged has the project's own keys
+    merge_adapters(named_backbone(module, project.backbone))
+    run.save_checkpoint(folder / "merged.ckpt")
+    plain = _built(project)  # which loads strictly: what is merged has the project's own keys, and all of them
+    plain.load_state_dict(torch.load(folder / "merged.ckpt", weights_only=not project.holds_objects)["state_dict"])
     facts["plain_off"] = _distance(_outputs(project, folder, plain), end["outputs"])
     remove_adapters(backbone)
     assert not adapter_state_dict(loaded)

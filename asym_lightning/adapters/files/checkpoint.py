@@ -168,9 +168,7 @@ def check_trained_state_dict(module: nn.Module, state: Mapping[str, Tensor]) -> 
             raise ValueError(
                 f"The checkpoint does not fit the model: `{name}` should be {_kind(own[name])}, found {_kind(tensor)}."
             )
-    # A buffer may be without a number from the start, such as a threshold that a validation finds.
-    had_numbers = {name: tensor for name, tensor in state.items() if first_not_finite({name: own[name]}) is None}
-    if (diverged := _first_diverged(module, state) or first_not_finite(had_numbers)) is not None:
+    if (diverged := _first_diverged(module, state)) is not None:
         raise ValueError(
             f"The checkpoint holds NaN or infinity in `{diverged}`: the run diverged; take an earlier checkpoint."
         )
