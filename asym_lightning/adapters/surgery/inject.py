@@ -25,6 +25,7 @@ from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.adapters.targets.unplayed import unplayed_roles
 from asym_lightning.core.dtensor import whole
 from asym_lightning.core.dtypes import train_in_float32
+from asym_lightning.core.messages import listed
 
 
 def inject_adapters(
@@ -155,6 +156,7 @@ class _Size(NamedTuple):
     max_rank: int
     scaling: float
     asked: str | None
+    layer: str
     allowed: str
 
 
@@ -176,8 +178,8 @@ def _sizes(target: Target, config: AdapterConfig) -> dict[str, _Size]:
             asked = f"`rank_pattern[{source!r}]` is {rank}" if source else f"`rank` is {rank}"
         elif max_rank > largest:
             asked = f"`max_rank` is {max_rank}"
-        allowed = f"`{target.name}` ({name}) is {rows.count} x {d_in} and allows at most {largest}"
-        sizes[name] = _Size(rank, max_rank, scaling, asked, allowed)
+        allowed = f"is {rows.count} x {d_in} and allows at most {largest}"
+        sizes[name] = _Size(rank, max_rank, scaling, asked, target.name, allowed)
     return sizes
 
 
@@ -189,14 +191,21 @@ def _check_sizes(sizes: Sequence[Mapping[str, _Size]]) -> None:
     """Check that every layer allows its ranks.
 
     Raises:
-        ValueError: Some don't; the message names them all.
+        ValueError: Some don't; the message names the first of them.
     """
-    refused: dict[str, list[str]] = {}
-    for size in (size for of_target in sizes for size in of_target.values() if size.asked):
-        refused.setdefault(str(size.asked), []).append(size.allowed)
+    refused: dict[str, dict[tuple[str, str], list[str]]] = {}
+    for name, size in (item for of_target in sizes for item in of_target.items()):
+        if size.asked:
+            refused.setdefault(size.asked, {}).setdefault((size.layer, size.allowed), []).append(f"({name})")
     if refused:
-        sentences = [f"{asked}, but {', '.join(allowed)}" for asked, allowed in refused.items()]
-        is_one = sum(map(len, refused.values())) == 1
+        sentences = []
+        for asked, layers in refused.items():
+            described = [
+                f"`{layer}` {first} {allowed}{', like ' if others else ''}{', '.join(others)}"
+                for (layer, allowed), (first, *others) in layers.items()
+            ]
+            sentences.append(f"{asked}, but {listed(described, 2)}")
+        is_one = sum(len(slices) for layers in refused.values() for slices in layers.values()) == 1
         cure = "" if is_one else "; give these smaller ranks in `rank_pattern`, or name them in `exclude`"
         raise ValueError(f"{'; '.join(sentences)}{cure}.")
 

@@ -140,6 +140,9 @@ def test_ranks_that_layers_do_not_allow_are_named_all_at_once():
     ):
         inject_adapters(model, config)
     assert not adapter_layers(model)
+    with pytest.raises(ValueError, match=r"allows at most 4, `b` .* allows at most 3 and 1 more; give these") as raised:
+        inject_adapters(model, dataclasses.replace(config, rank=17))
+    assert len(str(raised.value)) <= 300
     inject_adapters(model, dataclasses.replace(config, rank_pattern={"a": 4, "b": 3}))
 
 
