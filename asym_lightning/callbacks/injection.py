@@ -26,7 +26,7 @@ from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.dtypes import at_least_float32
 from asym_lightning.core.either_lightning import either
 from asym_lightning.core.kinds import Count
-from asym_lightning.core.names import plain_modules, submodule
+from asym_lightning.core.names import prefix_of, submodule
 from asym_lightning.lifecycle.adapter_directory import load_with_outside
 from asym_lightning.lifecycle.backbone import named_backbone
 from asym_lightning.lifecycle.callback_methods import asked_config
@@ -188,7 +188,7 @@ class AdapterInjection(LifeCycle):
         backbone = named_backbone(module, self.backbone)
         outside = None if self.heads is None else find_heads(module, self.heads)
         if outside is not None:
-            prefix = next(f"{name}." if name else "" for name, m in plain_modules(module) if m is backbone)
+            prefix = prefix_of(backbone, module)
             inside = [head.removeprefix(prefix) for head in outside if head.startswith(prefix)]
             if inside:
                 heads = dict.fromkeys([*find_heads(backbone, config.heads), *inside])

@@ -27,6 +27,16 @@ def plain_name(name: str) -> str:
     return _WRAPPERS.sub("", name).removeprefix(".")
 
 
+def prefix_of(part: nn.Module, module: nn.Module) -> str:
+    """What names in a part of a module begin with in the module: empty for the module itself.
+
+    >>> module = nn.Sequential(nn.ReLU(), nn.Linear(2, 2))
+    >>> prefix_of(module[1], module), prefix_of(module, module)
+    ('1.', '')
+    """
+    return next(f"{name}." if name else "" for name, found in plain_modules(module) if found is part)
+
+
 def without_numbers(names: Iterable[str]) -> list[str]:
     """Names that differ in the numbers of their layers alone, under one, in their order.
 

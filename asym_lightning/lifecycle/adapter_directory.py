@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from asym_lightning.adapters import load_adapters, save_adapters
 from asym_lightning.core.files import atomic_file
 from asym_lightning.core.messages import listed
-from asym_lightning.core.names import load_plain_state, plain_modules, plain_state
+from asym_lightning.core.names import load_plain_state, plain_state, prefix_of
 
 OUTSIDE_FILE = "outside_backbone.safetensors"
 
@@ -40,7 +40,7 @@ def save_with_outside(
         writes_whole: Whether the state has the backbone's tensors whole; False takes them from the backbone, together
             with all other processes.
     """
-    prefix = _prefix(module, backbone)
+    prefix = prefix_of(backbone, module)
     inside = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
     save_adapters(backbone, directory, include_frozen=include_frozen, state=inside if writes_whole else None)
     outside = {n: t.cpu().contiguous().clone() for n, t in state.items() if _is_outside(n, t, prefix)}
@@ -63,7 +63,7 @@ def load_with_outside(
     Raises:
         ValueError: It lacks something that was trained outside the backbone, or has something that the module lacks.
     """
-    prefix = _prefix(module, backbone)
+    prefix = prefix_of(backbone, module)
     path = Path(directory, OUTSIDE_FILE)
     outside = load_file(path) if path.is_file() else {}
     lacking = [f"`{name}`" for name in trained if not name.startswith(prefix) and name not in outside]
@@ -79,10 +79,6 @@ def load_with_outside(
             raise ValueError(f"`{path}` holds `{name}` {tuple(tensor.shape)}, the module has {here}.")
     load_adapters(backbone, directory)
     load_plain_state(module, outside)
-
-
-def _prefix(module: nn.Module, backbone: nn.Module) -> str:
-    return next(f"{name}." if name else "" for name, part in plain_modules(module) if part is backbone)
 
 
 def _is_outside(name: str, value: object, prefix: str) -> bool:
