@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,12 +69,22 @@ def _has_other_tokens(config: Any) -> bool:
     """Whether a configuration of transformers differs in its vocabulary from the file that it was read from."""
     if not getattr(config, "name_or_path", None) or not hasattr(config, "get_text_config"):
         return False
+    kind: Any = type(config)
+    source = _source_of(kind, config.name_or_path)
+    return source is not None and _num_tokens(config) != _num_tokens(source)
+
+
+@functools.cache  # every checkpoint asks, more than once
+def _source_of(kind: Any, name: str) -> Any:
+    """The configuration in the file that one of transformers was read from; ``None`` where it is not there any more."""
     try:
-        source = type(config).from_pretrained(config.name_or_path, local_files_only=True)
-    except (OSError, ValueError):  # it is not there any more
-        return False
-    sizes = [getattr(one.get_text_config(), "vocab_size", None) for one in (config, source)]
-    return sizes[0] != sizes[1]
+        return kind.from_pretrained(name, local_files_only=True)
+    except (OSError, ValueError):
+        return None
+
+
+def _num_tokens(config: Any) -> int | None:
+    return getattr(config.get_text_config(), "vocab_size", None)
 
 
 def _callable_parts(name: str, module: nn.Module) -> Iterator[str]:
