@@ -42,7 +42,7 @@ class Arm:
         has_dropout: Dropout on the adapter's input, at the run's probability.
         freezes_A: Only B trains.
         uses_lorafa: peft's LoRA-FA optimizer instead of AdamW.
-        scheme: Of our adapter; a frozen A starts orthonormal, a trained one by peft's rule.
+        scheme: Of our adapter; ``None`` lets a frozen A start orthonormal and a trained one by peft's rule.
         options: More fields of :class:`AdapterConfig`.
         peft_config: Name of peft's configuration.
         is_whole: One adapter for a fused qkv, as peft has it, instead of one each for q, k and v.
@@ -53,14 +53,10 @@ class Arm:
     has_dropout: bool = False
     freezes_A: bool = False
     uses_lorafa: bool = False
-    scheme: str = ""
+    scheme: str | None = None
     options: dict[str, Any] = field(default_factory=dict, hash=False)
     peft_config: str = "LoraConfig"
     is_whole: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.scheme:
-            object.__setattr__(self, "scheme", "hB_zero_A_rand" if self.freezes_A else "hB_zero_hA_he")
 
 
 def _arms() -> Iterator[Arm]:
@@ -228,7 +224,7 @@ def adapted_names(model: nn.Module, cell: Cell) -> list[str]:
 
 def _add_ours(arm: Arm, model: nn.Module, targets: Sequence[str], rank: int, dropout: float) -> None:
     config = AdapterConfig(
-        arm.scheme,
+        arm.scheme or ("hB_zero_A_rand" if arm.freezes_A else "hB_zero_hA_he"),
         rank=rank,
         alpha=ALPHA,
         dropout=dropout if arm.has_dropout else 0.0,

@@ -130,15 +130,22 @@ def _build_vit(cell: Cell, shape: Shape, width: int, num_heads: int, mlp_width: 
     )
 
 
+def _sizes(cell: Cell, shape: Shape, width: int, num_heads: int, mlp_width: int) -> dict[str, int]:
+    """What the configurations of transformers have in common."""
+    return {
+        "vocab_size": shape.vocabulary,
+        "hidden_size": width,
+        "num_hidden_layers": cell.depth,
+        "num_attention_heads": num_heads,
+        "intermediate_size": mlp_width,
+    }
+
+
 def _build_roberta(cell: Cell, shape: Shape, width: int, num_heads: int, mlp_width: int) -> nn.Module:
     from transformers import RobertaConfig, RobertaForSequenceClassification
 
     config = RobertaConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=width,
-        num_hidden_layers=cell.depth,
-        num_attention_heads=num_heads,
-        intermediate_size=mlp_width,
+        **_sizes(cell, shape, width, num_heads, mlp_width),
         max_position_embeddings=cell.length + 2,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
@@ -151,12 +158,8 @@ def _build_llama(cell: Cell, shape: Shape, width: int, num_heads: int, mlp_width
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=width,
-        num_hidden_layers=cell.depth,
-        num_attention_heads=num_heads,
+        **_sizes(cell, shape, width, num_heads, mlp_width),
         num_key_value_heads=max(1, shape.num_kv_heads * num_heads // shape.num_heads),
-        intermediate_size=mlp_width,
         max_position_embeddings=max(cell.length, 2048),
     )
     return LlamaForCausalLM(config)
@@ -166,12 +169,8 @@ def _build_mixtral(cell: Cell, shape: Shape, width: int, num_heads: int, mlp_wid
     from transformers import MixtralConfig, MixtralForCausalLM
 
     config = MixtralConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=width,
-        num_hidden_layers=cell.depth,
-        num_attention_heads=num_heads,
+        **_sizes(cell, shape, width, num_heads, mlp_width),
         num_key_value_heads=num_heads,
-        intermediate_size=mlp_width,
         num_local_experts=shape.num_experts,
         num_experts_per_tok=2,
         max_position_embeddings=max(cell.length, 2048),

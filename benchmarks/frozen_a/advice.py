@@ -19,6 +19,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 
+from asym_lightning.adapters.init.rule import init_rule
 from asym_lightning.analysis.advice import LayerForecast, frozen_rules
 from asym_lightning.lifecycle.backbone import adapted_backbone
 from asym_lightning.lifecycle.calibration import Calibration
@@ -30,14 +31,7 @@ from benchmarks.frozen_a.tasks.task import Task
 
 RESULTS = Path(__file__).parents[1] / "results" / "frozen_a.csv"
 NUM_BATCHES, SEEDS = 16, range(3)
-RULES = {
-    "B, whitened gradient": "whitened_gradient",
-    "B, gradient": "gradient",
-    "B, inputs": "inputs",
-    "B, random": "rand",
-    "B, coordinates": "coordinate",
-    "B, blocks": "block",
-}
+RULES = {arm.name: arm.rule for arm in ARMS.values() if arm.rule and init_rule(arm.rule).is_orthonormal}
 
 
 class Forecast(Callback):
@@ -63,10 +57,7 @@ def shares_of(task: Task) -> dict[str, float]:
     for seed in SEEDS:
         seed_everything(seed, verbose=False)
         callback = Forecast(task.head_steps)
-        trainer = Trainer(
-            accelerator="cpu", max_epochs=task.max_epochs, limit_train_batches=1.0, limit_val_batches=0, logger=False,
-            callbacks=[callback], enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        )  # fmt: skip
+        trainer = task.trainer([callback])
         trainer.fit(task.module(ARMS["B, random"], task.rates[1], seed), datamodule=task.data(seed))
         of_seeds.append(callback.shares)
     return {arm: statistics.fmean(shares[arm] for shares in of_seeds) for arm in of_seeds[0]}

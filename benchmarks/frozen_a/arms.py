@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from asym_lightning.adapters.init.rule import Draw, InitRule, register_init
+from asym_lightning.adapters.init.rule import Draw, InitRule, init_rule, register_init
 from asym_lightning.adapters.init.subspaces import whitened_gradient_directions
 from asym_lightning.callbacks import CalibrateA, FreezeA, RedrawA
 from benchmarks.frozen_a.peft_methods import PeftMethod
 
 RANK = 8
+B_ONLY = "hB_zero_A_rand"
 NUM_LINKS = 4
 
 
@@ -38,6 +39,7 @@ class Arm:
     Args:
         name: In the tables.
         scheme: Of our adapter; None for arms without one.
+        rule: By which an A was chosen that is frozen all the time.
         rank: Of the adapter; None means that by which LoRA has as many trained numbers as B alone has at rank 8.
         callbacks: Makes them for a run of so many steps, on a task whose heads want so many steps before calibration.
         trains_all: Train the whole backbone.
@@ -47,6 +49,7 @@ class Arm:
 
     name: str
     scheme: str | None = None
+    rule: str | None = None
     rank: int | None = RANK
     callbacks: Callable[[int, int], Sequence[Callback]] = lambda num_steps, head_steps: ()
     trains_all: bool = False
@@ -54,8 +57,13 @@ class Arm:
     rate_factor: float = 1.0
 
 
-def _calibrated(rule: str) -> Callable[[int, int], Sequence[Callback]]:
-    return lambda num_steps, head_steps: (CalibrateA(rule, head_steps=head_steps),)
+def _frozen(name: str, rule: str) -> Arm:
+    """B on an A of a rule: drawn with the adapter, or chosen from data before the first step."""
+    if init_rule(rule).needs_data:
+        return Arm(
+            name, B_ONLY, rule, callbacks=lambda num_steps, head_steps: (CalibrateA(rule, head_steps=head_steps),)
+        )
+    return Arm(name, f"hB_zero_A_{rule}", rule)
 
 
 def _chained(num_steps: int, head_steps: int) -> Sequence[Callback]:
@@ -66,19 +74,18 @@ def _warm(num_steps: int, head_steps: int) -> Sequence[Callback]:
     return (FreezeA(after_fraction=0.1, orthonormalize=True),)
 
 
-B_ONLY = "hB_zero_A_rand"
 ARMS = {
     arm.name: arm
     for arm in (
-        Arm("B, whitened gradient", B_ONLY, callbacks=_calibrated("whitened_gradient")),
-        Arm("B, random", B_ONLY),
+        _frozen("B, whitened gradient", "whitened_gradient"),
+        _frozen("B, random", "rand"),
         Arm("LoRA", "hB_zero_hA_he"),
         Arm("LoRA, equal numbers", "hB_zero_hA_he", rank=None),
-        Arm("B, gradient", B_ONLY, callbacks=_calibrated("gradient")),
-        Arm("B, inputs", B_ONLY, callbacks=_calibrated("inputs")),
-        Arm("B, whitened, not orthonormal", B_ONLY, callbacks=_calibrated("white")),
-        Arm("B, coordinates", "hB_zero_A_coordinate"),
-        Arm("B, blocks", "hB_zero_A_block"),
+        _frozen("B, gradient", "gradient"),
+        _frozen("B, inputs", "inputs"),
+        _frozen("B, whitened, not orthonormal", "white"),
+        _frozen("B, coordinates", "coordinate"),
+        _frozen("B, blocks", "block"),
         Arm("B, chain of 4, rank 2 each", B_ONLY, rank=2, callbacks=_chained),
         Arm("A", "B_rand_hA_zero"),
         Arm("peft LoRA", peft=PeftMethod()),

@@ -12,15 +12,12 @@ from pathlib import Path
 from lightning.pytorch import Trainer, seed_everything
 
 from asym_lightning.adapters import trainable_parameters
-from asym_lightning.core.cache import user_cache_dir
 from benchmarks.frozen_a.arms import Arm
-from benchmarks.frozen_a.tasks.task import Task
+from benchmarks.frozen_a.tasks.task import FOLDER, Task
 from benchmarks.run_file import append_row
 
 # Parts of names of adapters' parameters, ours and `peft`'s.
 ADAPTERS = ("factor_", "lora_", "miss_")
-# Of what modules write as they are scored, such as generated texts.
-FOLDER = user_cache_dir() / "benchmarks"
 # While the best rate is at an edge, one more is tried beyond, at most so often.
 NUM_EXTENSIONS = 2
 # Every rate is tried with so many seeds, and the best ones with all.
@@ -43,17 +40,7 @@ def run(task: Task, arm: Arm, rate: float, seed: int) -> Run:
     """Train once; scores are those of the last epoch."""
     seed_everything(seed, verbose=False)
     module, data = task.module(arm, rate, seed), task.data(seed)
-    trainer = Trainer(
-        accelerator="cpu",
-        max_epochs=task.max_epochs,
-        limit_val_batches=0,
-        default_root_dir=FOLDER,
-        callbacks=list(arm.callbacks(task.num_steps, task.head_steps)),
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = task.trainer(arm.callbacks(task.num_steps, task.head_steps))
     started = time.monotonic()
     trainer.fit(module, datamodule=data)
     seconds = time.monotonic() - started

@@ -12,12 +12,11 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import nn
 
-from asym_lightning.core.cache import user_cache_dir
 from asym_lightning.data.prompts import alpaca_prompt
 from asym_lightning.modules import AdapterModule, InstructionTuner
 from asym_lightning.modules.decoding import Decoding
 from benchmarks import instruction_arms
-from benchmarks.frozen_a.tasks.task import Task
+from benchmarks.frozen_a.tasks.task import FOLDER, Task
 from benchmarks.instruction_arms import NEW_TASK, NUM_EXAMPLES, PRETRAINING, data, fit, records
 from tests.language_models import tiny_llama, word_tokenizer
 
@@ -46,21 +45,22 @@ class Instructions(Task):
     @cached_property
     def pretrained(self) -> nn.Module:
         recipe = hashlib.sha256(inspect.getsource(instruction_arms).encode()).hexdigest()[:8]
-        path = user_cache_dir() / "benchmarks" / f"instructions_{recipe}.pt"
+        path = FOLDER / f"instructions_{recipe}.pt"
         model = tiny_llama(len(self.tokenizer), 64, 2)
         if path.exists():
             model.load_state_dict(torch.load(path, weights_only=True))
             return model
-        folder = user_cache_dir() / "benchmarks" / "instructions"
-        folder.mkdir(parents=True, exist_ok=True)
-        trained, *_ = fit(model, None, 3e-3, 1500, data(folder, self.tokenizer, PRETRAINING, 8000, 0), 0)
+        trained, *_ = fit(model, None, 3e-3, 1500, self._data(PRETRAINING, 8000, 0), 0)
         torch.save(trained.backbone.state_dict(), path)
         return trained.backbone
 
     def data(self, seed: int) -> LightningDataModule:
-        folder = user_cache_dir() / "benchmarks" / "instructions"
+        return self._data((NEW_TASK,), NUM_EXAMPLES, seed)
+
+    def _data(self, tasks: tuple[str, ...], count: int, seed: int) -> LightningDataModule:
+        folder = FOLDER / "instructions"
         folder.mkdir(parents=True, exist_ok=True)
-        return data(folder, self.tokenizer, (NEW_TASK,), NUM_EXAMPLES, seed)
+        return data(folder, self.tokenizer, tasks, count, seed)
 
     def backbone(self) -> nn.Module:
         return copy.deepcopy(self.pretrained)

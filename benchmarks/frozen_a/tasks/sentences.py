@@ -12,13 +12,12 @@ from typing import Any, ClassVar
 from lightning.pytorch import LightningDataModule
 from torch import nn
 
-from asym_lightning.core.cache import user_cache_dir
 from asym_lightning.data import LoaderOptions, TextFilesDataModule
 from asym_lightning.data.text_table import read_text_table
 from asym_lightning.modules import AdapterModule, BackboneOptions, TextClassifier
 from asym_lightning.modules.text_backbone import create_text_backbone
 from benchmarks.cola_minilm import NO_DROPOUT, packaged_encoder
-from benchmarks.frozen_a.tasks.task import Task
+from benchmarks.frozen_a.tasks.task import FOLDER, Task
 
 # Scores of GLUE's own test set are hidden: the development set is the test set, and a part of the training set is held
 # out to choose rates by.
@@ -51,9 +50,8 @@ class Sentences(Task):
             "val": train[NUM_TRAIN : NUM_TRAIN + NUM_VAL],
             "test": list(self.rows(folder / "CoLA" / "dev.tsv")),
         }
-        cache = user_cache_dir() / "benchmarks"
         self.files = {
-            name: _write(cache / f"{type(self).__name__.lower()}_{name}.csv", splits[name]) for name in splits
+            name: _write(FOLDER / f"{type(self).__name__.lower()}_{name}.csv", splits[name]) for name in splits
         }
 
     @abstractmethod

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
 from asym_lightning.adapters import AdapterConfig
+from asym_lightning.core.cache import user_cache_dir
 from asym_lightning.modules import AdapterModule, WarmupSchedule
 from benchmarks.frozen_a.arms import Arm
+
+# Of what tasks make and what modules write as they are scored.
+FOLDER = user_cache_dir() / "benchmarks"
 
 
 class Task(ABC):
@@ -47,6 +51,20 @@ class Task(ABC):
     share_a: bool = False
     warmup: float = 0.1
     decay: str = "cosine"
+
+    def trainer(self, callbacks: Sequence[Callback]) -> Trainer:
+        """A quiet Trainer of the recipe; it keeps nothing."""
+        return Trainer(
+            accelerator="cpu",
+            max_epochs=self.max_epochs,
+            limit_val_batches=0,
+            default_root_dir=FOLDER,
+            callbacks=list(callbacks),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
 
     @abstractmethod
     def data(self, seed: int) -> LightningDataModule:
