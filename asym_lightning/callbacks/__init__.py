@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from asym_lightning.adapters.rank.policies import Budget, Energy, GrowOnStall, Milestones, RankPolicy
     from asym_lightning.callbacks.calibrate import CalibrateA
     from asym_lightning.callbacks.checkpoint import AdapterCheckpoint
+    from asym_lightning.callbacks.class_scores import ClassScores
     from asym_lightning.callbacks.freeze import FreezeA
     from asym_lightning.callbacks.injection import AdapterInjection
     from asym_lightning.callbacks.norm_monitor import BNormMonitor
@@ -24,6 +25,7 @@ __all__ = [
     "BNormMonitor",
     "Budget",
     "CalibrateA",
+    "ClassScores",
     "Energy",
     "FreezeA",
     "GrowOnStall",

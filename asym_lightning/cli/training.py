@@ -22,7 +22,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from asym_lightning.adapters import adapter_layers, num_weights, trainable_parameters, trained_state_dict
-from asym_lightning.callbacks import RunRecord
+from asym_lightning.callbacks import ClassScores, RunRecord
 from asym_lightning.cli.class_names import import_all
 from asym_lightning.cli.class_options import check_options_of
 from asym_lightning.cli.config_files import with_config_paths
@@ -45,6 +45,7 @@ from asym_lightning.lifecycle.adapter_directory import save_with_outside
 from asym_lightning.lifecycle.backbone import adapted_backbone
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 from asym_lightning.lifecycle.predictions import PredictionsFile
+from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 
 # Or a later config could not put a class of torch in its place: to jsonargparse a dataclass is no class among others.
@@ -143,6 +144,8 @@ class TrainingCLI(LightningCLI):
             callbacks.append(PredictionsFile())
         if self.subcommand == "fit" and not any(isinstance(callback, RunRecord) for callback in callbacks):
             callbacks.append(RunRecord())
+        if isinstance(self.model, EvaluationSetsModule) and not any(isinstance(c, ClassScores) for c in callbacks):
+            callbacks.append(ClassScores())
         if options.get("log_every_n_steps") is None:
             callbacks.append(LogEachEpoch())
         return trainer

@@ -7,7 +7,6 @@ from typing import Any
 
 import timm.data
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -21,6 +20,7 @@ from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
+from asym_lightning.modules.class_loss import ClassLoss
 from asym_lightning.modules.class_rows import class_rows, with_identifiers
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 from asym_lightning.modules.mixup import mixed
@@ -40,6 +40,7 @@ class ImageClassifier(EvaluationSetsModule):
         num_classes: Number of classes, the outputs of the new head.
         adapter: The adapter to inject; null trains the head alone, or everything if `train_backbone`.
         train_backbone: Train every parameter of the backbone (full fine-tuning); needs `adapter: null`.
+        class_weights: Weight of each class in the training loss; null weighs all images alike.
         label_smoothing: Share of the target probability spread over all classes, in [0, 1]; in training alone.
         mixup: Train on mixtures of two images, whose share is drawn from Beta(mixup, mixup); 0 mixes none. The training
             accuracy then counts the label of the larger share.
@@ -66,6 +67,7 @@ class ImageClassifier(EvaluationSetsModule):
         num_classes: Count,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
+        class_weights: Sequence[NotNegative] | None = None,
         label_smoothing: Fraction = 0.0,
         mixup: NotNegative = 0.0,
         frozen_layers: Sequence[str] = (),
@@ -84,7 +86,8 @@ class ImageClassifier(EvaluationSetsModule):
         if frozen_layers and not train_backbone:
             raise ValueError("`frozen_layers` are for full fine-tuning: without `train_backbone: true` all are frozen.")
         self.num_classes = num_classes
-        self.label_smoothing = label_smoothing
+        self.class_loss = ClassLoss(class_weights, label_smoothing)
+        self.class_loss.check_classes(num_classes)
         self.mixup = mixup
         self.frozen_layers = (frozen_layers,) if isinstance(frozen_layers, str) else tuple(frozen_layers)
 
@@ -128,16 +131,13 @@ class ImageClassifier(EvaluationSetsModule):
     def step(self, batch: tuple[Tensor, Tensor]) -> StepOutput:
         """Return the cross-entropy of a batch."""
         images, labels = batch
-        if not self.training:
+        if not (self.training and self.mixup):
             logits = self(images)
-            return StepOutput(F.cross_entropy(logits, labels), logits, labels)
-        if not self.mixup:
-            logits = self(images)
-            return StepOutput(self._training_loss(logits, labels), logits, labels)
+            return StepOutput(self._loss(logits, labels), logits, labels, logits)
         images, partner, share = mixed(images, self.mixup)
         logits = self(images)
-        loss = share * self._training_loss(logits, labels) + (1 - share) * self._training_loss(logits, labels[partner])
-        return StepOutput(loss, logits, labels)
+        loss = share * self._loss(logits, labels) + (1 - share) * self._loss(logits, labels[partner])
+        return StepOutput(loss, logits, labels, logits)
 
     def example_batch(self, shape: BatchShape) -> tuple[Tensor, Tensor]:
         """Return images of the size that the backbone was made for, or of another that is given, and labels."""
@@ -147,8 +147,8 @@ class ImageClassifier(EvaluationSetsModule):
         size = shape.known("size")
         return torch.zeros(size, channels, height, width), torch.zeros(size, dtype=torch.int64)
 
-    def _training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.class_loss(logits, labels, is_training=self.training)
 
     def predict_step(self, batch: tuple[Tensor, Tensor] | Tensor, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Return the class probabilities (batch, num_classes); labels in the batch are not used."""

@@ -57,12 +57,15 @@ def test_fit_leaves_config_checkpoint_and_adapter_and_reports_them(run):
     assert config["model"]["init_args"]["adapter"]["rank"] == 8
     assert config["trainer"]["max_epochs"] == 1
 
-    summary = dict(line.split(maxsplit=1) for line in out.strip().splitlines()[-6:])
-    assert list(summary) == ["test/accuracy", "test/loss", "time", "trained", "checkpoint", "adapter"]
+    summary = dict(line.split(maxsplit=1) for line in out.strip().splitlines()[-8:])
+    scores = ["test/accuracy", "test/calibration_error", "test/loss", "test/macro_f1"]
+    assert list(summary) == [*scores, "time", "trained", "checkpoint", "adapter"]
     assert 0 < float(summary["test/accuracy"]) < 1
     assert summary["trained"].startswith("14,794 of 692,842 parameters")
     assert torch.load(summary["checkpoint"], weights_only=True)["global_step"] == 2
     assert Path(summary["adapter"]) == directory / "adapter"
+    for name in ("scores.csv", "confusion.csv", "confusion.png", "reliability.csv", "reliability.png"):
+        assert (directory / name).is_file(), name
 
 
 def test_report_reads_runs_that_no_sweep_made(run):

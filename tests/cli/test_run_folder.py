@@ -37,7 +37,7 @@ def fit(capsys):
         capsys.readouterr()
         assert main(["fit", *QUICKSTART, *SHORT, f"--trainer.max_epochs={epochs}", *options]) == code
         out = capsys.readouterr().out
-        return dict(line.split(maxsplit=1) for line in out.strip().splitlines()[-6:]) if code == 0 else {}
+        return dict(line.split(maxsplit=1) for line in out.strip().splitlines()[-8:]) if code == 0 else {}
 
     return _fit
 
