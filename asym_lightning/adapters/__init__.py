@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         restore_checkpoint,
         trained_state_dict,
     )
+    from asym_lightning.adapters.files.directory import SavedAdapter, read_adapter, write_adapter
     from asym_lightning.adapters.files.load import load_adapters, swap_adapters
     from asym_lightning.adapters.files.misread import layers_misread_by_peft
     from asym_lightning.adapters.files.save import save_adapters
@@ -62,6 +63,7 @@ __all__ = [
     "InjectionReport",
     "LowRankAdapter",
     "QuantizedPart",
+    "SavedAdapter",
     "Scheme",
     "adapter_description",
     "adapter_layers",
@@ -82,6 +84,7 @@ __all__ = [
     "merge_adapters",
     "num_weights",
     "quantize_backbone",
+    "read_adapter",
     "register_family",
     "register_init",
     "register_kind",
@@ -95,4 +98,5 @@ __all__ = [
     "undrawn_adapters",
     "unmerge_adapters",
     "untrained_adapters",
+    "write_adapter",
 ]

@@ -11,7 +11,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, reset_adapters, undrawn_adapters
-from asym_lightning.adapters.files.chosen import ChosenA, backbone_sample, check_chosen, read_chosen
+from asym_lightning.adapters.files.backbone import backbone_sample
+from asym_lightning.adapters.files.chosen import ChosenA, check_chosen, read_chosen
 from asym_lightning.adapters.init.rule import init_names, init_rule
 from asym_lightning.adapters.scheme import Factor, Scheme
 from asym_lightning.core.kinds import Count, NumberOrZero

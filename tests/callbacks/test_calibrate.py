@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, reset_adapters
-from asym_lightning.adapters.files.chosen import ChosenA, backbone_sample, save_chosen
+from asym_lightning.adapters.files.backbone import backbone_sample
+from asym_lightning.adapters.files.chosen import ChosenA, save_chosen
 from asym_lightning.analysis.calibration import adapter_sites, calibration_statistics, drawn_from
 from asym_lightning.callbacks import AdapterCheckpoint, BNormMonitor, CalibrateA, FreezeA
 from asym_lightning.data import DigitsDataModule, LoaderOptions

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.files import token_rows
-from asym_lightning.adapters.files.directory import CONFIG_FILE, SavedAdapter, read_directory
+from asym_lightning.adapters.files.directory import CONFIG_FILE, SavedAdapter, peft_scaling, read_adapter
 from asym_lightning.adapters.files.old_names import under_present_names
 from asym_lightning.adapters.files.redraw import CHECKSUM_TOLERANCE, checksum, redraw_A
 from asym_lightning.adapters.files.schema import MAX_RANK
@@ -92,7 +89,7 @@ def swap_adapters(model: nn.Module, directory: str | Path) -> None:
 
 
 def _read_for(model: nn.Module, directory: str | Path) -> SavedAdapter:
-    return token_rows.as_factors(under_present_names(read_directory(directory), model), model)
+    return token_rows.as_factors(under_present_names(read_adapter(directory), model), model)
 
 
 def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
@@ -105,7 +102,7 @@ def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
         return AdapterConfig(**saved.config)
     _refuse_what_is_not_understood(saved)
     peft_config = saved.peft_config
-    places = {path: _own_name(path, model, saved) for path in _paths(saved)}
+    places = {path: _own_name(path, model, saved) for path in saved.paths}
     # Longest first: a name may be the suffix of another, and the first match in a pattern counts.
     paths = sorted(places, key=lambda path: len(places[path]), reverse=True)
     ranks = {path: _peft_rank(path, model, saved) for path in paths if f"{path}.lora_A" in saved.factors}
@@ -121,7 +118,7 @@ def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
         heads=[h for h in heads if any(f".{h}." in f".{name}" for name in saved.others)],
         rank_pattern={places[path]: rank for path, rank in allowed.items()},
         alpha_pattern={
-            places[path]: _peft_scaling(peft_config, places[path], rank) * allowed[path] for path, rank in ranks.items()
+            places[path]: peft_scaling(peft_config, places[path], rank) * allowed[path] for path, rank in ranks.items()
         },
         share_expert_a=False,
     )
@@ -139,10 +136,6 @@ def _refuse_what_is_not_understood(saved: SavedAdapter) -> None:
             f"`{saved.path / CONFIG_FILE}` uses {', '.join(f'`{u}`' for u in used)}, which plain low-rank adapters "
             "don't have."
         )
-
-
-def _paths(saved: SavedAdapter) -> list[str]:
-    return list(dict.fromkeys(name.rpartition(".")[0] for name in saved.factors))
 
 
 def _own_name(path: str, model: nn.Module, saved: SavedAdapter) -> str:
@@ -174,12 +167,6 @@ def _largest_rank(layer: nn.Module | None) -> int:
     """The rank that a layer's shape allows, above which `peft` goes."""
     kind = None if layer is None else host_kind(layer)
     return MAX_RANK if layer is None or kind is None else min(kind.shape_of(layer))
-
-
-def _peft_scaling(peft_config: Mapping[str, Any], layer: str, rank: int) -> float:
-    patterns = (peft_config.get("alpha_pattern") or {}).items()
-    alpha = next((a for key, a in patterns if re.match(rf"(.*\.)?({key})$", layer)), peft_config["lora_alpha"])
-    return alpha / (rank**0.5 if peft_config.get("use_rslora") else rank)
 
 
 def _assign(model: nn.Module, saved: SavedAdapter, *, keeps_A: bool = False) -> None:
@@ -278,7 +265,7 @@ def _split_joined(
     elif saved.config:
         scaling = _own_scaling(saved, name, layer, first)
     else:
-        scaling = _peft_scaling(saved.peft_config, name, layer.peft_rank(A.shape[0]))
+        scaling = peft_scaling(saved.peft_config, name, layer.peft_rank(A.shape[0]))
     covered = sum(rows.count for rows in adapters.rows.values())
     d_out, _ = layer.shape_of(layer)
     if B.shape[0] != d_out:

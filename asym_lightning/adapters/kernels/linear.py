@@ -36,6 +36,8 @@ from asym_lightning.core.private_names import unsafe_view
 
 is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # not in every torch
 PATHS = ("auto", "plain", "two_gemm", "packed", "formed")
+# Up to so many tokens on a CPU calling operators costs more than what they do, and ordinary ones are called fastest.
+FEW_TOKENS = 128
 
 
 class QuantizedWeight(NamedTuple):
@@ -171,7 +173,9 @@ def choose_path(path: str, x: Tensor, weight: Weight, rank: int, plan: Plan, *, 
     features (so that forming the weight costs less than passing over an activation once more), the backward pass forms
     the weight. So does the forward pass where ``rank * d_out >= 48 * d_in``, that is, where ``h B^T`` costs more than
     forming, and wherever A is sparse, which makes forming cheap; but not under torch.compile, which would keep the
-    weight from one pass to the other. ``two_gemm`` otherwise, and always where the weight is quantised.
+    weight from one pass to the other. ``two_gemm`` otherwise, and always where the weight is quantised. Where a CPU has
+    few tokens to read, as in generation, ``plain`` calls the fewest functions; but autocast would cast W in it and keep
+    the cast.
 
     Raises:
         ValueError: The forced path can't be taken; the message says why.
@@ -191,6 +195,13 @@ def choose_path(path: str, x: Tensor, weight: Weight, rank: int, plan: Plan, *, 
         return path, path == "formed"
     d_out, d_in = weight.shape
     num_tokens = x.numel() // d_in
+    if (
+        not (torch.compiler.is_compiling() or plan.dropout or plan.sparse or is_quantized or is_packed)
+        and x.is_cpu
+        and num_tokens <= FEW_TOKENS
+        and not torch.is_autocast_enabled("cpu")
+    ):
+        return "plain", False
     # A compiled pass without gradients forms nothing either, and need not ask how many tokens there are.
     asks = torch.is_grad_enabled() or not torch.compiler.is_compiling()
     forms = (
@@ -210,11 +221,12 @@ def choose_path(path: str, x: Tensor, weight: Weight, rank: int, plan: Plan, *, 
 def _plain(
     x: Tensor, weight: Weight, bias: Tensor | None, As: Sequence[Tensor], Bs: Sequence[Tensor], plan: Plan
 ) -> Tensor:
-    out = F.linear(x, _dense(weight, x.dtype), None if bias is None else bias.to(x.dtype))
+    dtype = x.dtype
+    out = F.linear(x, _dense(weight, dtype), _cast(bias, dtype))
     dropped = F.dropout(x, plan.dropout) if plan.dropout else x
     for i, (rows, scaling, B) in enumerate(zip(plan.rows, plan.scalings, Bs, strict=True)):
-        h = F.linear(dropped, As[0 if plan.shares_a else i].to(x.dtype))
-        rows.view(out).add_(rows.split(F.linear(h, B.to(x.dtype))), alpha=scaling)
+        h = F.linear(dropped, _cast(As[0 if plan.shares_a else i], dtype))
+        rows.view(out).add_(rows.split(F.linear(h, _cast(B, dtype))), alpha=scaling)
     return out
 
 

@@ -85,7 +85,7 @@ class SliceAdapters(nn.ModuleDict):
         """What the kernel has to know, for the current mode (dropout in training only)."""
         return Plan(
             rows=tuple(self.rows.values()),
-            scalings=tuple(adapter.scaling for adapter in self.values()),
+            scalings=tuple([adapter.scaling for adapter in self.values()]),
             shares_a=self.shares_a,
             dropout=self.config.dropout if self.training else 0.0,
             path=self.config.path,
