@@ -22,7 +22,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from asym_lightning.adapters import adapter_layers, num_weights, trainable_parameters, trained_state_dict
-from asym_lightning.callbacks import ClassScores, RunRecord
+from asym_lightning.callbacks import ClassScores, RowAdapters, RunRecord
 from asym_lightning.cli.class_names import import_all
 from asym_lightning.cli.class_options import check_options_of
 from asym_lightning.cli.config_files import with_config_paths
@@ -108,6 +108,13 @@ class TrainingCLI(LightningCLI):
             help="Threads that PyTorch uses on a CPU; null leaves it to PyTorch. For a tiny model one is fastest: more "
             "wait for each other, and on a busy machine for long.",
         )
+        parser.add_argument(
+            "--adapters",
+            type=dict[str, str] | None,
+            default=None,
+            help="Directories of adapters over one A, by the names that rows of the data have for them, as those of "
+            "`RowAdapters`: '{reviews: runs/reviews/version_0, ...}' (fit ignores it).",
+        )
         parser.add_argument("--quiet", action="store_true", help="Say what came out, and on the way only warnings.")
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
 
@@ -140,6 +147,8 @@ class TrainingCLI(LightningCLI):
         trainer = super().instantiate_trainer(**kwargs)
         self._settle_folder(trainer)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # it is set by a connector
+        if self.subcommand != "fit" and (adapters := self._option("adapters")):
+            callbacks.append(RowAdapters(adapters))
         if self.subcommand == "predict" and not any(isinstance(callback, PredictionsFile) for callback in callbacks):
             callbacks.append(PredictionsFile())
         records = self.subcommand in ("fit", "test")
@@ -220,7 +229,7 @@ class TrainingCLI(LightningCLI):
 
     def _run(self, command: Callable[..., Any], **kwargs: Any) -> Any:
         kwargs["ckpt_path"] = self._checkpoint
-        if self.subcommand != "fit" and self._checkpoint is None:
+        if self.subcommand != "fit" and self._checkpoint is None and not self._option("adapters"):
             warn_of_fresh_adapter(self.model)
         if kwargs.get("weights_only") is None:
             kwargs["weights_only"] = True  # a checkpoint is data and must not run code

@@ -140,6 +140,20 @@ def test_test_validate_and_predict_take_the_same_config_and_a_checkpoint(run):
         assert row["label"] == names[probabilities.index(max(probabilities))]
 
 
+def test_predict_takes_adapters_by_name(run):
+    run("fit", *QUICKSTART, *SHORT)
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.limit_predict_batches", "1"]
+    checkpoint = ["--ckpt_path", "runs/quickstart/version_0/checkpoints/best.ckpt"]
+    expected = predicted(run("predict", *QUICKSTART, *checkpoint, *quiet)[1])
+    adapters = ["--adapters", "{digits: runs/quickstart/version_0}"]
+    code, out, error = run("predict", *QUICKSTART, *adapters, *quiet)
+    assert code == 0, error
+    for row, other in zip(predicted(out), expected, strict=True):
+        assert float(row["probability_3"]) == pytest.approx(float(other["probability_3"]), abs=1e-5)
+    code, _, error = run("predict", *QUICKSTART, "--adapters", "{digits: runs/nowhere}", *quiet)
+    assert (code, "holds no adapter" in error) == (1, True)
+
+
 def test_resume_goes_on_where_the_checkpoint_stopped(run):
     run("fit", *QUICKSTART, *SHORT)
     checkpoint = "runs/quickstart/version_0/checkpoints/best.ckpt"
