@@ -83,6 +83,8 @@ SUITES: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"model": "resnet", "depth": 2, "batch": 8, "length": 49, "targets": "all-conv"},
         {**_ROBERTA, "depth": 2, "targets": "embedding"},
     ],
+    # So little work that calling functions is most of it.
+    "dispatch": [{**_ROBERTA, "width": 128, "batch": 1, "length": 8}],
     "cuda": [
         {"model": "roberta-large", "depth": 24, "batch": 32, "length": 128, "targets": "all-linear", "rank": 16},
         {"model": "vit-l", "depth": 24, "batch": 64, "length": 196, "targets": "all-linear", "rank": 16},

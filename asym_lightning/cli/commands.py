@@ -18,6 +18,7 @@ TOOLS = {
     "report": "make a table and a page of finished runs",
     "export": "write a run's adapter as a folder for PEFT",
     "merge": "write a run's model with the adapter folded in",
+    "combine": "add, average or merge adapters that share A",
     "similarity": "compare the factors of several adapters",
     "bounds": "bound the gap between training and test loss",
     "estimate": "estimate memory and traffic of a config's step",

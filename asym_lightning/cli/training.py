@@ -22,7 +22,7 @@ from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities import rank_zero_only
 
 from asym_lightning.adapters import adapter_layers, num_weights, trainable_parameters, trained_state_dict
-from asym_lightning.callbacks import RunRecord
+from asym_lightning.callbacks import ClassScores, RowAdapters, RunRecord
 from asym_lightning.cli.class_names import import_all
 from asym_lightning.cli.class_options import check_options_of
 from asym_lightning.cli.config_files import with_config_paths
@@ -48,6 +48,7 @@ from asym_lightning.lifecycle.backbone import adapted_backbone
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 from asym_lightning.lifecycle.label_names import HasLabelNames, is_adapter_directory, saved_label_names
 from asym_lightning.lifecycle.predictions import PredictionsFile
+from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 
 # Or a later config could not put a class of torch in its place: to jsonargparse a dataclass is no class among others.
@@ -119,6 +120,13 @@ class TrainingCLI(LightningCLI):
             help="File in the run's folder that predict writes, ending in .csv, .tsv, .jsonl or .parquet; null means "
             "the task's own, predictions.csv for classes (other commands ignore it).",
         )
+        parser.add_argument(
+            "--adapters",
+            type=dict[str, str] | None,
+            default=None,
+            help="Directories of adapters over one A, by the names that rows of the data have for them, as those of "
+            "`RowAdapters`: '{reviews: runs/reviews/version_0, ...}' (fit ignores it).",
+        )
         parser.add_argument("--quiet", action="store_true", help="Say what came out, and on the way only warnings.")
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
 
@@ -151,10 +159,14 @@ class TrainingCLI(LightningCLI):
         trainer = super().instantiate_trainer(**kwargs)
         self._settle_folder(trainer)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # it is set by a connector
+        if self.subcommand != "fit" and (adapters := self._option("adapters")):
+            callbacks.append(RowAdapters(adapters))
         if self.subcommand == "predict" and not any(isinstance(callback, PredictionsFile) for callback in callbacks):
             callbacks.append(PredictionsFile(self._option("predictions")))
         if self.subcommand == "fit" and not any(isinstance(callback, RunRecord) for callback in callbacks):
             callbacks.append(RunRecord())
+        if isinstance(self.model, EvaluationSetsModule) and not any(isinstance(c, ClassScores) for c in callbacks):
+            callbacks.append(ClassScores())
         if options.get("log_every_n_steps") is None:
             callbacks.append(LogEachEpoch())
         return trainer
@@ -232,7 +244,7 @@ class TrainingCLI(LightningCLI):
             self.model.adopt_label_names(names)  # which data without classes, such as images to predict, can't tell
         if self.subcommand != "fit":
             is_adapter = checkpoint is not None and is_adapter_directory(checkpoint)
-            if checkpoint is None or is_adapter:
+            if is_adapter or (checkpoint is None and not self._option("adapters")):
                 self.trainer.callbacks.append(Untrained(checkpoint))  # type: ignore[attr-defined]  # of a connector
             checkpoint = None if is_adapter else checkpoint
         kwargs["ckpt_path"] = checkpoint

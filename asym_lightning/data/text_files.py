@@ -30,6 +30,8 @@ class TextFilesDataModule(LabelledTextDataModule):
         text_columns: Column of the texts, or the two columns of the pairs.
         label_column: Column of the classes or scores.
         id_column: Column that names each row in the file of predictions; None numbers the rows from 0.
+        adapter_column: Column that names the adapter of each row, for `RowAdapters`; an empty cell means none. None
+            means that there is no such column.
         label_names: Names of the classes in the order of their numbers. Files hold names or numbers. None takes
             the distinct labels of the training file, sorted, or else those that the model was trained on.
         regression: The label is a score, not a class.
@@ -55,6 +57,7 @@ class TextFilesDataModule(LabelledTextDataModule):
         text_columns: Names = ("text",),
         label_column: str = "label",
         id_column: str | None = None,
+        adapter_column: str | None = None,
         label_names: Sequence[str] | None = None,
         regression: bool = False,
         skip_bad_rows: bool = False,
@@ -85,6 +88,7 @@ class TextFilesDataModule(LabelledTextDataModule):
         self.text_columns = columns
         self.label_column = label_column
         self.id_column = id_column
+        self.adapter_column = adapter_column
         self.regression = regression
         self.skip_bad_rows = skip_bad_rows
         self._given_label_names = None if label_names is None else tuple(map(str, label_names))
@@ -98,7 +102,7 @@ class TextFilesDataModule(LabelledTextDataModule):
     def columns_of(self, split: str) -> LabelledColumns:
         """Return which columns of a split hold what."""
         return LabelledColumns(
-            self.text_columns, self.label_column, self.id_column, is_label_required=split != "predict"
+            self.text_columns, self.label_column, self.id_column, self.adapter_column, split != "predict"
         )
 
     def train_dataloader(self) -> DataLoader:

@@ -7,7 +7,6 @@ from typing import Any
 
 import timm.data
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -22,6 +21,7 @@ from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
+from asym_lightning.modules.class_loss import ClassLoss
 from asym_lightning.modules.class_rows import class_rows, with_identifiers
 from asym_lightning.modules.classifier_module import ClassifierModule
 from asym_lightning.modules.mixup import mixed
@@ -41,6 +41,7 @@ class ImageClassifier(ClassifierModule):
         num_classes: Number of classes, the outputs of the new head. None takes that of `label_names`, or of the data.
         adapter: The adapter to inject; null trains the head alone, or everything if `train_backbone`.
         train_backbone: Train every parameter of the backbone (full fine-tuning); needs `adapter: null`.
+        class_weights: Weight of each class in the training loss; null weighs all images alike.
         label_smoothing: Share of the target probability spread over all classes, in [0, 1]; in training alone.
         mixup: Train on mixtures of two images, whose share is drawn from Beta(mixup, mixup); 0 mixes none. The training
             accuracy then counts the label of the larger share.
@@ -69,6 +70,7 @@ class ImageClassifier(ClassifierModule):
         num_classes: Count | None = None,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
+        class_weights: Sequence[NotNegative] | None = None,
         label_smoothing: Fraction = 0.0,
         mixup: NotNegative = 0.0,
         frozen_layers: Names = (),
@@ -89,8 +91,8 @@ class ImageClassifier(ClassifierModule):
             raise ValueError("`frozen_layers` are for full fine-tuning: without `train_backbone: true` all are frozen.")
         self._num_classes = num_classes
         self.label_names = None if label_names is None else list(map(str, label_names))
-        self._check_num_classes()
-        self.label_smoothing = label_smoothing
+        self.class_loss = ClassLoss(class_weights, label_smoothing)
+        self._check_classes()
         self.mixup = mixup
         self.frozen_layers = as_names(frozen_layers)
 
@@ -112,15 +114,17 @@ class ImageClassifier(ClassifierModule):
             ValueError: If there are not.
         """
         super().setup(stage)
-        self._check_num_classes()
+        self._check_classes()
 
-    def _check_num_classes(self) -> None:
+    def _check_classes(self) -> None:
         names = self.label_names
         if None not in (names, self._num_classes) and len(names or ()) != self._num_classes:
             raise ValueError(
                 f"`num_classes` is {self._num_classes}, but there are {len(names or ())} classes, "
                 f"{listed(names or (), 5)}: leave it out, and they are counted."
             )
+        if names is not None or self._num_classes is not None:
+            self.class_loss.check_classes(self.num_classes)
 
     def build_backbone(self, source: Backbone) -> nn.Module:
         """Build the timm model with a new head; a module that is given keeps its weights but for the head."""
@@ -162,16 +166,13 @@ class ImageClassifier(ClassifierModule):
     def step(self, batch: tuple[Tensor, Tensor]) -> StepOutput:
         """Return the cross-entropy of a batch."""
         images, labels = batch
-        if not self.training:
+        if not (self.training and self.mixup):
             logits = self(images)
-            return StepOutput(F.cross_entropy(logits, labels), logits, labels)
-        if not self.mixup:
-            logits = self(images)
-            return StepOutput(self._training_loss(logits, labels), logits, labels)
+            return StepOutput(self._loss(logits, labels), logits, labels, logits)
         images, partner, share = mixed(images, self.mixup)
         logits = self(images)
-        loss = share * self._training_loss(logits, labels) + (1 - share) * self._training_loss(logits, labels[partner])
-        return StepOutput(loss, logits, labels)
+        loss = share * self._loss(logits, labels) + (1 - share) * self._loss(logits, labels[partner])
+        return StepOutput(loss, logits, labels, logits)
 
     def example_batch(self, shape: BatchShape) -> tuple[Tensor, Tensor]:
         """Return images of the size that the backbone was made for, or of another that is given, and labels."""
@@ -181,8 +182,8 @@ class ImageClassifier(ClassifierModule):
         size = shape.known("size")
         return torch.zeros(size, channels, height, width), torch.zeros(size, dtype=torch.int64)
 
-    def _training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.class_loss(logits, labels, is_training=self.training)
 
     def predict_step(self, batch: tuple[Tensor, Tensor] | Tensor, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Return the class probabilities (batch, num_classes); labels in the batch are not used."""

@@ -23,6 +23,7 @@ from asym_lightning.lifecycle.predictions import PREDICTIONS, Row, file_of_modul
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
+from asym_lightning.modules.class_loss import ClassLoss
 from asym_lightning.modules.class_rows import class_rows, with_identifiers
 from asym_lightning.modules.classifier_module import ClassifierModule
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
@@ -102,8 +103,7 @@ class TextClassifier(ClassifierModule):
                 f"`label_names`, `class_weights` and `label_smoothing` are for classes; the task {task!r} has scores."
             )
         self.label_names = None if label_names is None else list(label_names)
-        self.label_smoothing = label_smoothing
-        self.class_weights = None if class_weights is None else list(class_weights)
+        self.class_loss = ClassLoss(class_weights, label_smoothing)
         self._new_modules: list[str] = []
 
     # Building
@@ -158,10 +158,7 @@ class TextClassifier(ClassifierModule):
                 f"the backbone has {self.num_outputs} outputs, but the task {self.task!r} needs {expected}"
                 f"{f', one for each of {self.label_names}' if self.label_names else ''}."
             )
-        if self.class_weights is not None and len(self.class_weights) != self.num_outputs:
-            raise ValueError(
-                f"`class_weights` are {len(self.class_weights)}, but there are {self.num_outputs} classes."
-            )
+        self.class_loss.check_classes(self.num_outputs)
 
     def build_metrics(self) -> MetricCollection:
         """Return the metrics of the task."""
@@ -191,12 +188,8 @@ class TextClassifier(ClassifierModule):
         if self.is_regression:
             scores = logits.squeeze(-1).float()
             return StepOutput(F.mse_loss(scores, labels), scores, labels)
-        if self.training:
-            weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
-            loss = F.cross_entropy(logits, labels, weights, label_smoothing=self.label_smoothing)
-        else:
-            loss = F.cross_entropy(logits, labels)
-        return StepOutput(loss, logits.argmax(dim=-1), labels)
+        loss = self.class_loss(logits, labels, is_training=self.training)
+        return StepOutput(loss, logits.argmax(dim=-1), labels, logits)
 
     def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
         """Return rows of tokens, and labels or scores."""

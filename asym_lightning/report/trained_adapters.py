@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from asym_lightning.adapters.files.directory import is_adapter, read_directory
+from asym_lightning.adapters.files.directory import is_adapter, read_adapter
 from asym_lightning.adapters.files.factors import factors_by_slice
 from asym_lightning.core.run_files import ADAPTER
 from asym_lightning.report.adapter_similarity import TrainedAdapter
@@ -66,7 +66,7 @@ def _of_runs(directory: Path, task: str) -> tuple[list[TrainedAdapter], list[str
 
 def _adapter(directory: Path, task: str, arm: str | None = None) -> TrainedAdapter:
     """The adapter of a directory or a run; an arm without a name is called by how it was configured."""
-    saved = read_directory(directory)
+    saved = read_adapter(directory)
     config = saved.config
     if arm is None:
         arm = f"{config['scheme']}_r{config['rank']}" if config else "adapters of peft"

@@ -57,13 +57,12 @@ class Arm:
     rate_factor: float = 1.0
 
 
-def _frozen(name: str, rule: str) -> Arm:
+def frozen(name: str, rule: str, rank: int = RANK) -> Arm:
     """B on an A of a rule: drawn with the adapter, or chosen from data before the first step."""
     if init_rule(rule).needs_data:
-        return Arm(
-            name, B_ONLY, rule, callbacks=lambda num_steps, head_steps: (CalibrateA(rule, head_steps=head_steps),)
-        )
-    return Arm(name, f"hB_zero_A_{rule}", rule)
+        calibrate = lambda num_steps, head_steps: (CalibrateA(rule, head_steps=head_steps),)  # noqa: E731
+        return Arm(name, B_ONLY, rule, rank, calibrate)
+    return Arm(name, f"hB_zero_A_{rule}", rule, rank)
 
 
 def _chained(num_steps: int, head_steps: int) -> Sequence[Callback]:
@@ -77,15 +76,15 @@ def _warm(num_steps: int, head_steps: int) -> Sequence[Callback]:
 ARMS = {
     arm.name: arm
     for arm in (
-        _frozen("B, whitened gradient", "whitened_gradient"),
-        _frozen("B, random", "rand"),
+        frozen("B, whitened gradient", "whitened_gradient"),
+        frozen("B, random", "rand"),
         Arm("LoRA", "hB_zero_hA_he"),
         Arm("LoRA, equal numbers", "hB_zero_hA_he", rank=None),
-        _frozen("B, gradient", "gradient"),
-        _frozen("B, inputs", "inputs"),
-        _frozen("B, whitened, not orthonormal", "white"),
-        _frozen("B, coordinates", "coordinate"),
-        _frozen("B, blocks", "block"),
+        frozen("B, gradient", "gradient"),
+        frozen("B, inputs", "inputs"),
+        frozen("B, whitened, not orthonormal", "white"),
+        frozen("B, coordinates", "coordinate"),
+        frozen("B, blocks", "block"),
         Arm("B, chain of 4, rank 2 each", B_ONLY, rank=2, callbacks=_chained),
         Arm("A", "B_rand_hA_zero"),
         Arm("peft LoRA", peft=PeftMethod()),

@@ -386,7 +386,16 @@ def test_a_data_set_has_a_fingerprint_by_its_rows():
     assert names.fingerprint(one) == names.fingerprint(same) != names.fingerprint(other)
 
 
+def test_calibration_bins_hold_the_samples_by_confidence():
+    confidences, accuracies = torch.tensor([0.3, 0.7, 0.9, 1.0]), torch.tensor([1.0, 0.0, 1.0, 1.0])
+    accuracy, confidence, share = names.calibration_bins(confidences, accuracies, 2)
+    assert accuracy.tolist() == [1.0, 0.5, 1.0]
+    assert confidence.tolist() == pytest.approx([0.3, 0.8, 1.0])
+    assert share.tolist() == [0.25, 0.5, 0.25]
+
+
 def test_versions_are_bounded_from_above():
     text = (PACKAGE.parent / "pyproject.toml").read_text()
-    for package in ("torch", "lightning", "transformers", "datasets", r"jsonargparse\[signatures\]"):
+    packages = ("torch", "lightning", "torchmetrics", "transformers", "datasets", r"jsonargparse\[signatures\]")
+    for package in packages:
         assert re.search(rf'"{package}>=[\d.]+,<[\d.]+"', text), package

@@ -30,6 +30,16 @@ def test_classes_are_those_of_the_training_file_sorted(files):
     assert data.rows["train"][3]["ids"] == "k3"
 
 
+def test_a_column_names_the_adapter_of_each_row(files):
+    tenants = ("one", None, "two", "")
+    rows = [{"text": "a", "label": f"{i % 2}", "tenant": tenant} for i, tenant in enumerate(tenants)]
+    data, without = files(rows, adapter_column="tenant"), files(rows)
+    for module in (data, without):
+        module.setup("fit")
+    assert [data.rows["train"][i]["adapters"] for i in range(4)] == ["one", "", "two", ""]
+    assert "adapters" not in without.rows["train"][0]
+
+
 def test_numbered_classes_are_sorted_as_numbers_and_stand_for_themselves(files):
     data = files([{"text": "a", "label": label} for label in (10, 9, 10)])
     data.setup("fit")

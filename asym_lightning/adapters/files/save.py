@@ -27,6 +27,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
+from asym_lightning.adapters.files.backbone import backbone_sample
 from asym_lightning.adapters.files.beside import modules_beside
 from asym_lightning.adapters.files.directory import KEY_PREFIX, METADATA_KEY, AdapterContents, write_directory
 from asym_lightning.adapters.files.redraw import checksum, redraw_A
@@ -42,6 +43,7 @@ from asym_lightning.core.names import plain_state
 # In a model with experts PEFT takes targets of these names for experts, which were layers once and are parameters now,
 # and looks for nothing else. So a layer that has such a name goes by its parameter.
 _OLD_NAMES_OF_EXPERTS = {"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"}
+_NUM_SAMPLED_LAYERS = 8
 Factors = dict[str, tuple[Tensor, Tensor]]
 
 
@@ -104,6 +106,9 @@ def adapter_contents(
         "ranks": {name: adapter.rank for name, adapter in adapters_by_name(model).items()},
         "scaling": config.scaling(config.rank, config.alpha),
     }
+    # From shards a sample is gathered by all processes, which take no part where the state is there already.
+    if state is None or not any_sharded(model):
+        metadata["backbone"] = backbone_sample(model, _NUM_SAMPLED_LAYERS)
     if state is None:
         own, is_writer = plain_state(model), True
         if any_sharded(model):

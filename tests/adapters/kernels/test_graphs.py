@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from asym_lightning.adapters import AdapterConfig, inject_adapters
+from asym_lightning.adapters.kernels.linear import FEW_TOKENS
 from tests.adapters.models import perturb
 
 
@@ -80,7 +81,7 @@ def test_a_packed_layer_that_is_first_called_in_inference_mode_trains_afterwards
 
 
 def test_a_gradient_of_a_gradient_names_the_path_that_has_one():
-    x = torch.randn(3, 8, requires_grad=True)
+    x = torch.randn(FEW_TOKENS + 1, 8, requires_grad=True)
     (gradient,) = torch.autograd.grad(adapted()(x).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="set `path: plain` in the adapter's configuration"):
         gradient.square().sum().backward()

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from asym_lightning.adapters import AdapterConfig, inject_adapters
 from asym_lightning.adapters.init.rule import Draw, init_rule
 from asym_lightning.adapters.kernels.dropout import drop_
-from asym_lightning.adapters.kernels.linear import Plan, adapted_linear, choose_path
+from asym_lightning.adapters.kernels.linear import FEW_TOKENS, Plan, adapted_linear, choose_path
 from asym_lightning.adapters.rows import Rows
 
 FORCED = ("plain", "two_gemm", "packed", "formed")
@@ -242,18 +242,30 @@ def test_dropout_keeps_neither_input_nor_mask():
 @pytest.mark.parametrize(
     ("num_tokens", "rank", "d_out", "dropout", "expected"),
     [
-        (8, 8, 48, 0.0, ("formed", True)),
-        (8, 8, 47, 0.0, ("two_gemm", True)),
-        (7, 8, 48, 0.0, ("two_gemm", False)),
-        (8, 8, 48, 0.1, ("two_gemm", False)),
+        (160, 8, 960, 0.0, ("formed", True)),
+        (160, 8, 959, 0.0, ("two_gemm", True)),
+        (159, 8, 960, 0.0, ("two_gemm", False)),
+        (160, 8, 960, 0.1, ("two_gemm", False)),
     ],
 )
 def test_auto_forms_the_weight_where_that_is_less_work(num_tokens, rank, d_out, dropout, expected):
-    x, weight = torch.randn(num_tokens, 8), torch.randn(d_out, 8)
+    x, weight = torch.randn(num_tokens, 160), torch.randn(d_out, 160)
     plan = Plan((Rows(0, d_out),), (SCALING,), False, dropout, "auto")
     assert choose_path("auto", x, weight, rank, plan, is_packed=False) == expected
     half = choose_path("auto", x.bfloat16(), weight.bfloat16(), rank, plan, is_packed=False)
     assert half == ("two_gemm", False)
+
+
+def test_few_tokens_take_ordinary_operators():
+    weight = torch.randn(8, 8)
+
+    def path(num_tokens, dropout=0.0):
+        plan = Plan((Rows(0, 8),), (SCALING,), False, dropout, "auto")
+        return choose_path("auto", torch.randn(num_tokens, 8), weight, 2, plan, is_packed=False)[0]
+
+    assert (path(FEW_TOKENS), path(FEW_TOKENS + 1), path(1, dropout=0.1)) == ("plain", "two_gemm", "two_gemm")
+    with torch.autocast("cpu", torch.bfloat16):  # which keeps its cast of W in a graph
+        assert path(1) == "two_gemm"
 
 
 # --- through a layer ----------------------------------------------------------------------------------------------
