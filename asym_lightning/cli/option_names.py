@@ -11,7 +11,7 @@ from asym_lightning.core.messages import did_you_mean, nearest
 
 COMMON = (
     "config", "seed_everything", "trainer", "model", "data", "ckpt_path", "weights_only", "test_after_fit",
-    "num_threads", "adapters", "quiet", "debug", "print_config", "help",
+    "predictions", "num_threads", "adapters", "quiet", "debug", "print_config", "help",
 )  # fmt: skip
 OF_ONE = {"validate": ("verbose",), "test": ("verbose",), "predict": ("return_predictions",)}
 _ANY_TASK = "asym_lightning.modules.AdapterModule"
