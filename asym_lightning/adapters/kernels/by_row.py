@@ -41,23 +41,24 @@ class FactorsByRow:
     layer: str
     stacks: Sequence[Tensor]
     rows: RowsInUse
-    _kept: dict[int, Tensor] = field(default_factory=dict)
+    _kept: dict[tuple[int, bool], Tensor] = field(default_factory=dict)
 
-    def by_row(self, number: int, dtype: torch.dtype, *, keep: bool) -> Tensor:
-        """(rows, rank, rows of the slice), the B of each row for one slice.
+    def gathered(self, number: int, dtype: torch.dtype, *, for_each_row: bool, keep: bool) -> Tensor:
+        """(rows or distinct adapters, rank, rows of the slice), B's of one slice, without gradients for the stack.
 
         Args:
             number: Of the slice.
             dtype: To compute in.
-            keep: Keep it for the next call, as long as it takes no more room than the stack itself.
+            for_each_row: One for each row of the batch, not for each adapter.
+            keep: Keep them for the next call, as long as they take no more room than the stack itself.
         """
-        if number in self._kept:
-            return self._kept[number].to(dtype)
-        stack = self.stacks[number]
-        gathered = stack[self.rows.places]
-        if keep and len(gathered) <= len(stack):
-            self._kept[number] = gathered
-        return gathered.to(dtype)
+        kept = self._kept.get((number, for_each_row))
+        if kept is None or kept.dtype != dtype:
+            stack = self.stacks[number]
+            kept = stack[self.rows.places if for_each_row else self.rows.distinct].to(dtype)
+            if keep and len(kept) <= len(stack):
+                self._kept[number, for_each_row] = kept
+        return kept
 
 
 class RowsInUse(NamedTuple):
@@ -66,18 +67,19 @@ class RowsInUse(NamedTuple):
     Attributes:
         places: One a row.
         distinct: Each that some row has, once.
-        group: Which of these each row has.
+        has: (rows, distinct), whether a row has it.
     """
 
     places: Tensor
     distinct: Tensor
-    group: Tensor
+    has: Tensor
 
     @classmethod
     def of(cls, places: Sequence[int], device: torch.device) -> RowsInUse:
         """Of places that are known by now."""
-        distinct, group = torch.tensor(places, device=device).unique(return_inverse=True)
-        return cls(distinct[group], distinct, group)
+        by_row = torch.tensor(places, device=device)
+        distinct = by_row.unique()
+        return cls(by_row, distinct, by_row.unsqueeze(1) == distinct)
 
 
 def linear_by_row(
@@ -137,16 +139,16 @@ def _in_place(
 def _low_rank(h: Tensor, factors: FactorsByRow, number: int, scaling: float, start: Tensor) -> Tensor:
     """``start + s h_i B_i^T`` for one slice, (tokens, rows of the slice)."""
     rows = factors.rows
-    tokens_per_row, rank = len(h) // len(rows.places), h.shape[1]
+    by_row = h.reshape(len(rows.places), -1, h.shape[1])
+    tokens_per_row = by_row.shape[1]
     if tokens_per_row * len(rows.distinct) <= _FEW:
         # Each token's h in the columns of its adapter, zeros beside it: one product, and no B is copied for each row.
-        wide = h.new_zeros(len(h), len(rows.distinct), rank)
-        group = rows.group.repeat_interleave(tokens_per_row)
-        wide[torch.arange(len(h), device=h.device), group] = h
-        Bs = factors.stacks[number][rows.distinct].to(h.dtype).flatten(0, 1)
-        return torch.addmm(start, wide.flatten(1), Bs, alpha=scaling)
-    Bs = factors.by_row(number, h.dtype, keep=tokens_per_row == 1)
-    return torch.baddbmm(start, h.reshape(len(Bs), -1, rank), Bs, alpha=scaling).flatten(0, 1)
+        wide = by_row.unsqueeze(2) * rows.has[:, None, :, None]
+        Bs = factors.gathered(number, h.dtype, for_each_row=False, keep=True).flatten(0, 1)
+        return torch.addmm(start, wide.view(len(h), -1), Bs, alpha=scaling)
+    # Kept in generation alone, whose next call is the next token.
+    Bs = factors.gathered(number, h.dtype, for_each_row=True, keep=tokens_per_row == 1)
+    return torch.baddbmm(start, by_row, Bs, alpha=scaling).flatten(0, 1)
 
 
 def _differentiable(
@@ -157,7 +159,7 @@ def _differentiable(
     dropped = F.dropout(x, plan.dropout) if plan.dropout else x
     for i, (rows, scaling) in enumerate(zip(plan.rows, plan.scalings, strict=True)):
         h = F.linear(dropped, As[0 if plan.shares_a else i].to(x.dtype))
-        B = factors.by_row(i, x.dtype, keep=False)
+        B = factors.stacks[i][factors.rows.places].to(x.dtype)
         update = torch.bmm(h.reshape(len(B), -1, h.shape[-1]), B).reshape(*x.shape[:-1], -1)
         rows.view(out).add_(rows.split(update), alpha=scaling)
     return out

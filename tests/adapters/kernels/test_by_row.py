@@ -56,3 +56,18 @@ def test_the_Bs_of_rows_are_kept_from_token_to_token_unless_they_outgrow_the_sta
         first = linear_by_row(x, W, None, [A], factors, plan)
         assert torch.equal(linear_by_row(x, W, None, [A], factors, plan), first)
     assert bool(factors._kept) == is_kept
+
+
+def test_what_is_kept_of_adapters_is_not_taken_for_rows():
+    """A step of generation keeps one B an adapter; a prompt that comes then needs one a row."""
+    torch.manual_seed(0)
+    stacks = [torch.randn(PLACES, RANK, 9)]
+    W, A = torch.randn(9, D_IN), torch.randn(RANK, D_IN)
+    plan = Plan(LAYOUTS["whole"], (0.5,), False, 0.0, "auto")
+    places = [2, 0, 1, 3]
+    factors = FactorsByRow("layer", stacks, RowsInUse.of(places, torch.device("cpu")))
+    with torch.no_grad():
+        for num_tokens in (1, 9, 1, 9):
+            x = torch.randn(4, num_tokens, D_IN)
+            expected = torch.stack([x[i] @ (W + 0.5 * stacks[0][p].T @ A).T for i, p in enumerate(places)])
+            torch.testing.assert_close(linear_by_row(x, W, None, [A], factors, plan), expected)
