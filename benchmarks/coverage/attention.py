@@ -75,8 +75,11 @@ def killed_attention(
         with _zeroed(model, {key: slices}):
             after = traced_attention(model, calls)
         module = next((b.module for b, a in zip(before, after, strict=True) if _differs(b, a)), None)
-        for i, (b, a) in enumerate(zip(before, after, strict=True)):
-            if b.module == module and _differs(b, a):
+        changed = [(i, b, a) for i, (b, a) in enumerate(zip(before, after, strict=True)) if b.module == module]
+        if module is None or (not _is_near(key[0], module) and all(_is_gone(b, a) for _, b, a in changed)):
+            continue  # nothing, or its input, of which q, k and v are made alike
+        for i, b, a in changed:
+            if _differs(b, a):
                 pairs[i] = b, _the_more_dead(pairs[i][1], a, role)
     return _compare(model, role, list(pairs.values()))
 
@@ -105,6 +108,17 @@ def _zeroed(model: nn.Module, rows: Mapping[tuple[str, str], Mapping[str, Rows]]
 def _differs(before: AttentionCall, after: AttentionCall) -> bool:
     pairs = [(getattr(before, role), getattr(after, role)) for role in "qkv"]
     return any(x is not None and (x.shape != y.shape or not torch.equal(x, y)) for x, y in pairs)
+
+
+def _is_near(layer: str, attention: str) -> bool:
+    """Whether a layer lies in the block that an attention lies in."""
+    return layer.startswith(attention.rpartition(".")[0])
+
+
+def _is_gone(before: AttentionCall, after: AttentionCall) -> bool:
+    """Whether nothing of it differs between examples any more."""
+    return not any(x is not None and y is not None and _depends(x) and _depends(y) for x, y in
+                   ((getattr(before, role), getattr(after, role)) for role in "qkv"))  # fmt: skip
 
 
 def _the_more_dead(one: AttentionCall, other: AttentionCall, role: str) -> AttentionCall:

@@ -31,7 +31,8 @@ def modules_beside(model: nn.Module, config: AdapterConfig) -> list[str]:
     heads = find_heads(model, config.heads)
     saved = [h for h in heads if any(p.requires_grad for p in submodule(model, h).parameters())]
     factors = factors_by_name(model)
-    trained = [plain_name(name) for name, _ in trainable_parameters(model)]
+    in_saved = {id(p) for head in saved for p in submodule(model, head).parameters()}  # under other names, too
+    trained = [plain_name(name) for name, parameter in trainable_parameters(model) if id(parameter) not in in_saved]
     changed = [name for name in trained if name not in factors] + changed_buffers(model)
     owners = {name: name.rpartition(".")[0] for name in changed if not is_within(name, saved)}
     adapted = list(adapter_layers(model))
