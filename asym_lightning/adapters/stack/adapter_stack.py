@@ -13,7 +13,7 @@ from asym_lightning.adapters.files.backbone import backbone_sample, other_weight
 from asym_lightning.adapters.files.directory import SavedAdapter
 from asym_lightning.adapters.files.load import config_of, heads_of, read_for, staged
 from asym_lightning.adapters.files.save import save_adapters
-from asym_lightning.adapters.kernels.by_row import FactorsByRow
+from asym_lightning.adapters.kernels.by_row import FactorsByRow, RowsInUse
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
 from asym_lightning.adapters.stack.heads import heads_by_row
@@ -162,14 +162,14 @@ class AdapterStack:
             raise RuntimeError("Rows use adapters already: leave that `rows_use` first.")
         layers = adapter_layers(self.model)
         places = [_NO_ADAPTER if name is None else self._places[name] for name in names]
-        only = places[0] if len(set(places)) == 1 else None
-        device = next(iter(self._stacks.values())).device
-        index = torch.tensor(places, device=device)
+        rows: dict[torch.device, RowsInUse] = {}
         self._in_use = [*dict.fromkeys(name for name in names if name is not None)] or [""]
         try:
             for layer_name, layer in layers.items():
                 stacks = [self._on_device(f"{layer_name}.{part}", layer) for part in layer.adapters]
-                layer.adapters.by_row = FactorsByRow(layer_name, stacks, index.to(stacks[0].device), only)
+                device = stacks[0].device
+                rows[device] = rows.get(device) or RowsInUse.of(places, device)
+                layer.adapters.by_row = FactorsByRow(layer_name, stacks, rows[device])
             with heads_by_row(self.model, self._heads, names):
                 yield
         finally:
