@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
     from asym_lightning.adapters.layers.low_rank import LowRankAdapter
     from asym_lightning.adapters.scheme import Factor, Scheme
+    from asym_lightning.adapters.stack.adapter_stack import AdapterStack
     from asym_lightning.adapters.surgery.disable import adapters_disabled, adapters_enabled
     from asym_lightning.adapters.surgery.freeze import (
         freeze_backbone,
@@ -55,6 +56,7 @@ else:
 __all__ = [
     "AdaptedLayer",
     "AdapterConfig",
+    "AdapterStack",
     "CalibrationStatistics",
     "Draw",
     "Factor",

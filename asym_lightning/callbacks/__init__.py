@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from asym_lightning.callbacks.order_seed import OrderSeed
     from asym_lightning.callbacks.rank_schedule import RankScheduler
     from asym_lightning.callbacks.redraw import RedrawA
+    from asym_lightning.callbacks.row_adapters import RowAdapters
     from asym_lightning.callbacks.run_record import RunRecord
 else:
     __getattr__, __dir__ = lazy_imports(__name__)
@@ -34,5 +35,6 @@ __all__ = [
     "RankPolicy",
     "RankScheduler",
     "RedrawA",
+    "RowAdapters",
     "RunRecord",
 ]

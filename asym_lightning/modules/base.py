@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -265,7 +265,7 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
         return [] if self._life_cycle in callbacks else [self._life_cycle]
 
     def setup(self, stage: str) -> None:
-        """Refuse, before anything is built, what can't work.
+        """Refuse, before anything is built, what can't work, and say what trains where that is the head alone.
 
         Raises:
             RuntimeError: If an override of `configure_callbacks` leaves out what this class returns.
@@ -276,6 +276,10 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
             raise RuntimeError(
                 f"`configure_callbacks` of {type(self).__name__} leaves out what AdapterModule needs: let it return "
                 "`[*super().configure_callbacks(), ...]`."
+            )
+        if stage == "fit" and self.adapter is None and not self.train_backbone:
+            rank_zero_info(
+                "trains the head alone, for there is no `adapter` (`train_backbone: true` trains everything)"
             )
         quantization = self.backbone_options.quantization
         if quantization is None:

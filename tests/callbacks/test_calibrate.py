@@ -70,6 +70,20 @@ def test_A_is_what_its_rule_draws_from_the_first_batches_and_stays(rule, tmp_pat
         torch.testing.assert_close(As(module.net)["first.all"], expected)
 
 
+@pytest.mark.parametrize("rule", RULES)
+def test_an_A_that_keeps_the_rate_spans_the_same_and_reads_as_much_as_random_ones(rule, tmp_path):
+    plain, scaled = CalibrateA(rule, num_batches=3), CalibrateA(rule, num_batches=3, keeps_rate=True)
+    fit(tmp_path, plain)
+    _, module = fit(tmp_path, scaled)
+    x = torch.cat([batch[0] for batch in islice(loader(), 3)])  # what the first layer reads
+    A, expected = scaled.chosen.factors["first.all"], plain.chosen.factors["first.all"]
+    assert torch.equal(As(module.net)["first.all"], A)
+    factor = float(A.norm() / expected.norm())
+    torch.testing.assert_close(A, factor * expected)
+    random = torch.linalg.qr(torch.randn(x.shape[1], x.shape[1])).Q  # all rows together: their mean is exact
+    torch.testing.assert_close((x @ A.T).square().mean(), (x @ random.T).square().mean())
+
+
 def test_training_is_what_it_is_with_the_same_A_from_elsewhere(tmp_path):
     class Given(Callback):
         def __init__(self, rows):

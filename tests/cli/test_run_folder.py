@@ -163,7 +163,7 @@ def test_a_requeued_job_goes_on_and_tests_and_exports_its_best_checkpoint(fit, m
 def test_runs_have_folders_of_their_own_whatever_the_logger(fit, logger, capsys):
     for seed in (0, 1):
         summary = fit(f"--trainer.logger={logger}", f"--seed_everything={seed}")
-        folder = Path(f"runs/default/version_{seed}")
+        folder = Path(f"runs/quickstart/version_{seed}")
         assert Path(summary["checkpoint"]) == folder / "checkpoints/best.ckpt"
         assert Path(summary["adapter"]) == folder / "adapter"
         assert yaml.safe_load((folder / "config.yaml").read_text())["seed_everything"] == seed

@@ -48,6 +48,7 @@ def workplace(tmp_path, monkeypatch):
     for split in ("train", "val", "test"):
         write_images(tmp_path / "images" / split, ["cat", "dog"], per_class=4)
     write_tiny_bert(tmp_path / "encoder")
+    (tmp_path / "new.csv").write_text("sentence\nthe cat sat .\n")
     (tmp_path / "train.csv").write_text("sentence,label\n" + "the cat sat .,0\na dog ran far .,1\n" * 4)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -30,9 +30,9 @@ from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.kinds.registry import kinds
 from asym_lightning.core.files import atomic_file, json_text, parse_json, read_json, remove_unfinished
 from asym_lightning.core.messages import first_line
-from asym_lightning.core.run_files import ADAPTER
+from asym_lightning.core.run_files import ADAPTER, ADAPTER_CONFIG
 
-CONFIG_FILE, TENSOR_FILE = "adapter_config.json", "adapter_model.safetensors"
+CONFIG_FILE, TENSOR_FILE = ADAPTER_CONFIG, "adapter_model.safetensors"
 METADATA_KEY = "asym_lightning"
 KEY_PREFIX = "base_model.model."
 TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"

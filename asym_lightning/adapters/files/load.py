@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -50,8 +51,8 @@ def load_adapters(model: nn.Module, directory: str | Path) -> None:
         ValueError: A file is damaged, holds features that are not LoRA's, or does not fit the model; the message names
             file or layer, what was expected and what was found.
     """
-    saved = _read_for(model, directory)
-    config = _config_of(saved, model)
+    saved = read_for(model, directory)
+    config = config_of(saved, model)
     was_adapted = bool(adapter_layers(model))
     if not was_adapted:
         trainable = {name: p.requires_grad for name, p in model.named_parameters()}
@@ -83,16 +84,17 @@ def swap_adapters(model: nn.Module, directory: str | Path) -> None:
     """
     if not adapter_layers(model):
         raise RuntimeError("The model has no adapters to swap (merged ones must be unmerged first): load some first.")
-    saved = _read_for(model, directory)
-    _config_of(saved, model)
+    saved = read_for(model, directory)
+    config_of(saved, model)
     _assign(model, saved, keeps_A=True)
 
 
-def _read_for(model: nn.Module, directory: str | Path) -> SavedAdapter:
+def read_for(model: nn.Module, directory: str | Path) -> SavedAdapter:
+    """Read a directory under the names that a model has now, with rows of tokens as heads."""
     return token_rows.as_heads(under_present_names(read_adapter(directory), model))
 
 
-def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
+def config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
     """The configuration that the adapter was saved with; where `peft` wrote it, whole layers with both factors trained.
 
     Raises:
@@ -171,14 +173,45 @@ def _largest_rank(layer: nn.Module | None) -> int:
 
 
 def _assign(model: nn.Module, saved: SavedAdapter, *, keeps_A: bool = False) -> None:
+    factors, others = staged(model, saved, keeps_A=keeps_A)
+    state = plain_state(model)
+    adapters = adapters_by_name(model)
+    with torch.no_grad():
+        for name, (A, B) in factors.items():
+            missing = adapters[name].max_rank - len(A)
+            if not keeps_A:
+                _copy(adapters[name].factor_A, nn.functional.pad(A, (0, 0, 0, missing)))
+            _copy(adapters[name].factor_B, nn.functional.pad(B, (0, missing)))
+        for name, tensor in others.items():
+            _copy(state[name], tensor)
+    for name, (A, _) in factors.items():
+        adapters[name].rank = len(A)
+
+
+def _copy(target: Tensor, source: Tensor) -> None:
+    target.copy_(sharded_like(source, target))
+
+
+def staged(
+    model: nn.Module, saved: SavedAdapter, *, keeps_A: bool = False
+) -> tuple[dict[str, tuple[Tensor, Tensor]], Mapping[str, Tensor]]:
+    """What would be written into an adapted model: A and B by layer and slice, at its scaling, and heads by name.
+
+    Args:
+        model: An adapted model.
+        saved: What was read for it, by :func:`read_for`.
+        keeps_A: The model's A's have to be those of the directory.
+
+    Raises:
+        ValueError: It does not fit; the message says what was expected and found.
+    """
     layers = adapter_layers(model)
-    staged: list[tuple[Tensor, Tensor]] = []
-    ranks: dict[str, int] = {}
+    factors: dict[str, tuple[Tensor, Tensor]] = {}
     wanted: set[str] = set()
     for name, layer in layers.items():
-        for slice_name, (A, B) in _slices_of(name, layer, saved, wanted).items():
+        for slice_name, pair in _slices_of(name, layer, saved, wanted).items():
             adapter = layer.adapters[slice_name]
-            A, B = _within_shape(A, B)
+            A, B = _within_shape(*pair)
             rank = A.shape[0]
             if rank > adapter.max_rank or A.shape[1] != adapter.d_in or B.shape != (adapter.d_out, rank):
                 raise ValueError(
@@ -191,16 +224,12 @@ def _assign(model: nn.Module, saved: SavedAdapter, *, keeps_A: bool = False) -> 
                     f"`{saved.path}` was trained over another A of `{name}` ({slice_name}) than the model has, and so "
                     "can't be swapped in: use `load_adapters`."
                 )
-            ranks[f"{name}.{slice_name}"] = rank
-            if not keeps_A:
-                staged.append((adapter.factor_A, nn.functional.pad(A, (0, 0, 0, adapter.max_rank - rank))))
-            staged.append((adapter.factor_B, nn.functional.pad(B, (0, adapter.max_rank - rank))))
+            factors[f"{name}.{slice_name}"] = A, B
     unknown = [key for key in saved.factors if key not in wanted]
     if unknown:
         raise ValueError(f"`{saved.path}` adapts `{unknown[0].rpartition('.')[0]}`, which is not adapted in the model.")
     state = plain_state(model)
-    heads = find_heads(model, next(iter(layers.values())).adapters.config.heads) if saved.others else []
-    heads += (saved.config or {}).get("heads") or ()  # what else had changed where it was saved
+    heads = heads_of(model, saved)
     for name, tensor in saved.others.items():
         if not is_within(name, heads):
             raise ValueError(
@@ -210,15 +239,17 @@ def _assign(model: nn.Module, saved: SavedAdapter, *, keeps_A: bool = False) -> 
         if name not in state or state[name].shape != tensor.shape:
             here = tuple(state[name].shape) if name in state else "no such tensor"
             raise ValueError(f"`{saved.path}` holds `{name}` {tuple(tensor.shape)}, the model has {here}.")
-        staged.append((state[name], tensor))
     for name, tensor in saved.base.items():
         if name not in state or not torch.equal(whole(state[name]).to(tensor), tensor):
             raise ValueError(f"`{saved.path}` was trained over another `{name}` than the model has.")
-    with torch.no_grad():
-        for target, source in staged:
-            target.copy_(sharded_like(source, target))
-    for name, adapter in adapters_by_name(model).items():
-        adapter.rank = ranks[name]
+    return factors, saved.others
+
+
+def heads_of(model: nn.Module, saved: SavedAdapter) -> list[str]:
+    """The modules of an adapted model that a directory holds whole, and perhaps others of its heads."""
+    layers = adapter_layers(model)
+    heads = find_heads(model, next(iter(layers.values())).adapters.config.heads) if saved.others else []
+    return [*heads, *((saved.config or {}).get("heads") or ())]  # what else had changed where it was saved
 
 
 def _within_shape(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:

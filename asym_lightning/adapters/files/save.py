@@ -177,7 +177,7 @@ def _peft_form(
     model_config = getattr(model, "config", None)
     return tensors, {
         "peft_type": "LORA",
-        "task_type": _task_type(model),
+        "task_type": task_type(model),
         "base_model_name_or_path": getattr(model_config, "name_or_path", None) or None,
         "inference_mode": True,
         "r": largest,
@@ -242,7 +242,7 @@ def _compact_form(
     return tensors, checksums
 
 
-def _task_type(model: nn.Module) -> str | None:
+def task_type(model: nn.Module) -> str | None:
     """PEFT's name of the task, from a transformers class name; ``None`` for other models.
 
     PEFT's wrapper for a sequence-to-sequence task takes text, hence none for models of speech and images.
