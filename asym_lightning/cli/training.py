@@ -150,7 +150,7 @@ class TrainingCLI(LightningCLI):
         self._given_config = self.config.clone()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the trainer, which says and logs as much as suits; a fit records itself, for `report` to read."""
+        """Make the trainer, which says and logs as much as suits; fit and test record themselves, for `report`."""
         options = self.config_init.get(str(self.subcommand), self.config_init).trainer
         if self._option("quiet"):
             kwargs |= {"enable_progress_bar": False, "enable_model_summary": False}
@@ -163,7 +163,8 @@ class TrainingCLI(LightningCLI):
             callbacks.append(RowAdapters(adapters))
         if self.subcommand == "predict" and not any(isinstance(callback, PredictionsFile) for callback in callbacks):
             callbacks.append(PredictionsFile(self._option("predictions")))
-        if self.subcommand == "fit" and not any(isinstance(callback, RunRecord) for callback in callbacks):
+        records = self.subcommand in ("fit", "test")
+        if records and not any(isinstance(callback, RunRecord) for callback in callbacks):
             callbacks.append(RunRecord())
         if isinstance(self.model, EvaluationSetsModule) and not any(isinstance(c, ClassScores) for c in callbacks):
             callbacks.append(ClassScores())

@@ -218,6 +218,11 @@ def calibration_bins(confidences: Tensor, accuracies: Tensor, num_bins: int) -> 
     return torch.stack(_binning_bucketize(confidences, accuracies, edges))
 
 
+def set_num_updates(metric: Any, number: int) -> None:
+    """Let a metric take what it holds for that of so many updates; `update_count` can only be asked for."""
+    metric._update_count = number
+
+
 # accelerate
 
 

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, reset_adapters
 from asym_lightning.adapters.init.rule import Draw, InitRule, init_rule, register_init
-from asym_lightning.analysis.calibration import adapter_sites, calibration_statistics, drawn_from
+from asym_lightning.analysis.calibration import adapter_sites, calibration_statistics, drawn_from, scale_to_random
 from asym_lightning.data.digits import load_digits_splits
 from benchmarks.frozen_a.arms import Arm, frozen
 from benchmarks.frozen_a.runs import run
@@ -50,7 +50,7 @@ WIDTH, RANK = 96, 8
 
 
 class Matched(InitRule):
-    """A rule's rows times the number that makes ``A x`` as large, in the mean, as a random A makes it.
+    """A rule's rows as `CalibrateA(keeps_rate=True)` scales them.
 
     Args:
         rule: That draws the rows.
@@ -64,9 +64,8 @@ class Matched(InitRule):
     def rows(self, draw: Draw) -> Tensor:
         """As many rows as were asked for."""
         assert draw.statistics is not None
-        S, A = draw.statistics.inputs.double(), self.rule.rows(draw)
-        of_random = S.diagonal().mean()
-        return A * (of_random / torch.einsum("ij,jk,ik->i", A, S, A).mean()).sqrt()
+        A = self.rule.rows(draw)
+        return A * scale_to_random(A, draw.statistics.inputs)
 
 
 for name in FROM_DATA:

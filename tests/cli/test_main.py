@@ -77,6 +77,15 @@ def test_report_reads_runs_that_no_sweep_made(run):
     assert Path("runs/report.html").is_file()
 
 
+def test_report_takes_tests_of_checkpoints_and_leaves_predictions_alone(run):
+    assert run("fit", *QUICKSTART, *SHORT, "--test_after_fit=false")[0] == 0
+    for command in ("test", "predict"):
+        assert run(command, *QUICKSTART, *SHORT, "--ckpt_path", "best")[0] == 0
+    code, out, _ = run("report", "runs")
+    assert code == 0
+    assert "| hB_zero_A_rand_r8 | **0." in out and "is left out" not in out
+
+
 def test_saved_adapter_is_that_of_the_best_checkpoint(run):
     run("fit", *QUICKSTART, *SHORT, "--trainer.max_epochs", "2")
     directory = Path("runs/quickstart/version_0")

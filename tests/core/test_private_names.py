@@ -22,6 +22,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import _CHECKPO
 from torch.distributed.fsdp._common_utils import FSDP_PREFIX
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, SequentialSampler
+from torchmetrics import MeanMetric
 
 import asym_lightning
 from asym_lightning.core import private_names as names
@@ -384,6 +385,12 @@ def test_a_config_of_transformers_knows_its_attention(model, attention):
 def test_a_data_set_has_a_fingerprint_by_its_rows():
     one, same, other = (datasets.Dataset.from_dict({"x": x}) for x in ([1, 2], [1, 2], [1, 3]))
     assert names.fingerprint(one) == names.fingerprint(same) != names.fingerprint(other)
+
+
+def test_a_metric_takes_a_number_of_updates():
+    metric = MeanMetric()
+    names.set_num_updates(metric, 3)
+    assert metric.update_called and metric.update_count == 3
 
 
 def test_calibration_bins_hold_the_samples_by_confidence():
