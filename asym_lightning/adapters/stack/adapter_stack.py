@@ -13,7 +13,7 @@ from asym_lightning.adapters.files.backbone import backbone_sample, other_weight
 from asym_lightning.adapters.files.directory import SavedAdapter
 from asym_lightning.adapters.files.load import config_of, heads_of, read_for, staged
 from asym_lightning.adapters.files.save import save_adapters
-from asym_lightning.adapters.kernels.by_row import FactorsByRow
+from asym_lightning.adapters.kernels.by_row import FactorsByRow, RowsInUse
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
 from asym_lightning.adapters.stack.heads import heads_by_row
@@ -90,11 +90,16 @@ class AdapterStack:
         Raises:
             FileNotFoundError: There is no adapter in ``directory``.
             ValueError: A file is damaged, or the adapter is of another backbone, rank, A or head than the model has, or
-                adapts layers where rows can't have adapters of their own. Nothing is changed then.
+                trains what rows of a batch can't have each their own of. Nothing is changed then.
             RuntimeError: The model is sharded, or rows use an adapter of that name.
         """
         self._check_not_in_use(name)
         saved = read_for(self.model, directory)
+        if saved.token_rows:
+            raise ValueError(
+                f"`{saved.path}` trains rows of `{next(iter(saved.token_rows))}`, which rows of a batch can't have each "
+                "their own of: load it alone, by `load_adapters`."
+            )
         config = config_of(saved, self.model)
         is_first = not adapter_layers(self.model)
         try:
@@ -162,14 +167,14 @@ class AdapterStack:
             raise RuntimeError("Rows use adapters already: leave that `rows_use` first.")
         layers = adapter_layers(self.model)
         places = [_NO_ADAPTER if name is None else self._places[name] for name in names]
-        only = places[0] if len(set(places)) == 1 else None
-        device = next(iter(self._stacks.values())).device
-        index = torch.tensor(places, device=device)
+        rows: dict[torch.device, RowsInUse] = {}
         self._in_use = [*dict.fromkeys(name for name in names if name is not None)] or [""]
         try:
             for layer_name, layer in layers.items():
                 stacks = [self._on_device(f"{layer_name}.{part}", layer) for part in layer.adapters]
-                layer.adapters.by_row = FactorsByRow(layer_name, stacks, index.to(stacks[0].device), only)
+                device = stacks[0].device
+                rows[device] = rows.get(device) or RowsInUse.of(places, device)
+                layer.adapters.by_row = FactorsByRow(layer_name, stacks, rows[device])
             with heads_by_row(self.model, self._heads, names):
                 yield
         finally:

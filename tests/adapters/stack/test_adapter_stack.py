@@ -3,6 +3,7 @@ import re
 
 import peft
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -203,6 +204,21 @@ def test_heads_of_several_layers(name, tmp_path):
             torch.testing.assert_close(found[i], one(**inputs).logits[i], rtol=1e-5, atol=1e-5)
 
 
+def test_windows_of_images_count_for_the_row_of_their_image(tmp_path):
+    def swin():
+        sizes = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 12, "depths": (2,), "num_heads": (2,)}
+        torch.manual_seed(0)
+        return timm.models.SwinTransformer(**sizes, num_classes=5).eval()
+
+    for number in range(2):
+        written(tmp_path, number, model=swin(), targets="all-linear")
+    model = swin()
+    stack = AdapterStack(model, {"a": tmp_path / "0", "b": tmp_path / "1"})
+    with torch.no_grad(), stack.rows_use(ROWS):
+        found = model(X)
+    torch.testing.assert_close(found, expected(tmp_path, ROWS, make=swin), rtol=1e-4, atol=1e-4)
+
+
 def test_what_differs_is_refused_and_nothing_changes(two, tmp_path):
     model, stack = two
     written(tmp_path, 7, seed=1)
@@ -238,6 +254,17 @@ def test_an_unknown_name_names_those_there_are(two):
         pass
     with pytest.raises(ValueError, match="no adapter `x`"):
         two[1].drop("x")
+
+
+def test_trained_rows_of_tokens_are_refused(tmp_path):
+    model = hf_model("llama")
+    config = AdapterConfig(rank=2, targets=["q"], token_rows={"embed_tokens": [1]})
+    inject_adapters(model, config)
+    save_adapters(model, tmp_path / "adapter")
+    fresh = hf_model("llama")
+    with pytest.raises(ValueError, match="trains rows of `model.embed_tokens`, which rows of a batch"):
+        AdapterStack(fresh, {"a": tmp_path / "adapter"})
+    assert not adapter_layers(fresh)
 
 
 def test_another_number_of_rows_is_refused(two):
