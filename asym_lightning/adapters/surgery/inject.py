@@ -179,6 +179,9 @@ def _sizes(target: Target, config: AdapterConfig) -> dict[str, _Size]:
         elif max_rank > largest:
             asked = f"`max_rank` is {max_rank}"
         allowed = f"is {rows.count} x {d_in} and allows at most {largest}"
+        if asked is None and (config.slot + 1) * max_rank > d_in:
+            asked = f"`slot` is {config.slot}"
+            allowed = f"has {d_in} inputs and room for slots 0 to {d_in // max_rank - 1} of rank {max_rank}"
         sizes[name] = _Size(rank, max_rank, scaling, asked, target.name, allowed)
     return sizes
 
@@ -235,6 +238,7 @@ def _build(
             key=key,
             A_key=f"{target.name}.shared" if shares_a else key,
             seed=config.seed,
+            slot=config.slot,
             device=weight.device,
             dtype=dtype,
         )
