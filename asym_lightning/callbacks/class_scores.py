@@ -28,6 +28,7 @@ from asym_lightning.core.extras import check_installed
 from asym_lightning.core.files import atomic_file, write_text
 from asym_lightning.core.loggers import LoggerFanout
 from asym_lightning.core.messages import listed
+from asym_lightning.core.options import CheckedArguments
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 Stage = Literal["test", "val"]
 
 
-class ClassScores(Callback):
+class ClassScores(CheckedArguments, Callback):
     """Say of a classifier how well it does on each class, and how far its probabilities can be trusted.
 
     It works when `trainer.test` runs, and `trainer.validate`; training and its validation are left alone. It logs

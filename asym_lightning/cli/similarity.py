@@ -35,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     from asym_lightning.report.trained_adapters import find_adapters
 
     if options.figures and not options.out:
-        parser.error("`--figures` needs `--out`, the directory that they go to.")
+        parser.error("`--figures` needs `--out`, the directory that they go to")
     style = asked_style(options)
     adapters, notes = find_adapters(options.adapters, options.arm, style)
     rows, of_pairs = compare_adapters(adapters)

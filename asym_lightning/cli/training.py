@@ -114,18 +114,18 @@ class TrainingCLI(LightningCLI):
             "wait for each other, and on a busy machine for long.",
         )
         parser.add_argument(
-            "--adapters",
-            type=dict[str, str] | None,
-            default=None,
-            help="Directories of adapters over one A, by the names that rows of the data have for them, as those of "
-            "`RowAdapters`: '{reviews: runs/reviews/version_0, ...}' (fit ignores it).",
-        )
-        parser.add_argument(
             "--predictions",
             type=str | None,
             default=None,
             help="File in the run's folder that predict writes, ending in .csv, .tsv, .jsonl or .parquet; null means "
             "the task's own, predictions.csv for classes (other commands ignore it).",
+        )
+        parser.add_argument(
+            "--adapters",
+            type=dict[str, str] | None,
+            default=None,
+            help="Directories of adapters over one A, by the names that rows of the data have for them, as those of "
+            "`RowAdapters`: '{reviews: runs/reviews/version_0, ...}' (fit ignores it).",
         )
         parser.add_argument("--quiet", action="store_true", help="Say what came out, and on the way only warnings.")
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")

@@ -92,7 +92,7 @@ class ImageClassifier(ClassifierModule):
         self._num_classes = num_classes
         self.label_names = None if label_names is None else list(map(str, label_names))
         self.class_loss = ClassLoss(class_weights, label_smoothing)
-        self._check_num_classes()
+        self._check_classes()
         self.mixup = mixup
         self.frozen_layers = as_names(frozen_layers)
 
@@ -114,17 +114,17 @@ class ImageClassifier(ClassifierModule):
             ValueError: If there are not.
         """
         super().setup(stage)
-        self._check_num_classes()
+        self._check_classes()
 
-    def _check_num_classes(self) -> None:
+    def _check_classes(self) -> None:
         names = self.label_names
-        if self._num_classes or names:
-            self.class_loss.check_classes(self.num_classes)
         if None not in (names, self._num_classes) and len(names or ()) != self._num_classes:
             raise ValueError(
                 f"`num_classes` is {self._num_classes}, but there are {len(names or ())} classes, "
                 f"{listed(names or (), 5)}: leave it out, and they are counted."
             )
+        if names is not None or self._num_classes is not None:
+            self.class_loss.check_classes(self.num_classes)
 
     def build_backbone(self, source: Backbone) -> nn.Module:
         """Build the timm model with a new head; a module that is given keeps its weights but for the head."""

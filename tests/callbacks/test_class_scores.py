@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.analysis.class_scores import class_metrics
 from asym_lightning.callbacks import ClassScores
-from asym_lightning.modules import ImageClassifier
+from asym_lightning.modules import ImageClassifier, TextClassifier
 from tests.callbacks.foreign import trainer
 from tests.two_processes import in_two_processes
 
@@ -142,6 +142,23 @@ def test_our_classifiers_hand_over_what_is_scored(tmp_path):
     confusion = [[int(row[str(number)]) for number in range(3)] for row in rows(tmp_path / "confusion.csv")]
     right = sum(confusion[number][number] for number in range(3))
     assert right / 9 == pytest.approx(float(run.callback_metrics["test/accuracy"]))
+
+
+def test_text_classifiers_hand_over_what_is_scored_and_regressions_nothing(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    options = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    for task, outputs, labels in (("mrpc", 2, [0, 1, 1, 0]), ("stsb", 1, [0.5, 1.0, 4.0, 2.0])):
+        config = transformers.BertConfig(vocab_size=9, num_labels=outputs, **options)
+        names = ["no", "yes"] if outputs == 2 else None
+        module = TextClassifier(transformers.BertForSequenceClassification(config), task, names)
+        batch = {"input_ids": torch.arange(8).reshape(4, 2), "labels": torch.tensor(labels)}
+        run = trainer(tmp_path / task, ClassScores())
+        run.test(module, DataLoader([batch], batch_size=None), verbose=False)
+        if outputs == 2:
+            assert [row["class"] for row in rows(tmp_path / task / "scores.csv")] == ["no", "yes"]
+            assert "test/calibration_error" in run.callback_metrics
+        else:
+            assert not list((tmp_path / task).rglob("*.csv"))
 
 
 class Silent(Scored):

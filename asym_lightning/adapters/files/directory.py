@@ -35,7 +35,7 @@ from asym_lightning.core.run_files import ADAPTER, ADAPTER_CONFIG
 CONFIG_FILE, TENSOR_FILE = ADAPTER_CONFIG, "adapter_model.safetensors"
 METADATA_KEY = "asym_lightning"
 KEY_PREFIX = "base_model.model."
-_TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
+TOKEN_ROWS = ".token_adapter.trainable_tokens_delta"
 
 
 class AdapterContents(NamedTuple):
@@ -212,8 +212,8 @@ def _sort_keys(tensors: Mapping[str, Tensor], path: Path) -> tuple[Any, ...]:
             factors[name] = tensor
         elif "lora_" in name or not key.startswith(KEY_PREFIX):
             raise ValueError(f"`{path}` holds `{key}`, which is neither a LoRA factor nor a head's tensor.")
-        elif name.endswith(_TOKEN_ROWS):
-            token_rows[name.removesuffix(_TOKEN_ROWS)] = tensor
+        elif name.endswith(TOKEN_ROWS):
+            token_rows[name.removesuffix(TOKEN_ROWS)] = tensor
         elif ".base_layer." in name:
             name = name.replace(".base_layer.", ".")
             base[name] = tensor

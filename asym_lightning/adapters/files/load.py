@@ -90,8 +90,8 @@ def swap_adapters(model: nn.Module, directory: str | Path) -> None:
 
 
 def read_for(model: nn.Module, directory: str | Path) -> SavedAdapter:
-    """Read a directory under the names that a model has now, with rows of tokens as factors."""
-    return token_rows.as_factors(under_present_names(read_adapter(directory), model), model)
+    """Read a directory under the names that a model has now, with rows of tokens as heads."""
+    return token_rows.as_heads(under_present_names(read_adapter(directory), model))
 
 
 def config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
@@ -118,6 +118,7 @@ def config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
         dropout=peft_config.get("lora_dropout", 0.0),
         targets=[places[path] for path in paths],
         heads=[h for h in heads if any(f".{h}." in f".{name}" for name in saved.others)],
+        token_rows=token_rows.indices_of(saved, model),
         rank_pattern={places[path]: rank for path, rank in allowed.items()},
         alpha_pattern={
             places[path]: peft_scaling(peft_config, places[path], rank) * allowed[path] for path, rank in ranks.items()

@@ -90,11 +90,16 @@ class AdapterStack:
         Raises:
             FileNotFoundError: There is no adapter in ``directory``.
             ValueError: A file is damaged, or the adapter is of another backbone, rank, A or head than the model has, or
-                adapts layers where rows can't have adapters of their own. Nothing is changed then.
+                trains what rows of a batch can't have each their own of. Nothing is changed then.
             RuntimeError: The model is sharded, or rows use an adapter of that name.
         """
         self._check_not_in_use(name)
         saved = read_for(self.model, directory)
+        if saved.token_rows:
+            raise ValueError(
+                f"`{saved.path}` trains rows of `{next(iter(saved.token_rows))}`, which rows of a batch can't have each "
+                "their own of: load it alone, by `load_adapters`."
+            )
         config = config_of(saved, self.model)
         is_first = not adapter_layers(self.model)
         try:

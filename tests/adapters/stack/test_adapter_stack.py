@@ -256,6 +256,17 @@ def test_an_unknown_name_names_those_there_are(two):
         two[1].drop("x")
 
 
+def test_trained_rows_of_tokens_are_refused(tmp_path):
+    model = hf_model("llama")
+    config = AdapterConfig(rank=2, targets=["q"], token_rows={"embed_tokens": [1]})
+    inject_adapters(model, config)
+    save_adapters(model, tmp_path / "adapter")
+    fresh = hf_model("llama")
+    with pytest.raises(ValueError, match="trains rows of `model.embed_tokens`, which rows of a batch"):
+        AdapterStack(fresh, {"a": tmp_path / "adapter"})
+    assert not adapter_layers(fresh)
+
+
 def test_another_number_of_rows_is_refused(two):
     model, stack = two
     reason = r"`blocks\.0\.attn\.qkv` was called with 4 rows, but 3 are named"
