@@ -18,6 +18,8 @@ TOOLS = {
     "report": "make a table and a page of finished runs",
     "export": "write a run's adapter as a folder for PEFT",
     "merge": "write a run's model with the adapter folded in",
+    "generate": "answer prompts with a run, an adapter or a model",
+    "chat": "talk with a run, an adapter or a model",
     "similarity": "compare the factors of several adapters",
     "bounds": "bound the gap between training and test loss",
     "estimate": "estimate memory and traffic of a config's step",

@@ -32,12 +32,15 @@ class TrainedRun:
     tokenizer_name: str | None
 
 
-def load_trained_run(directory: str | Path, checkpoint: str | Path | None = None) -> TrainedRun:
+def load_trained_run(
+    directory: str | Path, checkpoint: str | Path | None = None, *, precision: str | None = None
+) -> TrainedRun:
     """Build the model of a run directory and load what was trained.
 
     Args:
         directory: A run directory, which holds `config.yaml`.
         checkpoint: The checkpoint to load. None takes the best one of the run, or the only one, or the saved adapter.
+        precision: Of the backbone's weights; None means as they were trained.
 
     Raises:
         FileNotFoundError: If there is no run, no checkpoint or no adapter.
@@ -55,6 +58,8 @@ def load_trained_run(directory: str | Path, checkpoint: str | Path | None = None
     arguments = config.get("model", {}).get("init_args") or {}
     if "backbone" not in arguments:
         raise ValueError(f"the config of {str(directory)!r} names no model with a `backbone`.")
+    if precision is not None:
+        arguments["backbone_options"] = {**(arguments.get("backbone_options") or {}), "precision": precision}
     saved = None if found is None else read_checkpoint(found)
     model = _built(config["model"], {} if saved is None else saved.get("hyper_parameters", {}))
     model.configure_model()

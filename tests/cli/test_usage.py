@@ -7,7 +7,7 @@ from asym_lightning.cli.commands import TOOLS
 
 REQUIRED = {
     "similarity": ["a"], "export": ["a", "--output", "b"], "merge": ["a", "--output", "b"], "report": ["a"],
-    "bounds": ["--num-samples", "3"], "calibrate": ["--out", "b"],
+    "bounds": ["--num-samples", "3"], "calibrate": ["--out", "b"], "generate": ["a"], "chat": ["a"],
 }  # fmt: skip
 OF_FIT = ("bounds", "estimate", "calibrate", "advise")
 
