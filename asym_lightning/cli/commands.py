@@ -20,6 +20,7 @@ TOOLS = {
     "merge": "write a run's model with the adapter folded in",
     "generate": "answer prompts with a run, an adapter or a model",
     "chat": "talk with a run, an adapter or a model",
+    "lm_eval": "run lm-evaluation-harness, with --model asym",
     "similarity": "compare the factors of several adapters",
     "bounds": "bound the gap between training and test loss",
     "estimate": "estimate memory and traffic of a config's step",
