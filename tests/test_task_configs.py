@@ -69,9 +69,9 @@ def test_glue_model_is_tested_and_predicts_from_its_checkpoint(tmp_path, capsys)
     loss = re.search(r"test/loss\D+([\d.]+)", capsys.readouterr().out)
     assert float(loss[1]) == pytest.approx(float(printed["test/loss"]), abs=1e-4)
     assert main(["predict", *config, "--ckpt_path", printed["checkpoint"]]) == 0
-    (path,) = tmp_path.glob("runs/rte/**/predictions.tsv")
+    (path,) = tmp_path.glob("runs/rte/**/predictions.csv")
     with path.open() as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+        rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [str(i) for i in range(len(rows))]
     for row in rows:
         probabilities = {name: float(row[f"probability_{name}"]) for name in ("entailment", "not_entailment")}

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         restore_checkpoint,
         trained_state_dict,
     )
+    from asym_lightning.adapters.files.directory import SavedAdapter, read_adapter, write_adapter
     from asym_lightning.adapters.files.load import load_adapters, swap_adapters
     from asym_lightning.adapters.files.misread import layers_misread_by_peft
     from asym_lightning.adapters.files.save import save_adapters
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
     from asym_lightning.adapters.layers.low_rank import LowRankAdapter
     from asym_lightning.adapters.scheme import Factor, Scheme
+    from asym_lightning.adapters.stack.adapter_stack import AdapterStack
     from asym_lightning.adapters.surgery.disable import adapters_disabled, adapters_enabled
     from asym_lightning.adapters.surgery.freeze import (
         freeze_backbone,
@@ -54,6 +56,7 @@ else:
 __all__ = [
     "AdaptedLayer",
     "AdapterConfig",
+    "AdapterStack",
     "CalibrationStatistics",
     "Draw",
     "Factor",
@@ -62,6 +65,7 @@ __all__ = [
     "InjectionReport",
     "LowRankAdapter",
     "QuantizedPart",
+    "SavedAdapter",
     "Scheme",
     "adapter_description",
     "adapter_layers",
@@ -82,6 +86,7 @@ __all__ = [
     "merge_adapters",
     "num_weights",
     "quantize_backbone",
+    "read_adapter",
     "register_family",
     "register_init",
     "register_kind",
@@ -95,4 +100,5 @@ __all__ = [
     "undrawn_adapters",
     "unmerge_adapters",
     "untrained_adapters",
+    "write_adapter",
 ]

@@ -10,7 +10,7 @@ from typing import Any
 
 from asym_lightning.adapters.kernels.linear import PATHS
 from asym_lightning.adapters.scheme import Scheme
-from asym_lightning.core.kinds import Count, FractionBelowOne, Positive
+from asym_lightning.core.kinds import Count, FractionBelowOne, NumberOrZero, Positive
 from asym_lightning.core.messages import check_choice, shown
 from asym_lightning.core.options import check_kinds
 
@@ -33,6 +33,8 @@ class AdapterConfig:
         exclude: Dotted suffixes or globs of layers that are never adapted.
         heads: Dotted suffixes or globs of modules of the host that are trained in full. ``None`` means the head of
             the model's family (``classifier``, ``score``, timm's classifier); ``[]`` means none.
+        token_rows: Indices of rows that train in full, for new tokens, by the end of the name of their embedding or
+            output layer: ``{"embed_tokens": [32000, 32001]}``. Layers that share the table share its rows.
         rank_pattern: Ranks that differ from ``rank``, by role, suffix or glob; the first match counts.
         alpha_pattern: The same for ``alpha``.
         rank_stabilized: Use ``scaling = alpha / sqrt(rank)`` (Kalajdzievski 2023).
@@ -56,6 +58,7 @@ class AdapterConfig:
     targets: Sequence[str] | str = ("q", "k", "v")
     exclude: Sequence[str] | str = ()
     heads: Sequence[str] | str | None = None
+    token_rows: Mapping[str, Sequence[NumberOrZero]] = field(default_factory=dict)
     rank_pattern: Mapping[str, Count] = field(default_factory=dict)
     alpha_pattern: Mapping[str, Positive] = field(default_factory=dict)
     rank_stabilized: bool = False
@@ -72,6 +75,10 @@ class AdapterConfig:
         check_kinds(self)
         if not self.targets:
             raise ValueError("`targets` is empty: name at least one role, suffix or glob, or 'all-linear'.")
+        for name, indices in self.token_rows.items():
+            if not indices or len(set(indices)) != len(indices):
+                raise ValueError(f"`token_rows[{name!r}]` must hold indices, each once.")
+        object.__setattr__(self, "token_rows", {name: tuple(indices) for name, indices in self.token_rows.items()})
         if self.max_rank is not None:
             largest = max(self.rank, *self.rank_pattern.values()) if self.rank_pattern else self.rank
             if self.max_rank < largest:
@@ -97,10 +104,14 @@ class AdapterConfig:
         plain: dict[str, Any] = {}
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            plain[f.name] = (
-                list(value) if isinstance(value, tuple) else dict(value) if isinstance(value, Mapping) else value
-            )
+            plain[f.name] = _plain(value)
         return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _names(field_name: str, value: Sequence[str] | str | None) -> tuple[str, ...] | None:

@@ -138,7 +138,11 @@ def calibration_statistics(
 
 
 def drawn_from(
-    model: nn.Module, statistics: Iterable[tuple[str, CalibrationStatistics]], num_rows: Mapping[str, int] | None = None
+    model: nn.Module,
+    statistics: Iterable[tuple[str, CalibrationStatistics]],
+    num_rows: Mapping[str, int] | None = None,
+    *,
+    keeps_rate: bool = False,
 ) -> dict[str, Tensor]:
     """Every A of an adapted model as its init rule draws it, in the order in which statistics come.
 
@@ -148,6 +152,7 @@ def drawn_from(
         model: An adapted model; where it is sharded every process has to call this.
         statistics: By the A's names, such as :func:`calibration_statistics` gives them; each is let go before the next.
         num_rows: By A's name; ``None`` means each adapter's rank.
+        keeps_rate: Multiply each A by :func:`scale_to_random`.
     """
     layers = adapter_layers(model).values()
     adapters = {adapter.A_key: (layer, part) for layer in layers for part, adapter in layer.adapters.items()}
@@ -158,8 +163,29 @@ def drawn_from(
         needs_weight = adapter.scheme.A.rule.needs_weight
         weight = layer.adapters.A_weight(part, whole(layer.weight_matrix())) if needs_weight else None
         rank = None if num_rows is None else num_rows[key]
-        drawn[key] = adapter.draw_A(weight, {key: found}, rank=rank).to(torch.float32)
+        A = adapter.draw_A(weight, {key: found}, rank=rank)
+        drawn[key] = (A * scale_to_random(A, found.inputs) if keeps_rate else A).to(torch.float32)
     return drawn
+
+
+def scale_to_random(A: Tensor, inputs: Tensor) -> float:
+    """The number that makes ``A x`` as large, in the mean square, as random orthonormal rows make it.
+
+    A step of Adam moves each entry of B by the rate, whatever the gradient's size, hence the layer's output by the rate
+    times what A makes of x. With A scaled so, the rate that suits a random A suits this one.
+
+    Args:
+        A: (rank, d_in).
+        inputs: S (d_in, d_in), the second moment of x.
+
+    Example:
+        >>> S = torch.diag(torch.tensor([4.0, 1.0, 1.0]))
+        >>> scale_to_random(torch.tensor([[2.0, 0.0, 0.0]]), S)  # A x is 4 in the root mean square; a random A: sqrt(2)
+        0.353...
+    """
+    S, rows = inputs.double(), A.double()
+    read = ((rows @ S) * rows).sum(dim=1).mean()
+    return float((S.diagonal().mean() / read).sqrt())
 
 
 class _LayerSums:

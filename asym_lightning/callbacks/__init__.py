@@ -8,12 +8,14 @@ if TYPE_CHECKING:
     from asym_lightning.adapters.rank.policies import Budget, Energy, GrowOnStall, Milestones, RankPolicy
     from asym_lightning.callbacks.calibrate import CalibrateA
     from asym_lightning.callbacks.checkpoint import AdapterCheckpoint
+    from asym_lightning.callbacks.class_scores import ClassScores
     from asym_lightning.callbacks.freeze import FreezeA
     from asym_lightning.callbacks.injection import AdapterInjection
     from asym_lightning.callbacks.norm_monitor import BNormMonitor
     from asym_lightning.callbacks.order_seed import OrderSeed
     from asym_lightning.callbacks.rank_schedule import RankScheduler
     from asym_lightning.callbacks.redraw import RedrawA
+    from asym_lightning.callbacks.row_adapters import RowAdapters
     from asym_lightning.callbacks.run_record import RunRecord
 else:
     __getattr__, __dir__ = lazy_imports(__name__)
@@ -24,6 +26,7 @@ __all__ = [
     "BNormMonitor",
     "Budget",
     "CalibrateA",
+    "ClassScores",
     "Energy",
     "FreezeA",
     "GrowOnStall",
@@ -32,5 +35,6 @@ __all__ = [
     "RankPolicy",
     "RankScheduler",
     "RedrawA",
+    "RowAdapters",
     "RunRecord",
 ]

@@ -11,7 +11,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, reset_adapters, undrawn_adapters
-from asym_lightning.adapters.files.chosen import ChosenA, backbone_sample, check_chosen, read_chosen
+from asym_lightning.adapters.files.backbone import backbone_sample
+from asym_lightning.adapters.files.chosen import ChosenA, check_chosen, read_chosen
 from asym_lightning.adapters.init.rule import init_names, init_rule
 from asym_lightning.adapters.scheme import Factor, Scheme
 from asym_lightning.core.kinds import Count, NumberOrZero
@@ -42,6 +43,8 @@ class CalibrateA(CheckedArguments, Callback):
             from the heads that it would start from.
         layers_at_a_time: Number of layers whose statistics are in memory together; each such group costs one more pass
             over the batches. None means all.
+        keeps_rate: Scale each A so that what B reads is as large as with a random A. The rate that suits a random A
+            then suits this one; without it each rule has a rate of its own.
         file: Take the A's of this file, which `asym-lightning calibrate` wrote, with its rule, and calibrate nothing.
 
     Raises:
@@ -62,16 +65,19 @@ class CalibrateA(CheckedArguments, Callback):
         num_batches: Count = 8,
         head_steps: NumberOrZero = 0,
         layers_at_a_time: Count | None = None,
+        keeps_rate: bool = False,
         file: str | Path | None = None,
     ) -> None:
         super().__init__()
         from_data = [known for known in init_names("A") if init_rule(known).needs_data]
         if rule is not None and rule not in from_data:
             raise ValueError(f"`rule` {rule!r} draws from no data; those that do are {', '.join(from_data)}.")
+        if keeps_rate and file is not None:
+            raise ValueError(f"`keeps_rate` scales what is chosen here, and `{file}` holds A's as they are.")
         if rule is not None and file is not None:
             raise ValueError(f"`rule` and `file` say twice how A is chosen; `{file}` names its rule itself.")
         self.rule, self.file = rule, file
-        self.calibration = Calibration(num_batches, head_steps, layers_at_a_time)
+        self.calibration = Calibration(num_batches, head_steps, layers_at_a_time, keeps_rate)
         self.chosen: ChosenA | None = None
 
     def adapter_config(self, config: AdapterConfig) -> AdapterConfig:

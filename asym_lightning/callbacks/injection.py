@@ -30,6 +30,7 @@ from asym_lightning.core.names import prefix_of, submodule
 from asym_lightning.lifecycle.adapter_directory import load_with_outside
 from asym_lightning.lifecycle.backbone import named_backbone
 from asym_lightning.lifecycle.callback_methods import asked_config
+from asym_lightning.lifecycle.changes import Changes
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 from asym_lightning.lifecycle.life_cycle import LifeCycle
 from asym_lightning.lifecycle.module_copies import warn_of_copies
@@ -58,7 +59,8 @@ class AdapterInjection(LifeCycle):
 
     Checkpoints, whichever callback writes them, hold what was trained instead of the whole module, and the random
     state. A resumed run on a CPU is equal to an uninterrupted one to the bit, in mid-epoch too: the training data are
-    wound on to where they were. (Lightning's averages over the interrupted epoch cover the rest of it only.)
+    wound on to where they were. (Lightning's averages over the interrupted epoch cover the rest of it only; metrics in
+    the module count on.)
 
     Args:
         adapter: What to adapt and how; names in it are relative to the backbone. None means the defaults.
@@ -97,6 +99,7 @@ class AdapterInjection(LifeCycle):
         self.backbone = backbone
         self.heads = heads
         self.report: InjectionReport | None = None
+        self._changes = Changes()
 
     # Without a Trainer
 
@@ -154,20 +157,41 @@ class AdapterInjection(LifeCycle):
         if len(injections) > 1:
             raise RuntimeError("There are two AdapterInjection callbacks, but a module is adapted once; remove one.")
         config = asked_config(trainer, self.adapter)
-        build = getattr(pl_module.configure_model, "own", pl_module.configure_model)  # a fit may have failed before
+        build = pl_module.configure_model
 
         def build_and_inject() -> None:
-            del pl_module.configure_model  # Lightning calls this once; later calls are the module's own
+            self._changes.undo()  # Lightning calls this once; later calls are the module's own
             with at_least_float32():
                 build()
             is_merged = any(True for _ in merged_layers(named_backbone(pl_module, self.backbone)))
             if not is_merged or stage == TrainerFn.FITTING:  # a merged model is evaluated as it is
-                self._inject(pl_module, config)
+                with self._changes.noted(pl_module):
+                    self._inject(pl_module, config)
+            if pl_module.device_mesh is not None:
+                self._changes.forget()  # there is no way back from shards
 
         # The module's `setup` and `configure_model` come after this hook and no callback's hook comes between them and
         # the optimizers.
-        build_and_inject.own = build  # type: ignore[attr-defined]
-        pl_module.configure_model = build_and_inject  # type: ignore[method-assign]
+        self._changes.forget()
+        with self._changes.noted(pl_module):
+            pl_module.configure_model = build_and_inject  # type: ignore[method-assign]
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Look once more at what trains, and let the adapters stay."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        self._changes.forget()
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let the adapters stay."""
+        self._changes.forget()
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave a module as it was of which nothing has been trained, so that it may be trained in another way."""
+        super().on_exception(trainer, pl_module, exception)
+        self._changes.undo()
 
     @override
     def decides_on(self, module: nn.Module) -> nn.Module:

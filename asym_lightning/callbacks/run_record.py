@@ -24,10 +24,12 @@ class RunRecord(Callback):
     """Write scores, counts, time and memory of a run to `record.json` in its directory.
 
     `asym-lightning report` reads it beside the run's `config.yaml` and `metrics.csv`. The file appears whole when fit
-    ends, and again when a test ends:
+    ends, and again when a test ends. Of a `test` without a fit it has `command`, `checkpoint` and `metrics`.
 
     | key                        | what it is                                                                    |
     |----------------------------|-------------------------------------------------------------------------------|
+    | `command`                  | `fit`, or `test` where nothing was trained                                     |
+    | `checkpoint`               | the best checkpoint of a fit, or that which was tested; null if there is none  |
     | `monitor`, `mode`          | the metric that chose the checkpoint, and whether more or less of it is better |
     | `validation`               | that metric at the checkpoint; the last one where nothing was monitored        |
     | `metrics`                  | all metrics at the end, those of the test included                            |
@@ -91,6 +93,8 @@ class RunRecord(Callback):
         monitor = getattr(checkpoint, "monitor", None)
         best = getattr(checkpoint, "best_model_score", None)
         self.record |= {
+            "command": "fit",
+            "checkpoint": getattr(checkpoint, "best_model_path", "") or None,
             "monitor": monitor,
             "mode": getattr(checkpoint, "mode", "max") if monitor else None,
             "validation": None if best is None else float(best),
@@ -112,6 +116,8 @@ class RunRecord(Callback):
     @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the test's metrics."""
+        if "command" not in self.record:
+            self.record |= {"command": "test", "checkpoint": _path(trainer.ckpt_path)}
         self.record["metrics"] = {**self.record.get("metrics", {}), **_numbers(trainer.callback_metrics)}
         self._write(trainer.log_dir)
 
@@ -154,6 +160,10 @@ class _SavedBytes:
             self._bytes += storage.nbytes()
         # A result that its own node keeps would otherwise keep the node, and a graph without a backward pass for ever.
         return tensor.detach()
+
+
+def _path(checkpoint: str | Path | None) -> str | None:
+    return None if checkpoint is None else str(checkpoint)
 
 
 def _count(parameters: Iterable[Tensor]) -> int:

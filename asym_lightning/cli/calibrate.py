@@ -20,6 +20,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = config_parser("calibrate", DESCRIPTION)
     parser.add_argument("--out", required=True, metavar="FILE", help="file to write, such as A.safetensors")
     parser.add_argument("--rule", help="init rule that draws from data; default: the scheme's, or whitened_gradient")
+    parser.add_argument(
+        "--keeps-rate", action="store_true", help="scale each A so that the rate which suits a random one suits it"
+    )
     add_calibration_options(parser, num_batches=8)
     options, of_fit = parsed_with_config(parser, arguments)
 
@@ -32,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         num_batches=options.num_batches,
         head_steps=options.head_steps,
         layers_at_a_time=options.layers_at_a_time,
+        keeps_rate=options.keeps_rate,
     )
 
     def write(trainer: Trainer, module: LightningModule) -> None:

@@ -18,6 +18,7 @@ TOOLS = {
     "report": "make a table and a page of finished runs",
     "export": "write a run's adapter as a folder for PEFT",
     "merge": "write a run's model with the adapter folded in",
+    "combine": "add, average or merge adapters that share A",
     "generate": "answer prompts with a run, an adapter or a model",
     "chat": "talk with a run, an adapter or a model",
     "lm_eval": "run lm-evaluation-harness, with --model asym",

@@ -19,7 +19,7 @@ from asym_lightning.cli.option_names import top_level_options, unknown_option
 from asym_lightning.cli.signatures import signature
 from asym_lightning.core.files import REFUSALS
 from asym_lightning.core.messages import did_you_mean, printable, shortened
-from asym_lightning.core.run_files import RUNS, find_checkpoints
+from asym_lightning.core.run_files import ADAPTER_CONFIG, RUNS, find_checkpoints, is_run
 
 KEY = re.compile(r'Parser key "(?P<key>[^"]+)":\s*(?P<rest>.*)')
 CLASS = re.compile(r"Problem with given class_path '(?P<class>[^']+)':\s*(?P<rest>.*)")
@@ -93,7 +93,14 @@ def check_checkpoint(path: str | None, strategy: str = "", *, is_to_go_on: bool 
     if not file.exists():
         known = [str(found) for found in find_checkpoints(RUNS)]
         raise FileNotFoundError(f"there is no checkpoint {path!r}{did_you_mean(path, known, limit=3)}")
-    if file.is_dir() and "FSDP2Strategy" not in strategy:
+    if is_run(file):
+        return  # which of its checkpoints is said by the run's folder
+    is_adapter = (file / ADAPTER_CONFIG).is_file()
+    if is_adapter and is_to_go_on:
+        raise ValueError(
+            f"{path!r} is an adapter, which lacks what training goes on from: give a checkpoint of its run."
+        )
+    if file.is_dir() and not is_adapter and "FSDP2Strategy" not in strategy:
         raise ValueError(
             f"{path!r} is a folder, as FSDP2 writes it with `save_distributed_checkpoint: true`: resume it with "
             "configs/strategies/fsdp2.yaml, on any number of devices."

@@ -23,15 +23,25 @@ def main(arguments: Sequence[str]) -> int:
     from asym_lightning.cli.hub import check_login, new_folder, push_folder
     from asym_lightning.cli.model_card import model_card
     from asym_lightning.cli.trained_run import load_trained_run
+    from asym_lightning.lifecycle.label_names import HasLabelNames, save_label_names
 
     if options.push_to_hub:
         check_login()
     with new_folder(options.output) as folder:
         run = load_trained_run(options.run, options.checkpoint)
         backbone: Any = run.model.backbone
-        card = model_card(backbone, run.backbone_name, is_compact=options.compact)
+        card = model_card(
+            backbone,
+            run.backbone_name,
+            is_compact=options.compact,
+            label_names=run.label_names,
+            data=run.data,
+            scores=run.scores,
+        )
         save_adapters(backbone, folder, include_frozen=not options.compact)
-        (folder / "README.md").write_text(card)
+        if isinstance(run.model, HasLabelNames):
+            save_label_names(run.model, folder)
+        (folder / "README.md").write_text(card, encoding="utf-8")
     print(f"exported  {options.output}")
     if (misread := layers_misread_by_peft(backbone)) and not options.compact:
         print(f"note      peft computes otherwise with {listed(misread, 3)}: see the model card")

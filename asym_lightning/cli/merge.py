@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         backbone: Any = run.model.backbone
         quantized = QuantizedPart.of(backbone)
         merge_adapters(backbone, keep_weights=False, dequantize=options.dequantize)
-        save_plain(backbone, folder)
+        save_plain(backbone, folder, run.label_names)
         if run.tokenizer_name is not None:
             from transformers import AutoTokenizer
 
@@ -46,8 +46,13 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def save_plain(backbone: Any, folder: Path) -> None:
+def save_plain(backbone: Any, folder: Path, label_names: Sequence[str] = ()) -> None:
     """Write a model in the format of the library that it comes from.
+
+    Args:
+        backbone: The model.
+        folder: Where to write.
+        label_names: Names of its classes, for timm's config; those of transformers have them already.
 
     Raises:
         ValueError: If it comes from neither transformers nor timm.
@@ -58,7 +63,8 @@ def save_plain(backbone: Any, folder: Path) -> None:
     elif hasattr(backbone, "pretrained_cfg"):
         import timm
 
-        timm.models.save_for_hf(backbone, str(folder), safe_serialization=True)
+        labels = {"label_names": list(label_names)} if label_names else None
+        timm.models.save_for_hf(backbone, str(folder), model_config=labels, safe_serialization=True)
     else:
         raise ValueError(
             f"a {type(backbone).__name__} is a model of neither transformers nor timm: nothing can load it."

@@ -11,7 +11,7 @@ from asym_lightning.core.messages import did_you_mean, nearest
 
 COMMON = (
     "config", "seed_everything", "trainer", "model", "data", "ckpt_path", "weights_only", "test_after_fit",
-    "num_threads", "quiet", "debug", "print_config", "help",
+    "predictions", "num_threads", "adapters", "quiet", "debug", "print_config", "help",
 )  # fmt: skip
 OF_ONE = {"validate": ("verbose",), "test": ("verbose",), "predict": ("return_predictions",)}
 _ANY_TASK = "asym_lightning.modules.AdapterModule"
@@ -49,8 +49,10 @@ def unknown_option(keys: Sequence[str], name: str, known: Collection[str]) -> Us
     place = f"`{'.'.join(keys)}`" if keys else "the command"
     if full := next((option for option in known if option.endswith(f".{name}")), None):
         return UsageError(f"{place} has no option {name!r}: it is `{'.'.join([*keys, full])}`.")
-    told = name if nearest(name, known) else name.split(".")[0]  # of an unknown section the first word tells
-    return UsageError(f"{place} has no option {name!r}{did_you_mean(told, known)}")
+    alike = [option for option in known if ("." in option) == ("." in name)]
+    if not nearest(name, alike):  # of an unknown section the first word tells
+        return UsageError(f"{place} has no option {name!r}{did_you_mean(name.split('.')[0], known)}")
+    return UsageError(f"{place} has no option {name!r}{did_you_mean(name, alike)}")
 
 
 def _check_below(keys: Sequence[str], given: Given) -> None:

@@ -16,6 +16,8 @@ _LINES = re.compile(
             "[TH]PU available: False",
             r"Loading `\w+` to estimate number of stepping batches",
             "Trainer already configured with model summary callbacks",
+            r"The following callbacks returned in `LightningModule\.configure_callbacks` .* Trainer: PredictionsFile$",
+            "predictions    ",  # which the command says at its end
             r"`Trainer\.fit` stopped: `max_(epochs|steps)=",  # what the user asked for
         ]
     )

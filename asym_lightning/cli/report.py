@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asym_lightning.cli.report_options import add_report_options, asked_style, write_asked_figures
 from asym_lightning.cli.usage import ToolParser
 from asym_lightning.core.files import write_text
 
@@ -21,27 +22,30 @@ def main(arguments: Sequence[str]) -> int:
     parser = ToolParser("report", description=DESCRIPTION)
     parser.add_argument("runs", nargs="+", metavar="DIR", help="run directories, or directories that hold some")
     parser.add_argument("--out", help="directory of the report; default: the first DIR")
-    parser.add_argument("--title", help="title of the page; default: the name of the first DIR")
     parser.add_argument(
         "--metrics", nargs="+", default=[], metavar="NAME",
         help="test scores to report, such as rouge1 rouge2; default: the one that chose the checkpoint",
     )  # fmt: skip
     parser.add_argument("--compare", nargs=2, metavar=("ARM", "ARM"), help="print a paired test of two arms")
+    add_report_options(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
 
     from asym_lightning.report.formats import csv_table, latex_table, markdown_table
-    from asym_lightning.report.page import html_page
+    from asym_lightning.report.page import html_page, named_charts, page_sections
     from asym_lightning.report.runs import read_runs
     from asym_lightning.report.table import results_table
 
+    style = asked_style(options)
     found = read_runs(options.runs, options.metrics)
-    table = results_table(found.runs, found.notes)
-    compared = [_comparison(table, options.compare, column) for column in table.columns] if options.compare else []
+    table = results_table(found.runs, found.notes, style)
+    first, second = map(style.name, options.compare or ("", ""))
+    compared = [_comparison(table, first, second, column) for column in table.columns] if options.compare else []
     out = Path(options.out or options.runs[0])
-    title = options.title or Path(options.runs[0]).resolve().name
+    title = options.title or style.title or Path(options.runs[0]).resolve().name
+    sections = page_sections(table)
     contents = {
-        "report.html": html_page(table, title),
+        "report.html": html_page(table, sections, title, out),
         "table.md": markdown_table(table),
         "table.csv": csv_table(table),
         "table.tex": latex_table(table),
@@ -50,13 +54,13 @@ def main(arguments: Sequence[str]) -> int:
         write_text(out / name, content)
     print("\n".join([contents["table.md"], *compared]))
     print(f"page  {out / 'report.html'}")
+    write_asked_figures(options, named_charts(sections), out)
     return 0
 
 
-def _comparison(table: ResultsTable, arms: tuple[str, str], column: Column) -> str:
+def _comparison(table: ResultsTable, first: str, second: str, column: Column) -> str:
     from asym_lightning.report.formats import p_text, score_text
 
-    first, second = arms
     result = table.compare(first, second, column)
     p = p_text(result.p_value) or "needs two pairs"
     pairs = f"{result.difference.count} pairs, p of the paired t-test {p}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,8 +17,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from typing_extensions import override
 
+from asym_lightning.cli.run_checkpoints import best_checkpoint, newest_checkpoint, number_at_end
 from asym_lightning.core.private_names import chooses_version, set_version
-from asym_lightning.core.run_files import CONFIG, METRICS, RUNS, find_checkpoints, read_config
+from asym_lightning.core.run_files import ADAPTER, CONFIG, METRICS, RUNS, find_checkpoints, is_run, read_config
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 from asym_lightning.strategies.fsdp2 import METADATA_FILE
 
@@ -57,13 +57,14 @@ class RunFolder:
     Args:
         trainer: Whose run it is; it writes to the folder once that is its :attr:`RunTrainer.folder`.
         config: Gives what the run was asked for, as it is going to be saved.
+        name: What the runs of its task are called, where no logger says so.
     """
 
-    def __init__(self, trainer: RunTrainer, config: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(self, trainer: RunTrainer, config: Callable[[], Mapping[str, Any]], name: str = "default") -> None:
         self.trainer = trainer
         self.config = config
         own = next((logger for logger in trainer.loggers if isinstance(logger, FolderLogger)), None)
-        self.logger: FolderLogger = own or CSVLogger(RUNS, name="default")
+        self.logger: FolderLogger = own or CSVLogger(RUNS, name=name)
         # Files of runs are found by their logger, which stands last: the first is the user's `self.logger`.
         if own is None and trainer.loggers:
             trainer.loggers = [*trainer.loggers, self.logger]
@@ -79,24 +80,38 @@ class RunFolder:
         """Where this run's folder and those of its like are."""
         return Path(self.logger.save_dir or ".", str(self.logger.name or ""))
 
-    def found(self, checkpoint: str | None) -> str | None:
-        """The path of a checkpoint that goes by one of Lightning's words `last` and `best`; others stay as they are.
+    def found(self, checkpoint: str | None, *, is_to_go_on: bool = True) -> str | None:
+        """The path of a checkpoint: of one of Lightning's words `last` and `best`, or of the folder of a run.
 
-        Lightning looks in the folder of the new run, where there is none.
+        For `last` and `best` Lightning looks in the folder of the new run, where there is none. The folder of a run
+        stands for its best checkpoint, and for its newest where training goes on; without any, for its adapter.
+
+        Args:
+            checkpoint: The path or word; other paths and None stay as they are.
+            is_to_go_on: Whether training is to go on from it.
 
         Raises:
-            FileNotFoundError: There is no best one; without a last one a run starts, as it does with Lightning.
+            FileNotFoundError: There is none; without a last one to go on from a run starts, as it does with Lightning.
+            ValueError: There are several, and nothing says which is best.
         """
-        if checkpoint not in ("last", "best"):
-            return checkpoint
-        folders = {str(self.siblings), *(str(c.dirpath) for c in _model_checkpoints(self.trainer) if c.dirpath)}
-        written = [path for folder in folders for path in find_checkpoints(folder)]
-        if not written:
-            if checkpoint == "last":
+        if checkpoint is not None and checkpoint in ("last", "best"):
+            folders = {str(self.siblings), *(str(c.dirpath) for c in _model_checkpoints(self.trainer) if c.dirpath)}
+            newest = newest_checkpoint(path for folder in folders for path in find_checkpoints(folder))
+            if newest is None and is_to_go_on and checkpoint == "last":
                 return checkpoint
-            raise FileNotFoundError(f"there is no best checkpoint yet: no run in {str(self.siblings)!r} wrote any.")
-        newest = max(written, key=_age)
-        return str(newest if checkpoint == "last" else _best_of_run(newest))
+            if newest is None:
+                raise FileNotFoundError(
+                    f"there is no {checkpoint} checkpoint yet: no run in {str(self.siblings)!r} wrote any."
+                )
+            return str(newest if checkpoint == "last" else best_checkpoint(newest.parent))
+        if checkpoint is None or not is_run(checkpoint):
+            return checkpoint
+        found = newest_checkpoint(find_checkpoints(checkpoint)) if is_to_go_on else best_checkpoint(checkpoint)
+        if found is None and not is_to_go_on and Path(checkpoint, ADAPTER).is_dir():
+            found = Path(checkpoint, ADAPTER)
+        if found is None:
+            raise FileNotFoundError(f"the run {checkpoint!r} has no checkpoint.")
+        return str(found)
 
     def go_on_from(self, checkpoint: str) -> None:
         """Take the folder of the run that wrote a checkpoint, if it is where this run's folder is going to be."""
@@ -112,7 +127,7 @@ class RunFolder:
         interrupted = [found.parent for found in sorted(self.siblings.glob(f"{name}*/{_REQUEUED}"))]
         same = [folder for folder in interrupted if self._was_asked_for_in(folder)]
         if same:
-            self._take(same[0].name, str(max(same[0].glob(_REQUEUED), key=_number)))
+            self._take(same[0].name, str(max(same[0].glob(_REQUEUED), key=number_at_end)))
             return
         taken = sum(1 for _ in self.siblings.glob(f"{name}*"))
         self._take(f"{name}_{taken}" if taken else name)
@@ -168,18 +183,6 @@ def missing(folder: str | Path) -> list[Path]:
     return [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
 
 
-def _age(checkpoint: Path) -> tuple[int, float, bool]:
-    """What is greatest for the newest checkpoint: a run's number tells more than clocks, which may be set back."""
-    numbers = [_number(folder) for folder in checkpoint.parents[:2] if folder.name.startswith("version_")]
-    return max(numbers, default=-1), checkpoint.stat().st_mtime, checkpoint.stem.startswith("last")
-
-
-def _number(path: Path) -> int:
-    """The number at the end of a name; -1 if there is none."""
-    found = re.search(r"\d+$", path.stem)
-    return int(found[0]) if found else -1
-
-
 def remove_requeued(trainer: Trainer) -> None:
     """Remove what a requeued job would have resumed from, once the run is done; all processes have to call it."""
     trainer.strategy.barrier()
@@ -196,14 +199,6 @@ def _job() -> str:
 
 def _model_checkpoints(trainer: Trainer) -> list[ModelCheckpoint]:
     return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
-
-
-def _best_of_run(newest: Path) -> Path:
-    """The best checkpoint so far of the run whose newest one that is."""
-    states: Mapping[str, Any] = read_checkpoint(newest).get("callbacks", {})
-    named = [state["best_model_path"] for state in states.values() if state.get("best_model_path")]
-    beside = [newest.with_name(Path(name).name) for name in named]
-    return next((path for path in beside if path.is_file()), newest)
 
 
 def _step_of(checkpoint: str) -> int:

@@ -1,15 +1,26 @@
-"""Names in a config that become folders of a run: they lead to no other place than the run's."""
+"""Names that become folders of runs: of tasks, and in configs, where they lead to no other place than the run's."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from asym_lightning.cli.config_files import is_text
 from asym_lightning.core.messages import shown
 
 _NAMES = ("name", "version", "sub_dir", "prefix")
 _LONGEST = 200  # of the 255 bytes that file systems allow
+
+
+def run_name(configs: Sequence[str]) -> str:
+    """What the runs of a task are called where its config does not say so: as its config is, the first that is named.
+
+    >>> run_name(["mine/images.yaml", "adapters/lora_r8"]), run_name([])
+    ('images', 'default')
+    """
+    named = [Path(config).stem for config in configs if not is_text(config)]
+    return named[0] if named and _is_within(named[0]) else "default"
 
 
 def check_run_names(trainer: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from asym_lightning.cli.usage import ToolParser
 def run_parser(command: str, description: str) -> argparse.ArgumentParser:
     """Return a parser of a run directory, where to write, and whether to upload."""
     parser = ToolParser(command, description=description)
-    parser.add_argument("run", metavar="RUN", help="run directory of a fit, such as runs/default/version_0")
+    parser.add_argument("run", metavar="RUN", help="run directory of a fit, such as runs/images/version_0")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder to write, which must not exist yet")
     parser.add_argument("--checkpoint", metavar="CKPT", help="checkpoint to use; default: the best of the run")
     parser.add_argument("--push-to-hub", metavar="OWNER/NAME", help="also upload the folder to this repository")

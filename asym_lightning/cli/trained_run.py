@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,14 @@ from lightning.pytorch.cli import LightningArgumentParser
 from asym_lightning.adapters import load_adapters
 from asym_lightning.cli.class_names import import_named
 from asym_lightning.cli.errors import check_checkpoint
+from asym_lightning.cli.run_checkpoints import best_checkpoint
 from asym_lightning.cli.short_config import with_init_args
-from asym_lightning.core.run_files import ADAPTER, find_checkpoints, read_config
+from asym_lightning.core.run_files import ADAPTER, RECORD, read_config, read_facts
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
+from asym_lightning.lifecycle.label_names import saved_label_names
+
+# Arguments of data modules that say what the data is, and where.
+_NAMES_OF_DATA = (("task", "dataset"), ("folder", "train"))
 
 
 @dataclass(frozen=True)
@@ -25,11 +31,20 @@ class TrainedRun:
         model: The module, built and with its trained weights.
         backbone_name: What the config calls the backbone.
         tokenizer_name: Where its tokenizer is; None where the task has none.
+        data: The class of its data, and the data's names; folders that hold them are not named.
+        scores: What it came to, by metric; those of the test, else those of the validation.
     """
 
     model: LightningModule
     backbone_name: str
     tokenizer_name: str | None
+    data: str | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the classes by number; none where there are no classes, or no names."""
+        return list(getattr(self.model, "label_names", None) or ())
 
 
 def load_trained_run(
@@ -51,7 +66,7 @@ def load_trained_run(
     import_named(str(config))
     if checkpoint is not None:
         check_checkpoint(str(checkpoint))
-    found = Path(checkpoint) if checkpoint is not None else _best_checkpoint(directory)
+    found = Path(checkpoint) if checkpoint is not None else best_checkpoint(directory, "--checkpoint")
     adapter = directory / ADAPTER
     if found is None and not adapter.is_dir():
         raise FileNotFoundError(f"the run {str(directory)!r} has neither a checkpoint nor an adapter.")
@@ -61,7 +76,8 @@ def load_trained_run(
     if precision is not None:
         arguments["backbone_options"] = {**(arguments.get("backbone_options") or {}), "precision": precision}
     saved = None if found is None else read_checkpoint(found)
-    model = _built(config["model"], {} if saved is None else saved.get("hyper_parameters", {}))
+    learnt = {"label_names": saved_label_names(adapter)} if saved is None else saved.get("hyper_parameters", {})
+    model = _built(config["model"], learnt)
     model.configure_model()
     if saved is None:
         load_adapters(model.backbone, adapter)  # type: ignore[arg-type]
@@ -70,18 +86,37 @@ def load_trained_run(
         model.load_state_dict(saved["state_dict"], strict=model.strict_loading)
     tokenizer = ((config.get("data") or {}).get("init_args") or {}).get("tokenizer")
     is_text = isinstance(config.get("data"), dict) and "tokenizer" in (config["data"].get("init_args") or {})
-    return TrainedRun(model.eval(), arguments["backbone"], (tokenizer or arguments["backbone"]) if is_text else None)
+    return TrainedRun(
+        model.eval(),
+        arguments["backbone"],
+        (tokenizer or arguments["backbone"]) if is_text else None,
+        _data(config.get("data")),
+        _scores(read_facts(directory, RECORD)),
+    )
 
 
-def _best_checkpoint(directory: Path) -> Path | None:
-    checkpoints = find_checkpoints(directory)
-    best = [path for path in checkpoints if path.stem.startswith("best")] or checkpoints
-    if len(best) > 1:
-        raise ValueError(
-            f"the run {str(directory)!r} has {len(best)} checkpoints: choose one by `--checkpoint`, of "
-            f"{', '.join(str(path) for path in best[:5])}."
-        )
-    return best[0] if best else None
+def _data(config: Any) -> str | None:
+    """What data a config names.
+
+    >>> _data({"class_path": "asym_lightning.data.GLUEDataModule", "init_args": {"task": "rte", "folder": "/me/glue"}})
+    '`GLUEDataModule`: rte, glue'
+    """
+    if not isinstance(config, dict) or "class_path" not in config:
+        return None
+    arguments = config.get("init_args") or {}
+    given = [[arguments[name] for name in names if arguments.get(name)] for names in _NAMES_OF_DATA]
+    named = [Path(str(values[0])).name for values in given if values]
+    return f"`{config['class_path'].rpartition('.')[2]}`" + (f": {', '.join(named)}" if named else "")
+
+
+def _scores(record: dict[str, Any]) -> dict[str, float]:
+    metrics = {name: value for name, value in record.get("metrics", {}).items() if isinstance(value, float)}
+    chosen: dict[str, float] = {}
+    if isinstance(record.get("validation"), float) and record.get("monitor"):
+        chosen[record["monitor"]] = record["validation"]  # of the checkpoint, where `metrics` are of the last one
+    tested = {name: value for name, value in metrics.items() if name.startswith("test/")}
+    others = {name: value for name, value in metrics.items() if name.startswith("val/")}
+    return {**chosen, **(tested or others if tested or not chosen else {})}
 
 
 def _built(config: dict[str, Any], hyperparameters: dict[str, Any]) -> LightningModule:

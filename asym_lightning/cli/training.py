@@ -19,15 +19,16 @@ from lightning.pytorch.callbacks import ModelSummary
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerStatus
-from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only
 
 from asym_lightning.adapters import adapter_layers, num_weights, trainable_parameters, trained_state_dict
-from asym_lightning.callbacks import RunRecord
+from asym_lightning.callbacks import ClassScores, RowAdapters, RunRecord
 from asym_lightning.cli.class_names import import_all
 from asym_lightning.cli.class_options import check_options_of
 from asym_lightning.cli.config_files import with_config_paths
 from asym_lightning.cli.devices import check_devices
 from asym_lightning.cli.errors import check_checkpoint
+from asym_lightning.cli.given import Given
 from asym_lightning.cli.help import VERSION
 from asym_lightning.cli.interrupts import heard, leaving_termination_to_trainer
 from asym_lightning.cli.log_interval import LogEachEpoch
@@ -36,15 +37,18 @@ from asym_lightning.cli.option_ranges import check_ranges
 from asym_lightning.cli.quiet import hush_progress
 from asym_lightning.cli.restoring import restoring
 from asym_lightning.cli.run_folder import RunFolder, RunTrainer, missing, remove_requeued
-from asym_lightning.cli.run_names import check_run_names
+from asym_lightning.cli.run_names import check_run_names, run_name
 from asym_lightning.cli.short_config import SHORT_CONFIG
+from asym_lightning.cli.untrained import Untrained
 from asym_lightning.core.dtensor import any_sharded
 from asym_lightning.core.files import REFUSALS
 from asym_lightning.core.run_files import ADAPTER, RUNS
 from asym_lightning.lifecycle.adapter_directory import save_with_outside
 from asym_lightning.lifecycle.backbone import adapted_backbone
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
+from asym_lightning.lifecycle.label_names import HasLabelNames, is_adapter_directory, saved_label_names
 from asym_lightning.lifecycle.predictions import PredictionsFile
+from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 
 # Or a later config could not put a class of torch in its place: to jsonargparse a dataclass is no class among others.
@@ -59,6 +63,7 @@ class TrainingCLI(LightningCLI):
     """
 
     _command = ""
+    _run_name = "default"
     _checkpoint: str | None = None
     """What is gone on from, or evaluated: the path that `ckpt_path` stands for."""
 
@@ -68,6 +73,7 @@ class TrainingCLI(LightningCLI):
         if "--help" in args:  # `--help all`
             args = [args[0], "--help"]
         self._command = args[0] if args else ""
+        self._run_name = run_name(Given.parse(args[1:]).configs)
         super().__init__(
             args=list(args),
             seed_everything_default=0,
@@ -76,7 +82,7 @@ class TrainingCLI(LightningCLI):
             trainer_defaults={
                 "logger": {
                     "class_path": "lightning.pytorch.loggers.CSVLogger",
-                    "init_args": {"save_dir": RUNS, "name": "default"},
+                    "init_args": {"save_dir": RUNS, "name": self._run_name},
                 }
             },
         )
@@ -107,6 +113,20 @@ class TrainingCLI(LightningCLI):
             help="Threads that PyTorch uses on a CPU; null leaves it to PyTorch. For a tiny model one is fastest: more "
             "wait for each other, and on a busy machine for long.",
         )
+        parser.add_argument(
+            "--predictions",
+            type=str | None,
+            default=None,
+            help="File in the run's folder that predict writes, ending in .csv, .tsv, .jsonl or .parquet; null means "
+            "the task's own, predictions.csv for classes (other commands ignore it).",
+        )
+        parser.add_argument(
+            "--adapters",
+            type=dict[str, str] | None,
+            default=None,
+            help="Directories of adapters over one A, by the names that rows of the data have for them, as those of "
+            "`RowAdapters`: '{reviews: runs/reviews/version_0, ...}' (fit ignores it).",
+        )
         parser.add_argument("--quiet", action="store_true", help="Say what came out, and on the way only warnings.")
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
 
@@ -130,7 +150,7 @@ class TrainingCLI(LightningCLI):
         self._given_config = self.config.clone()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make the trainer, which says and logs as much as suits; a fit records itself, for `report` to read."""
+        """Make the trainer, which says and logs as much as suits; fit and test record themselves, for `report`."""
         options = self.config_init.get(str(self.subcommand), self.config_init).trainer
         if self._option("quiet"):
             kwargs |= {"enable_progress_bar": False, "enable_model_summary": False}
@@ -139,10 +159,15 @@ class TrainingCLI(LightningCLI):
         trainer = super().instantiate_trainer(**kwargs)
         self._settle_folder(trainer)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # it is set by a connector
+        if self.subcommand != "fit" and (adapters := self._option("adapters")):
+            callbacks.append(RowAdapters(adapters))
         if self.subcommand == "predict" and not any(isinstance(callback, PredictionsFile) for callback in callbacks):
-            callbacks.append(PredictionsFile())
-        if self.subcommand == "fit" and not any(isinstance(callback, RunRecord) for callback in callbacks):
+            callbacks.append(PredictionsFile(self._option("predictions")))
+        records = self.subcommand in ("fit", "test")
+        if records and not any(isinstance(callback, RunRecord) for callback in callbacks):
             callbacks.append(RunRecord())
+        if isinstance(self.model, EvaluationSetsModule) and not any(isinstance(c, ClassScores) for c in callbacks):
+            callbacks.append(ClassScores())
         if options.get("log_every_n_steps") is None:
             callbacks.append(LogEachEpoch())
         return trainer
@@ -152,8 +177,8 @@ class TrainingCLI(LightningCLI):
         self._checkpoint = self._option("ckpt_path")
         if not isinstance(trainer, RunTrainer) or trainer.fast_dev_run:  # type: ignore[attr-defined]  # of a connector
             return
-        folder = RunFolder(trainer, self._asked_for)
-        self._checkpoint = folder.found(self._checkpoint)
+        folder = RunFolder(trainer, self._asked_for, self._run_name)
+        self._checkpoint = folder.found(self._checkpoint, is_to_go_on=self.subcommand == "fit")
         if self.subcommand == "fit":
             if self._checkpoint is None:
                 folder.go_on_with_job()
@@ -215,22 +240,19 @@ class TrainingCLI(LightningCLI):
         return self.config.get(str(self.subcommand), self.config).get(name)
 
     def _run(self, command: Callable[..., Any], **kwargs: Any) -> Any:
-        kwargs["ckpt_path"] = self._checkpoint
-        if self.subcommand != "fit" and self._checkpoint is None:
-            warn_of_fresh_adapter(self.model)
+        checkpoint = self._checkpoint
+        if isinstance(self.model, HasLabelNames) and (names := saved_label_names(checkpoint or "")):
+            self.model.adopt_label_names(names)  # which data without classes, such as images to predict, can't tell
+        if self.subcommand != "fit":
+            is_adapter = checkpoint is not None and is_adapter_directory(checkpoint)
+            if is_adapter or (checkpoint is None and not self._option("adapters")):
+                self.trainer.callbacks.append(Untrained(checkpoint))  # type: ignore[attr-defined]  # of a connector
+            checkpoint = None if is_adapter else checkpoint
+        kwargs["ckpt_path"] = checkpoint
         if kwargs.get("weights_only") is None:
             kwargs["weights_only"] = True  # a checkpoint is data and must not run code
         with leaving_termination_to_trainer(), started_runs_only(self.trainer), restoring(kwargs.get("ckpt_path")):
             return command(**kwargs)
-
-
-def warn_of_fresh_adapter(model: LightningModule) -> None:
-    """Warn of an adapter that is evaluated as it starts, which changes nothing, beside a head of random weights."""
-    if getattr(model, "adapter", None) is not None and getattr(model, "adapter_directory", None) is None:
-        rank_zero_warn(
-            "There is no `--ckpt_path`: the adapter is a fresh one, and a new head is random; give the checkpoint of a "
-            "run to evaluate what was trained."
-        )
 
 
 def _has_summary(callbacks: Callback | list[Callback] | None) -> bool:

@@ -17,6 +17,7 @@ EXTRAS = {
     "bitsandbytes": "quantized",
     "sklearn": "demo",
     "lm_eval": "lm-eval",
+    "matplotlib": "figures",
 }
 _PROJECTS = {"PIL": "pillow", "rouge_score": "rouge-score", "sklearn": "scikit-learn"}
 

@@ -57,6 +57,7 @@ class Range:
 
 _FINITE, _IN_64_BITS = Range(), Range(-_LARGEST_INTEGER, _LARGEST_INTEGER)
 
+Names = Sequence[str] | str  # several, or one that needs no brackets
 Count = Annotated[int, Range(1)]
 NumberOrZero = Annotated[int, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
@@ -101,6 +102,15 @@ def check_value(name: str, value: Any, annotation: Any) -> None:
         for key, part in value.items():
             check_value(f"a key of {name}", key, parts[0])
             check_value(f"{name}[{shown(key)}]", part, parts[1])
+
+
+def as_names(given: Names) -> tuple[str, ...]:
+    """Return names that are given one by one, or a single one, as a tuple.
+
+    >>> as_names("text"), as_names(["question", 1])
+    (('text',), ('question', '1'))
+    """
+    return (given,) if isinstance(given, str) else tuple(map(str, given))
 
 
 def check_fields(

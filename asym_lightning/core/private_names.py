@@ -204,6 +204,25 @@ def experts_implementation(config: Any) -> str | None:
     return getattr(config, "_experts_implementation", None)
 
 
+# torchmetrics
+
+
+def calibration_bins(confidences: Tensor, accuracies: Tensor, num_bins: int) -> Tensor:
+    """Accuracy, mean confidence and share (3, bins) by confidence; the public calibration error is their sum alone.
+
+    A last bin more than asked for holds the samples of confidence 1.
+    """
+    from torchmetrics.functional.classification.calibration_error import _binning_bucketize  # adapters do without
+
+    edges = torch.linspace(0, 1, num_bins + 1, dtype=confidences.dtype, device=confidences.device)
+    return torch.stack(_binning_bucketize(confidences, accuracies, edges))
+
+
+def set_num_updates(metric: Any, number: int) -> None:
+    """Let a metric take what it holds for that of so many updates; `update_count` can only be asked for."""
+    metric._update_count = number
+
+
 # accelerate
 
 

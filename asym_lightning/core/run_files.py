@@ -17,6 +17,7 @@ NORMS = "b_norms.csv"  # of BNormMonitor
 OUTCOME = "run.json"  # how a sweep's run ended, once it has
 LOG = "log.txt"  # what a sweep's run printed
 ADAPTER = "adapter"  # that of the best checkpoint
+ADAPTER_CONFIG = "adapter_config.json"  # in that directory, and in any other adapter's; peft's name
 RUNS = "runs"  # where runs go if nothing else is said
 _CONFIG_FIELDS: Mapping[str, Any] = {
     "model": Mapping[str, Any],
@@ -24,6 +25,11 @@ _CONFIG_FIELDS: Mapping[str, Any] = {
     "trainer": Mapping[str, Any],
 }
 _MODEL_FIELDS: Mapping[str, Any] = {"class_path": str, "init_args": Mapping[str, Any] | None}
+
+
+def is_run(directory: str | Path) -> bool:
+    """Whether a directory is a run's."""
+    return Path(directory, CONFIG).is_file()
 
 
 def read_config(directory: str | Path) -> dict[str, Any]:

@@ -28,6 +28,12 @@ class BatchDataModule(CheckedArguments, LightningDataModule):
         self.loader: LoaderOptions = from_plain(LoaderOptions, loader)
 
     @property
+    def label_names_of_model(self) -> list[str] | None:
+        """Names of the classes that the model knows by itself, as one from a checkpoint does; None if it does not."""
+        names = getattr(getattr(self.trainer, "lightning_module", None), "label_names", None)
+        return None if names is None else list(names)
+
+    @property
     def batch_size(self) -> int:
         """Rows in a training batch; may be set, as Lightning's `BatchSizeFinder` does."""
         return self.loader.batch_size

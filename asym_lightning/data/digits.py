@@ -64,7 +64,7 @@ class DigitsDataModule(BatchDataModule):
         (torch.Size([50, 1, 8, 8]), 10)
     """
 
-    num_classes = 10
+    label_names = tuple(str(digit) for digit in range(10))
 
     def __init__(
         self,

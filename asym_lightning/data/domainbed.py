@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Sampler
 
-from asym_lightning.core.kinds import Count, FractionBelowOne, Seed
+from asym_lightning.core.kinds import Count, FractionBelowOne, Names, Seed, as_names
 from asym_lightning.core.messages import check_choice, not_one_of
 from asym_lightning.data.environments import (
     DIGIT_ANGLES,
@@ -106,8 +106,8 @@ class DomainBedDataModule(ImageDataModule):
         self,
         dataset: str,
         folder: str | Path | None = None,
-        train_environments: Sequence[str] | None = None,
-        test_environments: Sequence[str] | None = None,
+        train_environments: Names | None = None,
+        test_environments: Names | None = None,
         ood_split: OodSplit = "all",
         trial_seed: Seed = 0,
         val_fraction: FractionBelowOne = 0.1,
@@ -125,9 +125,9 @@ class DomainBedDataModule(ImageDataModule):
         self.description = DATASETS[dataset]
         self.dataset_name = dataset
         self.folder = None if folder is None else Path(folder).expanduser()
-        train = [self.description.train_environment] if train_environments is None else train_environments
-        self.train_environments = [str(name) for name in train]
-        self.test_environments = None if test_environments is None else [str(name) for name in test_environments]
+        train = self.description.train_environment if train_environments is None else train_environments
+        self.train_environments = list(as_names(train))
+        self.test_environments = None if test_environments is None else list(as_names(test_environments))
         if not self.train_environments:
             raise ValueError("`train_environments` must name at least one environment, or be null for the paper's.")
         self.ood_split = ood_split

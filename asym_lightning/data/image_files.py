@@ -1,4 +1,4 @@
-"""Images in one folder a class."""
+"""Images in one folder a class, and images without classes."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_warn
-from PIL import Image
+from PIL import Image, ImageChops
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from asym_lightning.core.messages import first_line
-from asym_lightning.data.image_transforms import Transform
+from asym_lightning.data.image_transforms import ImageInput, Transform
 
-Sample = tuple[str, int]
-"""Path of an image and the number of its class."""
+FOR_PHOTOS = "vit_small_patch16_224.augreg_in21k"
+"""A backbone of timm that reads photographs, small enough for one ordinary GPU."""
+Sample = tuple[str, int | None]
+"""Path of an image and the number of its class; None where that is not known."""
 
 
 class ImageFiles(Dataset):
-    """Images from files, with the numbers of their classes.
+    """Images from files, each in a pair with the number of its class, or alone where that is not known.
 
     Args:
         samples: Paths and class numbers.
@@ -38,9 +40,10 @@ class ImageFiles(Dataset):
         """Path of the image, which predictions go by."""
         return self.samples[index][0]
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int] | Tensor:
         path, label = self.samples[index]
-        return self.transform(read_image(path)), label
+        image = self.transform(read_image(path))
+        return image if label is None else (image, label)
 
 
 def read_image(path: str) -> Image.Image:
@@ -58,6 +61,26 @@ def read_image(path: str) -> Image.Image:
         raise ValueError(
             f"{path} cannot be read as an image ({first_line(error)[:100]}); `skip_corrupt: true` leaves it out."
         ) from error
+
+
+def warn_of_lost_detail(path: str, image_input: ImageInput) -> None:
+    """Warn, in one line, where a model would see but a shadow of an image: grey in place of colours, or a thumbnail.
+
+    Args:
+        path: One of the images to train on.
+        image_input: What the model takes.
+    """
+    image = read_image(path)
+    is_grey = len(image_input.mean) == 1
+    red, green, blue = image.split()
+    in_colour = any(ImageChops.difference(red, other).getbbox() for other in (green, blue))
+    if (is_grey and in_colour) or min(image.size) >= 4 * max(image_input.size):
+        height, width = image_input.size
+        rank_zero_warn(
+            f"The backbone reads {'grey ' * is_grey}images of {height} x {width}, and {path} has "
+            f"{image.height} x {image.width}{' in colour' * in_colour}: one for photos sees more of it, such as "
+            f"`--model.backbone {FOR_PHOTOS}`."
+        )
 
 
 def readable_samples(samples: Sequence[Sample]) -> list[Sample]:
@@ -81,6 +104,41 @@ def readable_samples(samples: Sequence[Sample]) -> list[Sample]:
 def class_names(folder: Path) -> list[str]:
     """Return the names of the folders in a folder, sorted; hidden ones do not count."""
     return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def has_images(folder: Path) -> bool:
+    """Whether there are images right in a folder."""
+    return any(entry.is_file() and _is_image(entry) for entry in folder.iterdir())
+
+
+def find_images(places: Sequence[str | Path]) -> list[Sample]:
+    """Return images without classes: files as they are named, and all images in and below folders, by path.
+
+    Raises:
+        FileNotFoundError: If there is no such file or folder.
+        ValueError: If a folder has no images.
+
+    Example:
+        >>> find_images(["nowhere"])
+        Traceback (most recent call last):
+        FileNotFoundError: there is no image or folder of images 'nowhere'.
+    """
+    samples: list[Sample] = []
+    for place in map(Path, places):
+        if place.is_file():
+            samples.append((str(place), None))
+            continue
+        if not place.is_dir():
+            raise FileNotFoundError(f"there is no image or folder of images {str(place)!r}.")
+        found = sorted(path for path in place.rglob("*") if path.is_file() and _is_image(path))
+        if not found:
+            raise ValueError(f"{place} has no images ({', '.join(IMG_EXTENSIONS)}).")
+        samples += [(str(path), None) for path in found]
+    return samples
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMG_EXTENSIONS and not path.name.startswith(".")
 
 
 def find_samples(folder: Path, names: Sequence[str], allow_missing: bool = False) -> list[Sample]:

@@ -29,12 +29,14 @@ class LabelledColumns:
         texts: One column of texts, or two for pairs.
         label: Column of labels or scores; None where there are none.
         identifier: Column that names each row; None numbers the rows from 0.
+        adapter: Column that names the adapter of each row; None where there is none.
         is_label_required: Whether a row without a label is an error.
     """
 
     texts: tuple[str, ...]
     label: str | None
     identifier: str | None = None
+    adapter: str | None = None
     is_label_required: bool = True
 
 
@@ -42,7 +44,8 @@ class LabelledTextDataModule(TokenizedTextDataModule):
     """Texts with labels: the part that GLUE and the user's own files have in common.
 
     Batches hold `input_ids`, `attention_mask`, `token_type_ids` if the tokenizer's model has them, `labels` (class
-    numbers, or scores in regression), `ids` (a list of texts) and `row`.
+    numbers, or scores in regression), `ids` (a list of texts), `adapters` (the same, where a column names them) and
+    `row`.
 
     A subclass defines `sources` and `columns_of`, and sets the two attributes.
 
@@ -69,10 +72,14 @@ class LabelledTextDataModule(TokenizedTextDataModule):
         sequences, num_truncated = self.encode_texts(*texts)
         labels = self._labels(table, columns)
         identifiers = table.column(columns.identifier) if columns.identifier else range(len(table))
+        texts_by_row = {"ids": np.array([str(identifier) for identifier in identifiers])}
+        if columns.adapter is not None:
+            names = table.column(columns.adapter)
+            texts_by_row["adapters"] = np.array(["" if is_missing(name) else str(name) for name in names])
         return TokenizedRows(
             sequences,
             numbers={"labels": labels},
-            texts={"ids": np.array([str(identifier) for identifier in identifiers])},
+            texts=texts_by_row,
             facts={"num_truncated": num_truncated},
         )
 

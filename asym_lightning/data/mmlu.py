@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
-from asym_lightning.core.kinds import Count
+from asym_lightning.core.kinds import Count, Names, as_names
 from asym_lightning.core.messages import check_choice, did_you_mean
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.mmlu_prompts import LETTERS, PROMPTS, PromptFormat, Question
@@ -62,7 +62,7 @@ class MMLUDataModule(TokenizedTextDataModule):
     def __init__(
         self,
         folder: str | Path | None = None,
-        subjects: Sequence[str] | None = None,
+        subjects: Names | None = None,
         num_shots: int = 5,
         prompt_format: PromptFormat = "hendrycks",
         tokenizer: str | PreTrainedTokenizerBase | None = None,
@@ -76,7 +76,7 @@ class MMLUDataModule(TokenizedTextDataModule):
             raise ValueError(f"`num_shots` must be between 0 and 5, the questions of a `dev` file, not {num_shots}.")
         check_choice("prompt_format", prompt_format, get_args(PromptFormat))
         self.folder = None if folder is None else Path(folder).expanduser()
-        self.subjects = None if subjects is None else tuple(subjects)
+        self.subjects = None if subjects is None else as_names(subjects)
         self.num_shots = num_shots
         self.prompt_format: PromptFormat = prompt_format
         self.share_prefix = share_prefix

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from asym_lightning.core.kinds import Count, Seed
+from asym_lightning.core.kinds import Count, Names, Seed, as_names
 from asym_lightning.core.messages import shown
 from asym_lightning.data.labelled_text import LabelledColumns, LabelledTextDataModule
 from asym_lightning.data.loader_options import LoaderOptions
@@ -30,8 +30,10 @@ class TextFilesDataModule(LabelledTextDataModule):
         text_columns: Column of the texts, or the two columns of the pairs.
         label_column: Column of the classes or scores.
         id_column: Column that names each row in the file of predictions; None numbers the rows from 0.
+        adapter_column: Column that names the adapter of each row, for `RowAdapters`; an empty cell means none. None
+            means that there is no such column.
         label_names: Names of the classes in the order of their numbers. Files hold names or numbers. None takes
-            the distinct labels of the training file, sorted.
+            the distinct labels of the training file, sorted, or else those that the model was trained on.
         regression: The label is a score, not a class.
         skip_bad_rows: Leave out rows that cannot be read, with a warning that counts them, instead of an error.
         tokenizer: Name on the hub or local folder of the tokenizer; None takes that of the module's backbone.
@@ -52,9 +54,10 @@ class TextFilesDataModule(LabelledTextDataModule):
         val: str | Path | None = None,
         test: str | Path | None = None,
         predict: str | Path | None = None,
-        text_columns: Sequence[str] = ("text",),
+        text_columns: Names = ("text",),
         label_column: str = "label",
         id_column: str | None = None,
+        adapter_column: str | None = None,
         label_names: Sequence[str] | None = None,
         regression: bool = False,
         skip_bad_rows: bool = False,
@@ -77,7 +80,7 @@ class TextFilesDataModule(LabelledTextDataModule):
         self.files = {split: Path(file).expanduser() for split, file in files.items() if file is not None}
         if not self.files:
             raise ValueError("none of the files `train`, `val`, `test` and `predict` is given.")
-        columns = (text_columns,) if isinstance(text_columns, str) else tuple(text_columns)
+        columns = as_names(text_columns)
         if len(columns) not in (1, 2):
             raise ValueError(f"`text_columns` must name one column, or two for pairs, not {list(columns)}.")
         if regression and label_names is not None:
@@ -85,6 +88,7 @@ class TextFilesDataModule(LabelledTextDataModule):
         self.text_columns = columns
         self.label_column = label_column
         self.id_column = id_column
+        self.adapter_column = adapter_column
         self.regression = regression
         self.skip_bad_rows = skip_bad_rows
         self._given_label_names = None if label_names is None else tuple(map(str, label_names))
@@ -98,7 +102,7 @@ class TextFilesDataModule(LabelledTextDataModule):
     def columns_of(self, split: str) -> LabelledColumns:
         """Return which columns of a split hold what."""
         return LabelledColumns(
-            self.text_columns, self.label_column, self.id_column, is_label_required=split != "predict"
+            self.text_columns, self.label_column, self.id_column, self.adapter_column, split != "predict"
         )
 
     def train_dataloader(self) -> DataLoader:
@@ -120,18 +124,24 @@ class TextFilesDataModule(LabelledTextDataModule):
         """Names of the classes, by number; None in regression.
 
         Raises:
-            ValueError: If they are neither given nor to be found in a training file.
+            ValueError: If they are neither given, nor to be found in a training file, nor known to the model.
         """
         if self.regression:
             return None
         if self._given_label_names is None:
+            is_there = "train" in self.files and self.files["train"].is_file()
+            if not is_there and (names := self.label_names_of_model) is not None:
+                return names
             self._given_label_names = self._labels_of_training_file()
         return self._given_label_names
 
     def _labels_of_training_file(self) -> tuple[str, ...]:
         if "train" not in self.files:
-            raise ValueError("`label_names` must be given where there is no training file to take them from.")
+            raise ValueError(
+                "`label_names` must be given where there is no training file to take them from, and no `--ckpt_path`."
+            )
         table = self.sources()["train"].read()
+        table.check_not_empty("train")
         cells = table.column(self.label_column)
         for row, cell in enumerate(cells):
             if not (is_missing(cell) or is_cell(cell)):

@@ -52,6 +52,18 @@ class TextTable:
             raise ValueError(f"{self.source} has no column {name!r}{did_you_mean(name, self.columns)}")
         return self.columns[name]
 
+    def check_not_empty(self, use: str) -> None:
+        """Check that there is a row.
+
+        Args:
+            use: What the rows are for, such as `train`.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if not len(self):
+            raise ValueError(f"{self.source} is empty: there is nothing to use as {use} data.")
+
     def where(self, row: int) -> str:
         """Return the place of a row, for a message."""
         return f"{self.source}, line {self.lines[row]}" if self.lines else f"{self.source}, row {row}"

@@ -27,6 +27,7 @@ from asym_lightning.data.text_table import TextTable, is_cell, is_missing
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
 
 CACHE_FORMAT = 1
+_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 LONGEST = 512
 """The limit where none of the config, the tokenizer and the model names one."""
 
@@ -164,9 +165,19 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
     # Loading
 
     def prepare_data(self) -> None:
-        """Tokenise what is not in the cache yet; Lightning calls this in one process."""
+        """Tokenise what is not in the cache yet; Lightning calls this in one process.
+
+        Before training all splits are, so that what is wrong with a test file is said before hours of training. Else
+        those that are asked for: what a model is trained on need not be there where it predicts.
+        """
         for split in self.sources():
-            self.load(split)
+            if self._stage in ("fit", None) or split.partition("/")[0] in _SPLITS[self._stage]:
+                self.load(split)
+
+    @property
+    def _stage(self) -> str | None:
+        running = None if self.trainer is None else self.trainer.state.fn
+        return None if running is None else running.value
 
     def setup(self, stage: str) -> None:
         """Read what the stage needs from the cache.
@@ -174,9 +185,8 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
         Raises:
             ValueError: If a split is empty, or a row of it is wrong.
         """
-        wanted = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}[stage]
         for split in self.sources():
-            if split.partition("/")[0] in wanted and split not in self.rows:
+            if split.partition("/")[0] in _SPLITS[stage] and split not in self.rows:
                 self.rows[split] = rows = self.load(split)
                 if truncated := rows.facts.get("num_truncated"):
                     rank_zero_warn(
@@ -194,8 +204,7 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
         path = self.cache_dir / f"{self._cache_key(source, self.encoding(split))}.npz"
         if (rows := TokenizedRows.load(path)) is None:
             table = source.read()
-            if not len(table):
-                raise ValueError(f"{table.source} is empty: there is nothing to use as {split} data.")
+            table.check_not_empty(split)
             rows = self.encode(split, table)
             rows.save(path)
         return rows

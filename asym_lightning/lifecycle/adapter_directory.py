@@ -1,7 +1,8 @@
 """Adapter directories of modules that hold more than an adapted backbone.
 
 PEFT's layout has a place for heads in the model that is adapted. What trains beside that model goes into a file of its
-own in the directory, by its names in the module; `peft` and `load_adapters` don't look at it.
+own in the directory, by its names in the module, and so do the names of a classifier's classes; `peft` and
+`load_adapters` don't look at them.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from asym_lightning.adapters import load_adapters, save_adapters
 from asym_lightning.core.files import atomic_file
 from asym_lightning.core.messages import listed
 from asym_lightning.core.names import load_plain_state, plain_state, prefix_of
+from asym_lightning.lifecycle.label_names import HasLabelNames, save_label_names
 
 OUTSIDE_FILE = "outside_backbone.safetensors"
 
@@ -29,7 +31,7 @@ def save_with_outside(
     include_frozen: bool = True,
     writes_whole: bool = True,
 ) -> None:
-    """Write the adapter of a module's backbone, and what was trained outside it.
+    """Write the adapter of a module's backbone, what was trained outside it, and the names of its classes.
 
     Args:
         module: The module.
@@ -47,6 +49,8 @@ def save_with_outside(
     if outside and writes_whole:
         with atomic_file(directory / OUTSIDE_FILE) as staging:
             save_file(outside, staging)
+    if isinstance(module, HasLabelNames) and directory.is_dir():  # which one process of several has made
+        save_label_names(module, directory)
 
 
 def load_with_outside(

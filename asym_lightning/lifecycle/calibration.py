@@ -32,6 +32,7 @@ class Calibration:
             looked at, by Adam at the rate that the run's optimizer has for them; they are undone.
         layers_at_a_time: Number of layers whose statistics are in memory together; each such group costs one more pass
             over the batches. None means all.
+        keeps_rate: Scale each A so that B reads numbers as large as with a random A.
 
     Raises:
         ValueError: A number is out of its range.
@@ -40,9 +41,12 @@ class Calibration:
     num_batches: Count = 8
     head_steps: NumberOrZero = 0
     layers_at_a_time: Count | None = None
+    keeps_rate: bool = False
 
     def __post_init__(self) -> None:
-        kinds = {"num_batches": Count, "head_steps": NumberOrZero, "layers_at_a_time": Count | None}
+        kinds = {
+            "num_batches": Count, "head_steps": NumberOrZero, "layers_at_a_time": Count | None, "keeps_rate": bool,
+        }  # fmt: skip
         for name, kind in kinds.items():
             check_value(name, getattr(self, name), kind)
 
@@ -68,7 +72,9 @@ class Calibration:
         with self._rehearsed(trainer, module) as (batches, loss):
             statistics = self._statistics(backbone, batches, loss)
             # One process decides: decompositions may differ in the last bit between machines.
-            drawn: dict[str, Tensor] = trainer.strategy.broadcast(drawn_from(backbone, statistics, num_rows))
+            drawn: dict[str, Tensor] = trainer.strategy.broadcast(
+                drawn_from(backbone, statistics, num_rows, keeps_rate=self.keeps_rate)
+            )
         return drawn
 
     def forecasts(

@@ -55,9 +55,9 @@ class LifeCycle(CheckedArguments, Callback):
 
     | when                    | what                                                                           |
     |-------------------------|--------------------------------------------------------------------------------|
-    | `setup`                 | training data become resumable, and checkpoint files whole or absent            |
+    | `setup`                 | nobody else decides what trains; data become resumable, files whole or absent  |
     | layers have been adapted | what trains is in float32; what is frozen stays in evaluation mode and out of DDP |
-    | `on_fit_start`          | an optimizer holds all that trains; nobody else decides on it; processes agree  |
+    | `on_fit_start`          | an optimizer holds all that trains; processes agree                            |
     | `on_train_start`        | a resumed run goes on from its place                                            |
     | an epoch starts         | every A has to be drawn                                                         |
     | the first steps         | every adapter has to get a gradient                                             |
@@ -167,6 +167,7 @@ class LifeCycle(CheckedArguments, Callback):
                     "`ddp_fork` and `ddp_notebook` do: set `strategy='ddp'` and run a script, or in a notebook "
                     "`devices=1`."
                 )
+            refuse_other_deciders(trainer)
             put_accumulation_first(trainer)
             make_loaders_resumable(trainer)
             write_atomically(trainer.strategy)
@@ -182,12 +183,9 @@ class LifeCycle(CheckedArguments, Callback):
                 again.
         """
         check_states({callback.state_key: callback.state_dict() for callback in _callbacks(trainer)})
-        prepare_averages(trainer, pl_module)
         if self._promise is not None:
-            refuse_other_deciders(trainer)
             self._promise.watch(pl_module)
             self._promise.check_who_trains()
-        hold_all(trainer.optimizers, self.trained(pl_module))
         num_saved, self._num_saved_optimizers = self._num_saved_optimizers, 0
         if num_saved > len(trainer.optimizers):
             raise ValueError(
@@ -195,12 +193,18 @@ class LifeCycle(CheckedArguments, Callback):
             )
         if isinstance(trainer.model, DistributedDataParallel):
             check_replicas(pl_module)
+        hold_all(trainer.optimizers, self.trained(pl_module))
         remove_unfinished_files(trainer)
         self._without_gradient = set()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Go on from where a resumed run left off: only now, for what builds a model may draw random numbers too."""
+        """Go on from where a resumed run left off: only now, for what builds a model may draw random numbers too.
+
+        Raises:
+            ValueError: If a callback averages factors that another one changes.
+        """
+        prepare_averages(trainer, pl_module)  # some are made in `on_fit_start`
         for config in trainer.lr_scheduler_configs:  # Lightning's BatchSizeFinder changes it after they were made
             if hasattr(config.scheduler, "count_steps"):
                 config.scheduler.count_steps(int(trainer.estimated_stepping_batches))

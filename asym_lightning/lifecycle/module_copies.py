@@ -1,13 +1,13 @@
 """Callbacks that hold a copy of the module, to average its weights as a rule.
 
-They copy it in their `setup`, which is before layers are adapted, pair its parameters with those of the copy by their
-order, and keep the whole copy in checkpoints.
+Most copy it in their `setup`, which is before layers are adapted. They pair its parameters with those of the copy by
+their order, and keep the whole copy in checkpoints.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -74,13 +74,30 @@ def prepare_averages(trainer: Trainer, module: LightningModule) -> None:
                 "changes in its course what their columns stand for: leave one of them out."
             )
         for value in vars(callback).values():
-            if isinstance(value, AveragedModel) and value.avg_fn is not None:
+            if not isinstance(value, AveragedModel):
+                continue
+            if value.avg_fn is not None:
                 value.avg_fn = partial(_average, value.avg_fn)
+            if value.multi_avg_fn is not None:
+                value.multi_avg_fn = partial(_average_many, value.multi_avg_fn)
 
 
 def _average(average: Callable[[Tensor, Tensor, Any], Tensor], averaged: Tensor, value: Tensor, number: Any) -> Tensor:
     """The average of equal numbers is that number, which `0.9 * x + 0.1 * x` is not."""
     return torch.where(averaged == value, value, average(averaged, value, number))
+
+
+def _average_many(
+    average: Callable[[list[Tensor], list[Tensor], Any], None],
+    averaged: Sequence[Tensor],
+    values: Sequence[Tensor],
+    number: Any,
+) -> None:
+    """As :func:`_average`, in place, of tensors on one device; it is asked once which are equal."""
+    still = torch.stack([(one == other).all() for one, other in zip(averaged, values, strict=True)]).tolist()
+    moving = [pair for pair, is_still in zip(zip(averaged, values, strict=True), still, strict=True) if not is_still]
+    if moving:
+        average([one for one, _ in moving], [other for _, other in moving], number)
 
 
 def leave_frozen_out(module: nn.Module, checkpoint: MutableMapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,9 +14,10 @@ from torch import Tensor
 from asym_lightning.adapters.files.checkpoint import random_state_of, restore_random_state
 from asym_lightning.core.ddp import from_all_processes
 from asym_lightning.core.dtensor import is_sharded
-from asym_lightning.core.kinds import check_fields, check_names
+from asym_lightning.core.kinds import NumberOrZero, check_fields, check_names
 from asym_lightning.core.private_names import accumulates
 from asym_lightning.lifecycle import loops
+from asym_lightning.lifecycle.metric_states import metric_states, set_metric_states
 from asym_lightning.lifecycle.resumable_loader import (
     ResumableLoader,
     generator_states,
@@ -31,7 +32,10 @@ _FIELDS: Mapping[str, Any] = {
     "loaders": list[Mapping[str, Any]],
     "gradients": Mapping[str, Any],
     "metrics": Mapping[str, Any],
+    "counted": Mapping[str, Mapping[str, Any]],
 }
+_LATER_FIELDS = ("counted",)  # which places of earlier versions lack
+_COUNTED_FIELDS: Mapping[str, Any] = {"num_updates": NumberOrZero, "state": Mapping[str, Any]}
 _LOADER_FIELDS: Mapping[str, Any] = {"state": Mapping[str, Any] | None, "generators": list[Any]}
 
 
@@ -50,6 +54,7 @@ class Place:
     loaders: list[dict[str, Any]]
     gradients: dict[str, Tensor]
     metrics: dict[str, Tensor]
+    counted: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, trainer: Trainer, module: LightningModule) -> Place:
@@ -64,7 +69,7 @@ class Place:
         }
         num_unfinished = loops.num_unfinished(trainer)
         loaders = [_place_of(loader, num_unfinished) for loader in loops.train_loaders(trainer)]
-        return cls(random_state_of(module), loaders, gradients, metrics)
+        return cls(random_state_of(module), loaders, gradients, metrics, metric_states(module))
 
     def go_on(self, trainer: Trainer, module: LightningModule, instant: loops.Instant) -> None:
         """Go on from here, in `on_train_start` of a run that has restored everything else.
@@ -81,6 +86,7 @@ class Place:
         for name, gradient in self.gradients.items():
             parameter = module.get_parameter(name)
             parameter.grad = gradient.to(parameter)
+        set_metric_states(module, self.counted)
         is_mid_epoch = loops.go_on(trainer, instant)
         loaders = loops.train_loaders(trainer)
         self._restore_generators(loaders)
@@ -135,10 +141,12 @@ def take_place(checkpoint: MutableMapping[str, Any], process: int) -> Place | No
         return None
     place = places[process % len(places)]
     try:
-        check_fields("it", place, _FIELDS, tuple(_FIELDS))
+        check_fields("it", place, _FIELDS, tuple(name for name in _FIELDS if name not in _LATER_FIELDS))
         check_names("it", place, tuple(_FIELDS))
         for loader in place["loaders"]:
             check_fields("a loader", loader, _LOADER_FIELDS, tuple(_LOADER_FIELDS))
+        for counted in place.get("counted", {}).values():
+            check_fields("a metric", counted, _COUNTED_FIELDS, tuple(_COUNTED_FIELDS))
     except (TypeError, ValueError) as error:
         raise ValueError(f"The checkpoint is damaged: in its `{PLACES_KEY}`, {error}") from error
     return Place(**place)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from typing_extensions import override
 
 from asym_lightning.core.ddp import from_all_processes
+from asym_lightning.core.extras import extra_named
 from asym_lightning.core.files import atomic_file
+from asym_lightning.core.messages import shown
 
 Row = Mapping[str, Any]
+PREDICTIONS = "predictions.csv"
 
 
 @runtime_checkable
@@ -37,16 +41,27 @@ class PredictionsFile(BasePredictionWriter):
     data loaders have a file each, by their names in the data module's `evaluation_sets` or by their number.
 
     Args:
-        file: Name of the file in the run's directory, with the suffix `csv`, `tsv` or `jsonl`.
+        file: Name of the file in the run's directory, with the suffix `csv`, `tsv`, `jsonl` or `parquet`. None takes
+            `predictions.csv`, or the file that the module has for its predictions.
         folder: Gives the run's directory; None takes the Trainer's.
+
+    Raises:
+        ValueError: If the suffix is another.
 
     Example:
         >>> PredictionsFile("predictions.tsv").file
         'predictions.tsv'
     """
 
-    def __init__(self, file: str = "predictions.csv", folder: Callable[[], Path] | None = None) -> None:
+    def __init__(self, file: str | None = None, folder: Callable[[], Path] | None = None) -> None:
         super().__init__("batch")
+        self.gives_way = file is None
+        file = file or PREDICTIONS
+        if Path(file).suffix not in _WRITERS or Path(file).name != file:
+            raise ValueError(
+                f"predictions can't be written to {shown(file)}: name a file without a folder that ends in "
+                f"{', '.join(_WRITERS)}."
+            )
         self.file = file
         self.folder = folder
         self.paths: list[Path] = []
@@ -96,7 +111,9 @@ class PredictionsFile(BasePredictionWriter):
         if trainer.is_global_zero:
             for number, path in enumerate(self.paths):
                 parts = [self._part(number, rank) for rank in range(trainer.world_size)]
-                _write(path, _in_order([part for part in parts if part.is_file()]))
+                rows = _Rows([part for part in parts if part.is_file()])
+                with atomic_file(path) as staging:
+                    _WRITERS[path.suffix](staging, rows)
                 for part in parts:
                     part.unlink(missing_ok=True)
         for path in self.paths:
@@ -112,6 +129,13 @@ class PredictionsFile(BasePredictionWriter):
 
     def _part(self, number: int, rank: int) -> Path:
         return self._folder / f".{self.file}.{number}.{rank}.part"
+
+
+def file_of_module(module: LightningModule, file: str, folder: Callable[[], Path]) -> list[Callback]:
+    """What a module's `configure_callbacks` adds to write its predictions: nothing where the user named a file."""
+    callbacks: list[Callback] = module.trainer.callbacks  # type: ignore[attr-defined]  # it is set by a connector
+    is_named = any(isinstance(callback, PredictionsFile) and not callback.gives_way for callback in callbacks)
+    return [] if is_named else [PredictionsFile(file, folder)]
 
 
 def _identifiers(trainer: Trainer, number: int) -> Callable[[int], str]:
@@ -157,26 +181,52 @@ def _columns(name: str, value: Any) -> Row:
     return {name: value}
 
 
-def _in_order(parts: Sequence[Path]) -> Iterator[Row]:
+class _Rows:
     """Rows of all parts by their numbers, each once: a sampler may have given one to two processes."""
-    texts: dict[int, str] = {}
-    for part in parts:
-        with part.open(encoding="utf-8") as file:
-            for line in file:
-                number, _, text = line.partition("\t")
-                texts[int(number)] = text
-    return (json.loads(texts[number]) for number in sorted(texts))
+
+    def __init__(self, parts: Sequence[Path]) -> None:
+        texts: dict[int, str] = {}
+        for part in parts:
+            with part.open(encoding="utf-8") as file:
+                for line in file:
+                    number, _, text = line.partition("\t")
+                    texts[int(number)] = text
+        self._texts = [texts[number] for number in sorted(texts)]
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(json.loads, self._texts)
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of all columns; a row need not have each."""
+        return list(dict.fromkeys(name for row in self for name in row))
 
 
-def _write(path: Path, rows: Iterator[Row]) -> None:
-    with atomic_file(path) as staging, staging.open("w", newline="", encoding="utf-8") as file:
-        if path.suffix == ".jsonl":
-            file.writelines(json.dumps(dict(row), ensure_ascii=False) + "\n" for row in rows)
-            return
-        writer: Any = None
+def _write_csv(path: Path, rows: _Rows, delimiter: str = ",") -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows.columns, delimiter=delimiter, lineterminator="\n")
+        writer.writeheader()
         for row in rows:
-            if writer is None:
-                dialect = {"delimiter": "\t" if path.suffix == ".tsv" else ",", "lineterminator": "\n"}
-                writer = csv.DictWriter(file, list(row), extrasaction="ignore", **dialect)  # type: ignore[arg-type]
-                writer.writeheader()
             writer.writerow({name: f"{v:.6f}" if isinstance(v, float) else v for name, v in row.items()})
+
+
+def _write_jsonl(path: Path, rows: _Rows) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _write_parquet(path: Path, rows: _Rows) -> None:
+    with extra_named("a file of predictions that ends in .parquet"):
+        import pyarrow
+        import pyarrow.parquet
+
+    table = pyarrow.table({name: [row.get(name) for row in rows] for name in rows.columns})
+    pyarrow.parquet.write_table(table, path)
+
+
+_WRITERS: Mapping[str, Callable[[Path, _Rows], None]] = {
+    ".csv": _write_csv,
+    ".tsv": partial(_write_csv, delimiter="\t"),
+    ".jsonl": _write_jsonl,
+    ".parquet": _write_parquet,
+}

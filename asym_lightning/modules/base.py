@@ -14,8 +14,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
@@ -59,11 +59,14 @@ class StepOutput(NamedTuple):
         loss: Scalar to minimise.
         predictions: What the metrics take as predictions, one a sample along the first dimension.
         targets: What the metrics compare them with.
+        logits: Of each class (batch, classes), where `targets` are class numbers: `ClassScores` looks at each class and
+            at the probabilities; None where there are no classes.
     """
 
     loss: Tensor
     predictions: Tensor
     targets: Tensor
+    logits: Tensor | None = None
 
 
 class AdapterModule(CheckedArguments, LightningModule, ABC):
@@ -262,7 +265,7 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
         return [] if self._life_cycle in callbacks else [self._life_cycle]
 
     def setup(self, stage: str) -> None:
-        """Refuse, before anything is built, what can't work.
+        """Refuse, before anything is built, what can't work, and say what trains where that is the head alone.
 
         Raises:
             RuntimeError: If an override of `configure_callbacks` leaves out what this class returns.
@@ -273,6 +276,10 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
             raise RuntimeError(
                 f"`configure_callbacks` of {type(self).__name__} leaves out what AdapterModule needs: let it return "
                 "`[*super().configure_callbacks(), ...]`."
+            )
+        if stage == "fit" and self.adapter is None and not self.train_backbone:
+            rank_zero_info(
+                "trains the head alone, for there is no `adapter` (`train_backbone: true` trains everything)"
             )
         quantization = self.backbone_options.quantization
         if quantization is None:
@@ -298,17 +305,17 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of a batch, logged as `train/loss` each logging step."""
-        return self._step_and_log("train", batch)
+        return self._step_and_log("train", batch).loss
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Log `val/loss` and the metrics over the epoch."""
-        self._step_and_log("val", batch)
+    def validation_step(self, batch: Any, batch_idx: int) -> STEP_OUTPUT:
+        """Log `val/loss` and the metrics over the epoch; callbacks get the fields of the `StepOutput`."""
+        return self._step_and_log("val", batch)._asdict()
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Log `test/loss` and the metrics over the epoch."""
-        self._step_and_log("test", batch)
+    def test_step(self, batch: Any, batch_idx: int) -> STEP_OUTPUT:
+        """Log `test/loss` and the metrics over the epoch; callbacks get the fields of the `StepOutput`."""
+        return self._step_and_log("test", batch)._asdict()
 
-    def _step_and_log(self, stage: Stage, batch: Any) -> Tensor:
+    def _step_and_log(self, stage: Stage, batch: Any) -> StepOutput:
         output = self.step(batch)
         metrics: MetricCollection = getattr(self, f"{stage}_metrics")
         metrics.update(output.predictions, output.targets)
@@ -323,7 +330,7 @@ class AdapterModule(CheckedArguments, LightningModule, ABC):
             batch_size=size,
         )
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
-        return output.loss
+        return output
 
     @property
     def run_directory(self) -> Path:

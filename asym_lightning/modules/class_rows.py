@@ -8,16 +8,29 @@ from typing import Any
 from torch import Tensor
 
 
-def class_rows(probabilities: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return `label` and `probability_<class>` of each sample.
+def class_rows(probabilities: Tensor, names: Sequence[str], targets: Tensor | None = None) -> list[dict[str, Any]]:
+    """Return `label` and `probability_<class>` of each sample, and `target`, what it should be, where it is known.
 
-    >>> import torch
-    >>> class_rows(torch.tensor([[0.25, 0.75]]), ["no", "yes"])
-    [{'label': 'yes', 'probability_no': 0.25, 'probability_yes': 0.75}]
+    Args:
+        probabilities: Of each class (batch, classes).
+        names: Names of the classes.
+        targets: Numbers of the classes that the samples are of (batch,); negative where that is not known.
+
+    Example:
+        >>> import torch
+        >>> class_rows(torch.tensor([[0.25, 0.75]]), ["no", "yes"], torch.tensor([0]))
+        [{'label': 'yes', 'target': 'no', 'probability_no': 0.25, 'probability_yes': 0.75}]
     """
+    known = [-1] * len(probabilities) if targets is None else targets.tolist()
     return [
-        {"label": names[number], **{f"probability_{n}": p for n, p in zip(names, row, strict=True)}}
-        for number, row in zip(probabilities.argmax(dim=-1).tolist(), probabilities.float().tolist(), strict=True)
+        {
+            "label": names[number],
+            **({"target": names[target]} if target >= 0 else {}),
+            **{f"probability_{n}": p for n, p in zip(names, row, strict=True)},
+        }
+        for number, target, row in zip(
+            probabilities.argmax(dim=-1).tolist(), known, probabilities.float().tolist(), strict=True
+        )
     ]
 
 

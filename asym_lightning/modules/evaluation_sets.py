@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torchmetrics import MeanMetric, MetricCollection
 
-from asym_lightning.modules.base import AdapterModule
+from asym_lightning.modules.base import AdapterModule, StepOutput
 
 EvaluationStage = Literal["val", "test"]
 
@@ -29,13 +30,13 @@ class EvaluationSetsModule(AdapterModule):
 
     _sets: dict[str, _SetMetrics]
 
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Log `val/loss` and the metrics over the epoch, for each set."""
-        self._evaluate("val", batch, dataloader_idx)
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
+        """Log `val/loss` and the metrics over the epoch, for each set; callbacks get the `StepOutput`'s fields."""
+        return self._evaluate("val", batch, dataloader_idx)._asdict()
 
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Log `test/loss` and the metrics over the epoch, for each set."""
-        self._evaluate("test", batch, dataloader_idx)
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> STEP_OUTPUT:
+        """Log `test/loss` and the metrics over the epoch, for each set; callbacks get the `StepOutput`'s fields."""
+        return self._evaluate("test", batch, dataloader_idx)._asdict()
 
     def on_validation_epoch_start(self) -> None:
         """Make the metrics of each validation set."""
@@ -62,14 +63,14 @@ class EvaluationSetsModule(AdapterModule):
             for name in names
         }
 
-    def _evaluate(self, stage: EvaluationStage, batch: Any, dataloader_idx: int) -> None:
+    def _evaluate(self, stage: EvaluationStage, batch: Any, dataloader_idx: int) -> StepOutput:
         if not self._sets:
-            self._step_and_log(stage, batch)
-            return
+            return self._step_and_log(stage, batch)
         output = self.step(batch)
         metrics, loss = list(self._sets.values())[dataloader_idx]
         metrics.update(output.predictions, output.targets)
         loss.update(output.loss, len(output.targets))
+        return output
 
     def _log_sets(self, stage: EvaluationStage) -> None:
         values: dict[str, float] = {}

@@ -21,7 +21,7 @@ from asym_lightning.core.kinds import NumberOrZero
 from asym_lightning.core.options import from_plain
 from asym_lightning.core.private_names import trainer_of
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
-from asym_lightning.lifecycle.predictions import PredictionsFile, Row
+from asym_lightning.lifecycle.predictions import Row, file_of_module
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import AdapterModule
 from asym_lightning.modules.decoding import Decoding, decoded
@@ -268,7 +268,10 @@ class GenerativeModule(AdapterModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Return what the base class does, and the callback that writes the texts."""
-        return [*super().configure_callbacks(), PredictionsFile(self.predictions_file, lambda: self.run_directory)]
+        return [
+            *super().configure_callbacks(),
+            *file_of_module(self, self.predictions_file, lambda: self.run_directory),
+        ]
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Sequence[Sample]:
         """Generate a text for each row."""

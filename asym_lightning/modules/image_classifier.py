@@ -7,7 +7,6 @@ from typing import Any
 
 import timm.data
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -15,21 +14,23 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.targets.patterns import matches
-from asym_lightning.core.kinds import Count, Fraction, NotNegative
+from asym_lightning.core.kinds import Count, Fraction, Names, NotNegative, as_names
+from asym_lightning.core.messages import listed
 from asym_lightning.core.names import plain_modules
 from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
+from asym_lightning.modules.class_loss import ClassLoss
 from asym_lightning.modules.class_rows import class_rows, with_identifiers
-from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
+from asym_lightning.modules.classifier_module import ClassifierModule
 from asym_lightning.modules.mixup import mixed
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 from asym_lightning.modules.timm_backbone import create_timm_backbone, timm_folder
 from asym_lightning.sharding import PretrainedWeights
 
 
-class ImageClassifier(EvaluationSetsModule):
+class ImageClassifier(ClassifierModule):
     """Classify images with a timm backbone: cross-entropy, accuracy, a new head that is trained.
 
     Batches are pairs `(images, labels)`: images (batch, channels, height, width), labels (batch,).
@@ -37,20 +38,23 @@ class ImageClassifier(EvaluationSetsModule):
     Args:
         backbone: The bundled `vit_digits`, a model name of timm, `hf-hub:owner/name`, a local folder with timm's
             `config.json` and `model.safetensors`, or a module that returns logits.
-        num_classes: Number of classes, the outputs of the new head.
+        num_classes: Number of classes, the outputs of the new head. None takes that of `label_names`, or of the data.
         adapter: The adapter to inject; null trains the head alone, or everything if `train_backbone`.
         train_backbone: Train every parameter of the backbone (full fine-tuning); needs `adapter: null`.
+        class_weights: Weight of each class in the training loss; null weighs all images alike.
         label_smoothing: Share of the target probability spread over all classes, in [0, 1]; in training alone.
         mixup: Train on mixtures of two images, whose share is drawn from Beta(mixup, mixup); 0 mixes none. The training
             accuracy then counts the label of the larger share.
         frozen_layers: Dotted suffixes or globs of layers that stay as they are in full fine-tuning, such as
             `patch_embed` and `blocks.0`; [] freezes none.
+        label_names: Names of the classes by number, for predictions and files. None asks the data module.
         optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
         scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; null keeps the rate constant.
         backbone_options: How the backbone is made.
 
     Raises:
-        ValueError: If there is an `adapter` and `train_backbone` as well, or an argument is out of range.
+        ValueError: If there is an `adapter` and `train_backbone` as well, an argument is out of range, or there are not
+            `num_classes` names.
 
     Example:
         >>> _ = torch.manual_seed(0)
@@ -63,12 +67,14 @@ class ImageClassifier(EvaluationSetsModule):
     def __init__(
         self,
         backbone: Backbone,
-        num_classes: Count,
+        num_classes: Count | None = None,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
+        class_weights: Sequence[NotNegative] | None = None,
         label_smoothing: Fraction = 0.0,
         mixup: NotNegative = 0.0,
-        frozen_layers: Sequence[str] = (),
+        frozen_layers: Names = (),
+        label_names: Sequence[str] | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | TorchSchedule | LRSchedulerCallable | None = None,
         backbone_options: BackboneOptions = BackboneOptions(),
@@ -83,10 +89,42 @@ class ImageClassifier(EvaluationSetsModule):
         )
         if frozen_layers and not train_backbone:
             raise ValueError("`frozen_layers` are for full fine-tuning: without `train_backbone: true` all are frozen.")
-        self.num_classes = num_classes
-        self.label_smoothing = label_smoothing
+        self._num_classes = num_classes
+        self.label_names = None if label_names is None else list(map(str, label_names))
+        self.class_loss = ClassLoss(class_weights, label_smoothing)
+        self._check_classes()
         self.mixup = mixup
-        self.frozen_layers = (frozen_layers,) if isinstance(frozen_layers, str) else tuple(frozen_layers)
+        self.frozen_layers = as_names(frozen_layers)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes.
+
+        Raises:
+            ValueError: If it is not known yet.
+        """
+        if self._num_classes is None and self.label_names is None:
+            raise ValueError("`num_classes` is not given, and there is no data module with `label_names` to count.")
+        return self._num_classes or len(self.label_names or ())
+
+    def setup(self, stage: str) -> None:
+        """Learn the classes from the data module, or check that there are as many.
+
+        Raises:
+            ValueError: If there are not.
+        """
+        super().setup(stage)
+        self._check_classes()
+
+    def _check_classes(self) -> None:
+        names = self.label_names
+        if None not in (names, self._num_classes) and len(names or ()) != self._num_classes:
+            raise ValueError(
+                f"`num_classes` is {self._num_classes}, but there are {len(names or ())} classes, "
+                f"{listed(names or (), 5)}: leave it out, and they are counted."
+            )
+        if names is not None or self._num_classes is not None:
+            self.class_loss.check_classes(self.num_classes)
 
     def build_backbone(self, source: Backbone) -> nn.Module:
         """Build the timm model with a new head; a module that is given keeps its weights but for the head."""
@@ -128,16 +166,13 @@ class ImageClassifier(EvaluationSetsModule):
     def step(self, batch: tuple[Tensor, Tensor]) -> StepOutput:
         """Return the cross-entropy of a batch."""
         images, labels = batch
-        if not self.training:
+        if not (self.training and self.mixup):
             logits = self(images)
-            return StepOutput(F.cross_entropy(logits, labels), logits, labels)
-        if not self.mixup:
-            logits = self(images)
-            return StepOutput(self._training_loss(logits, labels), logits, labels)
+            return StepOutput(self._loss(logits, labels), logits, labels, logits)
         images, partner, share = mixed(images, self.mixup)
         logits = self(images)
-        loss = share * self._training_loss(logits, labels) + (1 - share) * self._training_loss(logits, labels[partner])
-        return StepOutput(loss, logits, labels)
+        loss = share * self._loss(logits, labels) + (1 - share) * self._loss(logits, labels[partner])
+        return StepOutput(loss, logits, labels, logits)
 
     def example_batch(self, shape: BatchShape) -> tuple[Tensor, Tensor]:
         """Return images of the size that the backbone was made for, or of another that is given, and labels."""
@@ -147,8 +182,8 @@ class ImageClassifier(EvaluationSetsModule):
         size = shape.known("size")
         return torch.zeros(size, channels, height, width), torch.zeros(size, dtype=torch.int64)
 
-    def _training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.class_loss(logits, labels, is_training=self.training)
 
     def predict_step(self, batch: tuple[Tensor, Tensor] | Tensor, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Return the class probabilities (batch, num_classes); labels in the batch are not used."""
@@ -156,6 +191,7 @@ class ImageClassifier(EvaluationSetsModule):
         return self(images).softmax(dim=-1)
 
     def prediction_rows(self, prediction: Tensor, batch: Any, identifiers: Sequence[str]) -> Sequence[Row]:
-        """Return the predicted class, by its name where the data module knows it, and each class's probability."""
-        names = getattr(self._data, "label_names", None) or [str(number) for number in range(self.num_classes)]
-        return with_identifiers(class_rows(prediction, names), identifiers)
+        """Return the predicted class, by its name, and each class's probability; and the label where it is known."""
+        names = self.label_names or [str(number) for number in range(self.num_classes)]
+        labels = None if isinstance(batch, Tensor) else batch[1]
+        return with_identifiers(class_rows(prediction, names, labels), identifiers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,14 +18,14 @@ from torchmetrics import MetricCollection
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.kinds import Fraction, NotNegative
-from asym_lightning.core.private_names import trainer_of
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
-from asym_lightning.lifecycle.predictions import PredictionsFile, Row
+from asym_lightning.lifecycle.predictions import PREDICTIONS, Row, file_of_module
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
+from asym_lightning.modules.class_loss import ClassLoss
 from asym_lightning.modules.class_rows import class_rows, with_identifiers
-from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
+from asym_lightning.modules.classifier_module import ClassifierModule
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 from asym_lightning.modules.text_backbone import class_order, create_text_backbone
 from asym_lightning.modules.text_metrics import REGRESSION_TASKS, check_text_task, text_metrics
@@ -33,7 +34,7 @@ from asym_lightning.sharding import PretrainedWeights
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-class TextClassifier(EvaluationSetsModule):
+class TextClassifier(ClassifierModule):
     """Classify or score texts with a Hugging Face model: a new head that is trained, and the metrics of the task.
 
     With the head trains whatever else the checkpoint has no weights for, such as the pooler of a BERT that was trained
@@ -43,7 +44,7 @@ class TextClassifier(EvaluationSetsModule):
     has them, and `labels` (batch,): class numbers in the order of `label_names`, or scores. For prediction they
     may hold `ids`, a list of names of the rows, and `row`, their numbers.
 
-    `predict` writes `predictions.tsv` to the run's directory, with the id, the predicted class or score and the
+    `predict` writes `predictions.csv` to the run's directory, with the id, the predicted class or score and the
     probability of each class of every row.
 
     Args:
@@ -102,8 +103,7 @@ class TextClassifier(EvaluationSetsModule):
                 f"`label_names`, `class_weights` and `label_smoothing` are for classes; the task {task!r} has scores."
             )
         self.label_names = None if label_names is None else list(label_names)
-        self.label_smoothing = label_smoothing
-        self.class_weights = None if class_weights is None else list(class_weights)
+        self.class_loss = ClassLoss(class_weights, label_smoothing)
         self._new_modules: list[str] = []
 
     # Building
@@ -114,8 +114,6 @@ class TextClassifier(EvaluationSetsModule):
         Raises:
             ValueError: If the classes are not known, or not as many as the model has outputs.
         """
-        if self.label_names is None and not self.is_regression:
-            self.label_names = self._label_names_of_data()
         if isinstance(source, str):
             if self.label_names is None and not self.is_regression:
                 raise ValueError("`label_names` are neither given nor known to the data module.")
@@ -153,14 +151,6 @@ class TextClassifier(EvaluationSetsModule):
         rank_zero_info(f"also trained   {', '.join(others)}, for which the checkpoint has no weights")
         return [*own, *others]
 
-    def _label_names_of_data(self) -> list[str] | None:
-        data = getattr(trainer_of(self), "datamodule", None)
-        names = getattr(data, "label_names", None)
-        if names is None:
-            return None
-        self.save_hyperparameters({"label_names": list(names)})  # so that a checkpoint knows them without the data
-        return list(names)
-
     def _check_outputs(self) -> None:
         expected = 1 if self.is_regression else len(self.label_names or range(self.num_outputs))
         if self.num_outputs != expected:
@@ -168,10 +158,7 @@ class TextClassifier(EvaluationSetsModule):
                 f"the backbone has {self.num_outputs} outputs, but the task {self.task!r} needs {expected}"
                 f"{f', one for each of {self.label_names}' if self.label_names else ''}."
             )
-        if self.class_weights is not None and len(self.class_weights) != self.num_outputs:
-            raise ValueError(
-                f"`class_weights` are {len(self.class_weights)}, but there are {self.num_outputs} classes."
-            )
+        self.class_loss.check_classes(self.num_outputs)
 
     def build_metrics(self) -> MetricCollection:
         """Return the metrics of the task."""
@@ -201,12 +188,8 @@ class TextClassifier(EvaluationSetsModule):
         if self.is_regression:
             scores = logits.squeeze(-1).float()
             return StepOutput(F.mse_loss(scores, labels), scores, labels)
-        if self.training:
-            weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
-            loss = F.cross_entropy(logits, labels, weights, label_smoothing=self.label_smoothing)
-        else:
-            loss = F.cross_entropy(logits, labels)
-        return StepOutput(loss, logits.argmax(dim=-1), labels)
+        loss = self.class_loss(logits, labels, is_training=self.training)
+        return StepOutput(loss, logits.argmax(dim=-1), labels, logits)
 
     def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
         """Return rows of tokens, and labels or scores."""
@@ -219,8 +202,8 @@ class TextClassifier(EvaluationSetsModule):
     # Prediction
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return what the base class does, and the callback that writes `predictions.tsv`."""
-        return [*super().configure_callbacks(), PredictionsFile("predictions.tsv", lambda: self.run_directory)]
+        """Return what the base class does, and the callback that writes `predictions.csv` unless there is one."""
+        return [*super().configure_callbacks(), *file_of_module(self, PREDICTIONS, lambda: self.run_directory)]
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Return the class probabilities (batch, classes), or the scores (batch,); labels are not used."""
@@ -228,9 +211,17 @@ class TextClassifier(EvaluationSetsModule):
         return logits.squeeze(-1) if self.is_regression else logits.softmax(dim=-1)
 
     def prediction_rows(self, prediction: Tensor, batch: dict[str, Any], identifiers: Sequence[str]) -> Sequence[Row]:
-        """Return the predicted class or score, each class's probability, and the rows' own ids where they have any."""
-        names = batch.get("ids", identifiers)
+        """Return the predicted class or score, each class's probability, and the rows' own ids where they have any.
+
+        Where the label is known it is beside the predicted one, as `target`.
+        """
+        names, targets = batch.get("ids", identifiers), batch.get("labels")
         if self.is_regression:
-            return with_identifiers([{"label": score} for score in prediction.tolist()], names)
+            known = [math.nan] * len(prediction) if targets is None else targets.tolist()
+            rows = [
+                {"label": score, **({} if math.isnan(target) else {"target": target})}
+                for score, target in zip(prediction.tolist(), known, strict=True)
+            ]
+            return with_identifiers(rows, names)
         classes = self.label_names or [str(number) for number in range(self.num_outputs)]
-        return with_identifiers(class_rows(prediction, classes), names)
+        return with_identifiers(class_rows(prediction, classes, targets), names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -10,9 +10,8 @@ from asym_lightning.adapters.files.factors import read_factors
 from asym_lightning.core.norms_file import TOTAL, NormsRow, read_norms
 from asym_lightning.core.run_files import ADAPTER, NORMS
 from asym_lightning.core.tall_matrices import Columns, singular_values
-from asym_lightning.report.charts import Figure
+from asym_lightning.report.chart import Axis, Figure, HeatMap, Look, PointChart, Series
 from asym_lightning.report.runs import Run
-from asym_lightning.report.svg import Axis, Series, heat_map, line_chart
 from asym_lightning.report.table import Cell, Column, ResultsTable
 
 MAX_COLUMNS = 40  # of a heat map
@@ -21,20 +20,20 @@ MAX_COLUMNS = 40  # of a heat map
 def adapter_figures(table: ResultsTable, column: Column) -> Iterator[Figure]:
     """Return the charts of one task's adapters; none where its runs have no adapters."""
     cells = {arm: cell for arm in table.arms if (cell := table.cells.get((arm, column)))}
-    styles = {arm: i for i, arm in enumerate(table.arms)}
-    spectra = [series for arm, cell in cells.items() if (series := _spectrum(arm, cell.runs, styles[arm])) is not None]
+    looks = table.looks
+    spectra = [series for arm, cell in cells.items() if (series := _spectrum(arm, cell.runs, looks[arm])) is not None]
     if spectra:
         yield Figure(
-            line_chart(
+            PointChart(
                 "Spectrum of the update", spectra, Axis("singular value number"), Axis("share of the largest", low=0)
             ),
             "Singular values of B A at the end, as shares of each layer's largest, mean over layers and seeds. "
             "A flat line uses the whole rank; a steep one would do with less.",
         )  # fmt: skip
-    yield from _monitor_figures(cells, styles)
+    yield from _monitor_figures(cells, looks)
 
 
-def _spectrum(arm: str, runs: Sequence[Run], style: int) -> Series | None:
+def _spectrum(arm: str, runs: Sequence[Run], look: Look) -> Series | None:
     shares = []
     for run in runs:
         if not (run.directory / ADAPTER).is_dir():
@@ -49,39 +48,42 @@ def _spectrum(arm: str, runs: Sequence[Run], style: int) -> Series | None:
         return None
     longest = max(map(len, shares))
     mean = torch.stack([torch.nn.functional.pad(one, (0, longest - len(one))) for one in shares]).mean(0)
-    return Series(arm, list(range(1, longest + 1)), mean.tolist(), style=style)
+    return Series(arm, list(range(1, longest + 1)), mean.tolist(), look=look)
 
 
-def _monitor_figures(cells: dict[str, Cell], styles: dict[str, int]) -> Iterator[Figure]:
+def _monitor_figures(cells: Mapping[str, Cell], looks: Mapping[str, Look]) -> Iterator[Figure]:
     """Return charts from the file of `BNormMonitor`, where there is one; norms by layer are those of the first seed."""
-    ranks = []
+    ranks, norms = [], {}
     for arm, cell in cells.items():
         rows = [row for row in read_norms(cell.runs[0].directory / NORMS) if row["adapter"] != TOTAL]
         if not rows:
             continue
         if cell.runs[0].record.get("trained_B"):  # a frozen B has one norm for good
-            yield _norm_map(arm, rows)
+            norms[arm] = rows
         by_step: dict[int, list[float]] = {}
         for row in rows:
             by_step.setdefault(row["step"], []).append(len(row["singular_values"]))
         means = [sum(of_step) / len(of_step) for of_step in by_step.values()]
-        ranks.append(Series(arm, list(by_step), means, style=styles[arm]))
+        ranks.append(Series(arm, list(by_step), means, look=looks[arm]))
+    largest = max((row["B_frobenius"] for rows in norms.values() for row in rows), default=0) or 1
+    for arm, rows in norms.items():
+        yield _norm_map(arm, rows, largest)
     if any(len(set(series.y)) > 1 for series in ranks):  # constant unless a schedule is at work
         yield Figure(
-            line_chart("Rank over time", ranks, Axis("optimizer step"), Axis("mean rank", low=0)),
+            PointChart("Rank over time", ranks, Axis("optimizer step"), Axis("mean rank", low=0)),
             "Mean over adapters, first seed.",
         )
 
 
-def _norm_map(arm: str, rows: Sequence[NormsRow]) -> Figure:
+def _norm_map(arm: str, rows: Sequence[NormsRow], largest: float) -> Figure:
     steps = sorted({row["step"] for row in rows})
     steps = steps[:: -(-len(steps) // MAX_COLUMNS)]
     norms = {(row["adapter"], row["step"]): row["B_frobenius"] for row in rows}
     layers = list(dict.fromkeys(row["adapter"] for row in rows))
     values = [[norms.get((layer, step), float("nan")) for step in steps] for layer in layers]
     return Figure(
-        heat_map(f"Norm of B: {arm}", short_names(layers), steps, values, "optimizer step"),
-        "Frobenius norm of B by layer and step, first seed.",
+        HeatMap(f"Norm of B: {arm}", short_names(layers), steps, values, "optimizer step", "norm of B", largest),
+        "Frobenius norm of B by layer and step, first seed; all arms have one scale.",
     )
 
 

@@ -14,6 +14,7 @@ from asym_lightning.core.messages import listed, shown
 from asym_lightning.core.run_files import CONFIG, OUTCOME, RECORD, read_config, read_facts
 
 _RECORD_FIELDS: Mapping[str, Any] = {
+    "checkpoint": str | None,
     "metrics": Mapping[str, Any],  # NaN too, of a run that diverged
     "monitor": str | None,
     "mode": Literal["min", "max"] | None,
@@ -23,6 +24,7 @@ _RECORD_FIELDS: Mapping[str, Any] = {
     "saved_bytes": int | None,
     "peak_bytes": int | None,
 }
+EVALUATION_OPTIONS = {"verbose", "return_predictions"}  # in configs of test, validate and predict, not in those of fit
 _OUTCOME_FIELDS: Mapping[str, Any] = {"task": str, "arm": str, "learning_rate": float, "seed": int}
 
 
@@ -82,6 +84,9 @@ class RunsFound:
 def read_runs(paths: Iterable[Path | str], metrics: Sequence[str] = ()) -> RunsFound:
     """Read all runs in and below some directories; what cannot be used is noted and never a reason to stop.
 
+    Folders of `validate` and `predict` trained nothing and are no runs; what `test` made of a fit's best checkpoint
+    counts where the fit was not tested itself.
+
     Args:
         paths: Run directories, or directories that hold some.
         metrics: Test scores to read, each as a run of its own; none takes the one that goes by the name of the
@@ -94,8 +99,12 @@ def read_runs(paths: Iterable[Path | str], metrics: Sequence[str] = ()) -> RunsF
     notes: list[str] = []
     seen: dict[tuple[object, ...], Path] = {}
     arms_tried: list[str] = []
-    for directory in _run_directories(map(Path, paths)):
-        of_directory = _read_run(directory, metrics)
+    directories = list(_run_directories(map(Path, paths)))
+    tests = _tests_by_checkpoint(directories)
+    for directory in directories:
+        if not _has_trained(directory):
+            continue
+        of_directory = _read_run(directory, metrics, tests)
         if isinstance(of_directory, str):
             notes.append(of_directory)
             arms_tried += [arm] if (arm := read_facts(directory, OUTCOME).get("arm")) else []
@@ -132,7 +141,28 @@ def _natural(part: str) -> tuple[str, float]:
         return part, 0.0
 
 
-def _read_run(directory: Path, metrics: Sequence[str]) -> list[Run] | str:
+def _has_trained(directory: Path) -> bool:
+    """Whether a directory is that of a fit, finished or not, and of no other command."""
+    if (directory / RECORD).is_file() or (directory / OUTCOME).is_file() or not (directory / CONFIG).is_file():
+        return read_facts(directory, RECORD).get("command", "fit") == "fit"
+    try:
+        return not EVALUATION_OPTIONS & read_config(directory).keys()
+    except ValueError:  # a damaged one is noted where runs are read
+        return True
+
+
+def _tests_by_checkpoint(directories: Iterable[Path]) -> dict[Path, Mapping[str, Any]]:
+    """The metrics of tests without a fit, by the checkpoint that they tested; those of the last one of several."""
+    tests: dict[Path, Mapping[str, Any]] = {}
+    for directory in directories:
+        record = read_facts(directory, RECORD)
+        checkpoint, metrics = record.get("checkpoint"), record.get("metrics")
+        if record.get("command") == "test" and isinstance(checkpoint, str) and isinstance(metrics, Mapping):
+            tests[Path(checkpoint).resolve()] = metrics
+    return tests
+
+
+def _read_run(directory: Path, metrics: Sequence[str], tests: Mapping[Path, Mapping[str, Any]]) -> list[Run] | str:
     """Return the run in a directory, once for each test score, or why there is none."""
     outcome = read_facts(directory, OUTCOME)
     if outcome.get("status") == "failed":
@@ -147,6 +177,8 @@ def _read_run(directory: Path, metrics: Sequence[str]) -> list[Run] | str:
     except (TypeError, ValueError) as error:
         return f"`{directory}` is damaged and is left out: {error}"
     found = record["metrics"]
+    if record.get("checkpoint") and not any(name.startswith("test/") for name in found):
+        found = {**found, **tests.get(Path(record["checkpoint"]).resolve(), {})}
     monitor = record.get("monitor") or _first_metric(found, "val/")
     if not monitor:
         return f"`{directory}` logged no validation metric and is left out."
@@ -160,7 +192,7 @@ def _read_run(directory: Path, metrics: Sequence[str]) -> list[Run] | str:
     missing = [name for name in chosen if f"test/{name}" not in found]
     if missing:
         tested = ", ".join(name.removeprefix("test/") for name in sorted(found) if name.startswith("test/"))
-        hint = f"it has {tested}." if tested else "fit with `--test_after_fit=true`."
+        hint = f"it has {tested}." if tested else "fit with `--test_after_fit=true`, or `test` its best checkpoint."
         return f"`{directory}` has no test/{missing[0]} and is left out; {hint}"
     for name, value in ((monitor, validation), *((f"test/{name}", found[f"test/{name}"]) for name in chosen)):
         if isinstance(value, bool) or not isinstance(value, (int, float)):

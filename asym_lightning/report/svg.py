@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from html import escape
+
+from asym_lightning.report.chart import Axis, BarChart, Chart, HeatMap, Look, PointChart, Series
 
 WIDTH, HEIGHT = 380, 250
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 26, 40
 FONT = 11
 CHARACTER = 6.1  # mean width of one in pixels, to lay out legends without measuring
-# Dark to light, told apart by the colour-blind, and by lightness when printed in grey.
-COLOURS = ("#0b3866", "#c2410c", "#15803d", "#7c3aed", "#b07d00", "#0e7490", "#be185d", "#57534e")
 DASHES = ("", "7 3", "2 2.5", "9 3 2 3", "4 2", "1 3", "12 3", "6 2 1 2 1 2")
 MARKERS: tuple[Callable[[float, float], str], ...] = (
     lambda x, y: f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.4"/>',
@@ -29,108 +28,50 @@ MARKERS: tuple[Callable[[float, float], str], ...] = (
 )
 
 
-@dataclass(frozen=True)
-class Series:
-    """Named points.
-
-    Args:
-        name: What the legend calls it.
-        x: Positions.
-        y: Values; those that are not finite are left out.
-        error: Half the height of an error bar at each point; None for none.
-        style: Number of its colour, dash and marker, so that one thing looks alike in all charts; None means its place.
-    """
-
-    name: str
-    x: Sequence[float]
-    y: Sequence[float]
-    error: Sequence[float] | None = None
-    style: int | None = None
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis.
-
-    Args:
-        label: What it shows, with the unit.
-        is_log: Logarithmic.
-        low: Least value shown; None takes it from the data.
-        high: Largest value shown; None takes it from the data.
-    """
-
-    label: str
-    is_log: bool = False
-    low: float | None = None
-    high: float | None = None
-
-
-def line_chart(title: str, series: Sequence[Series], x: Axis, y: Axis, *, chance: float | None = None) -> str:
-    """Return lines, with markers where there are few points.
-
-    Args:
-        title: Title above the chart.
-        series: The lines.
-        x: Horizontal axis.
-        y: Vertical axis.
-        chance: A level to draw across, named "chance".
+def svg(chart: Chart) -> str:
+    """Return a chart as SVG.
 
     Example:
-        >>> svg = line_chart("loss", [Series("a", [0, 1], [1.0, 0.5])], Axis("step"), Axis("loss"))
-        >>> svg.startswith("<svg"), "polyline" in svg
+        >>> text = svg(PointChart("loss", [Series("a", [0, 1], [1.0, 0.5])], Axis("step"), Axis("loss")))
+        >>> text.startswith("<svg"), "polyline" in text
         (True, True)
     """
-    return _chart(title, series, x, y, has_lines=True, chance=chance)
+    if isinstance(chart, PointChart):
+        return _points(chart)
+    return _bars(chart) if isinstance(chart, BarChart) else _heat_map(chart)
 
 
-def scatter_chart(title: str, series: Sequence[Series], x: Axis, y: Axis) -> str:
-    """Return points with error bars."""
-    return _chart(title, series, x, y, has_lines=False)
-
-
-def bar_chart(title: str, names: Sequence[str], values: Sequence[float], form: str = "{:.3g}") -> str:
-    """Return horizontal bars from zero, each with its name above and its value at its end."""
+def _bars(chart: BarChart) -> str:
     row, top = 34, TOP + 6
-    height = top + row * len(names) + 6
-    longest = max([value for value in values if math.isfinite(value)], default=0) or 1
+    height = top + row * len(chart.names) + 6
+    longest = max([value for value in chart.values if math.isfinite(value)], default=0) or 1
     room = WIDTH - 2 * RIGHT - 60
     parts = []
-    for i, (name, value) in enumerate(zip(names, values, strict=True)):
+    for i, (name, value) in enumerate(zip(chart.names, chart.values, strict=True)):
         y = top + i * row
         length = max(1.0, value / longest * room) if math.isfinite(value) else 0
         parts.append(f'<text x="{RIGHT}" y="{y + 10}">{escape(name)}</text>')
-        parts.append(f'<rect x="{RIGHT}" y="{y + 14}" width="{length:.1f}" height="12" fill="{COLOURS[0]}"/>')
-        parts.append(f'<text x="{RIGHT + length + 5:.1f}" y="{y + 24}">{escape(form.format(value))}</text>')
-    return _svg(title, height, parts)
+        parts.append(f'<rect x="{RIGHT}" y="{y + 14}" width="{length:.1f}" height="12" fill="{chart.colour(i)}"/>')
+        parts.append(f'<text x="{RIGHT + length + 5:.1f}" y="{y + 24}">{value:.3g}</text>')
+    return _svg(chart.title, height, parts)
 
 
-def heat_map(
-    title: str, rows: Sequence[str], columns: Sequence[float], values: Sequence[Sequence[float]], x_label: str
-) -> str:
-    """Return a grid of cells, white at 0 and dark at the largest value, with the scale below.
-
-    Args:
-        title: Title above the chart.
-        rows: Names, top to bottom.
-        columns: Positions, left to right.
-        values: One row of values a name.
-        x_label: What the columns are.
-    """
+def _heat_map(chart: HeatMap) -> str:
+    rows, columns = chart.rows, chart.columns
     left = min(150, 14 + CHARACTER * max(map(len, rows)))
     cell = max(9, min(16, 200 // len(rows)))
     top, wide = TOP + 4, (WIDTH - left - RIGHT) / len(columns)
     bottom = top + cell * len(rows)
-    largest = max((value for row in values for value in row if math.isfinite(value)), default=0) or 1
     parts = []
     every = max(1, math.ceil(10 / cell))  # leave out names where rows are lower than text
-    for i, (name, row) in enumerate(zip(rows, values, strict=True)):
+    for i, (name, row) in enumerate(zip(rows, chart.values, strict=True)):
         y = top + i * cell
         if i % every == 0:
             parts.append(f'<text x="{left - 5}" y="{y + cell / 2 + 3.5:.1f}" text-anchor="end">{escape(name)}</text>')
         for j, value in enumerate(row):
             if math.isfinite(value):
                 place = f'x="{left + j * wide:.1f}" y="{y}" width="{wide + 0.3:.1f}" height="{cell}"'
-                parts.append(f'<rect {place} fill="{_shade(value / largest)}"/>')
+                parts.append(f'<rect {place} fill="{_shade(value / chart.largest)}"/>')
     frame = f'x="{left}" y="{top}" width="{WIDTH - left - RIGHT}" height="{cell * len(rows)}"'
     parts.append(f'<rect {frame} fill="none" class="axis"/>')
     labelled = range(len(columns)) if len(columns) <= 6 else (0, len(columns) // 2, len(columns) - 1)
@@ -138,41 +79,41 @@ def heat_map(
         middle = left + (j + 0.5) * wide
         anchor = "end" if j == len(columns) - 1 and j else "middle"
         parts.append(f'<text x="{middle:.1f}" y="{bottom + 14}" text-anchor="{anchor}">{columns[j]:g}</text>')
-    parts.append(f'<text x="{left}" y="{bottom + 32}">{escape(x_label)}</text>')
+    parts.append(f'<text x="{left}" y="{bottom + 32}">{escape(chart.x_label)}</text>')
     for k in range(20):
         place = f'x="{WIDTH - RIGHT - 140 + 5 * k}" y="{bottom + 23}" width="5.3" height="10"'
         parts.append(f'<rect {place} fill="{_shade(k / 19)}"/>')
     parts.append(f'<text x="{WIDTH - RIGHT - 145}" y="{bottom + 32}" text-anchor="end">0</text>')
-    parts.append(f'<text x="{WIDTH - RIGHT - 36}" y="{bottom + 32}">{largest:.3g}</text>')
-    return _svg(title, bottom + 40, parts)
+    parts.append(f'<text x="{WIDTH - RIGHT - 36}" y="{bottom + 32}">{chart.largest:.3g}</text>')
+    return _svg(chart.title, bottom + 40, parts)
 
 
-def _chart(
-    title: str, series: Sequence[Series], x: Axis, y: Axis, *, has_lines: bool, chance: float | None = None
-) -> str:
+def _points(chart: PointChart) -> str:
+    series, x, y, chance = chart.series, chart.x, chart.y, chart.chance
     points = [_finite(one) for one in series]
     xs = [point[0] for one in points for point in one]
     ys = [edge for one in points for _, value, error in one for edge in (value - error, value + error)]
     if chance is not None:
         ys.append(chance)
     if not xs:
-        return _svg(title, 60, [f'<text x="{LEFT}" y="45">no data</text>'])
+        return _svg(chart.title, 60, [f'<text x="{LEFT}" y="45">no data</text>'])
     to_x = _Scale(x, xs, LEFT, WIDTH - RIGHT)
     to_y = _Scale(y, ys, HEIGHT - BOTTOM, TOP + 6)
     parts = [_grid(to_x, to_y, x, y)]
     if chance is not None:
         at = to_y(chance)
         parts.append(f'<path d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}" class="chance"/>')
-    styles = [i if one.style is None else one.style for i, one in enumerate(series)]
-    for one, style in zip(points, styles, strict=True):
-        parts.append(_drawn(one, to_x, to_y, style, has_lines))
-    legend, height = _legend([one.name for one in series], styles, has_lines, has_chance=chance is not None)
-    return _svg(title, HEIGHT + height, [*parts, *legend])
+    for one, look in zip(points, chart.looks, strict=True):
+        parts.append(_drawn(one, to_x, to_y, look, chart.has_lines))
+    legend, height = _legend(chart)
+    return _svg(chart.title, HEIGHT + height, [*parts, *legend])
 
 
-def _drawn(points: Sequence[tuple[float, float, float]], to_x: _Scale, to_y: _Scale, i: int, has_lines: bool) -> str:
-    colour, dash, marker = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)], MARKERS[i % len(MARKERS)]
-    parts = [f'<g stroke="{colour}" fill="{colour}">']
+def _drawn(
+    points: Sequence[tuple[float, float, float]], to_x: _Scale, to_y: _Scale, look: Look, has_lines: bool
+) -> str:
+    dash, marker = DASHES[look.number % len(DASHES)], MARKERS[look.number % len(MARKERS)]
+    parts = [f'<g stroke="{look.colour}" fill="{look.colour}">']
     if has_lines:
         path = " ".join(f"{to_x(px):.1f},{to_y(py):.1f}" for px, py, _ in points)
         parts.append(f'<polyline points="{path}" fill="none" stroke-width="1.8" stroke-dasharray="{dash}"/>')
@@ -181,7 +122,7 @@ def _drawn(points: Sequence[tuple[float, float, float]], to_x: _Scale, to_y: _Sc
             ends = f"M{to_x(px):.1f} {to_y(py - error):.1f}V{to_y(py + error):.1f}"
             parts.append(f'<path d="{ends}" fill="none" stroke-width="1.2"/>')
     step = 1 if not has_lines or len(points) <= 12 else math.ceil(len(points) / 6)
-    parts += [marker(to_x(px), to_y(py)) for px, py, _ in points[i % step :: step]]
+    parts += [marker(to_x(px), to_y(py)) for px, py, _ in points[look.number % step :: step]]
     return "".join([*parts, "</g>"])
 
 
@@ -205,27 +146,29 @@ def _grid(to_x: _Scale, to_y: _Scale, x: Axis, y: Axis) -> str:
     return "".join(parts)
 
 
-def _legend(names: Sequence[str], styles: Sequence[int], has_lines: bool, *, has_chance: bool) -> tuple[list[str], int]:
+def _legend(chart: PointChart) -> tuple[list[str], int]:
+    names, has_chance = [one.name for one in chart.series], chart.chance is not None
     if len(names) == 1 and not names[0] and not has_chance:
         return [], 0
     parts: list[str] = []
     x, y = float(RIGHT), HEIGHT + 8
-    entries: list[tuple[int | None, str]] = [*zip(styles, names, strict=True), *([(None, "chance")] * has_chance)]
-    for i, name in entries:
+    entries: list[tuple[Look | None, str]] = [*zip(chart.looks, names, strict=True), *([(None, "chance")] * has_chance)]
+    for look, name in entries:
         width = 38 + CHARACTER * len(name)
         if x > RIGHT and x + width > WIDTH:
             x, y = float(RIGHT), y + 17
-        parts.append(f'<path d="M{x:.1f} {y}h26" class="chance"/>' if i is None else _key(x, y, i, has_lines))
+        line = f'<path d="M{x:.1f} {y}h26" class="chance"/>'
+        parts.append(line if look is None else _key(x, y, look, chart.has_lines))
         parts.append(f'<text x="{x + 31:.1f}" y="{y + 4}">{escape(name)}</text>')
         x += width + 8
     return parts, y - HEIGHT + 12
 
 
-def _key(x: float, y: float, i: int, has_lines: bool) -> str:
-    colour, dash = COLOURS[i % len(COLOURS)], DASHES[i % len(DASHES)]
+def _key(x: float, y: float, look: Look, has_lines: bool) -> str:
+    dash = DASHES[look.number % len(DASHES)]
     line = f'<path d="M{x:.1f} {y}h26" stroke-width="1.8" fill="none" stroke-dasharray="{dash}"/>'
-    mark = MARKERS[i % len(MARKERS)](x + 13, y)
-    return f'<g stroke="{colour}" fill="{colour}">{line if has_lines else ""}{mark}</g>'
+    mark = MARKERS[look.number % len(MARKERS)](x + 13, y)
+    return f'<g stroke="{look.colour}" fill="{look.colour}">{line if has_lines else ""}{mark}</g>'
 
 
 class _Scale:

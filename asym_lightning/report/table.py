@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from asym_lightning.report.chart import Look
 from asym_lightning.report.published import Published, published_score
 from asym_lightning.report.runs import Run
 from asym_lightning.report.statistics import Estimate, PairedTest, estimate, paired_test
+from asym_lightning.report.style import ReportStyle
 
 Column = tuple[str, str]
 
@@ -53,15 +55,17 @@ class ResultsTable:
     """Arms by tasks.
 
     Args:
-        arms: Rows, in the order in which they were found.
+        arms: Rows, in the user's order, else that in which they were found.
         columns: Task and test score of each column.
         cells: Cells by arm and column; some may be missing.
+        looks: How each arm looks in charts.
         notes: What a reader has to know, in sentences.
     """
 
     arms: Sequence[str]
     columns: Sequence[Column]
     cells: Mapping[tuple[str, Column], Cell]
+    looks: Mapping[str, Look]
     notes: Sequence[str]
 
     def best_arm(self, column: Column) -> str:
@@ -92,7 +96,7 @@ class ResultsTable:
         return ", ".join(arm for arm in self.arms if (arm, column) in self.cells)
 
 
-def results_table(runs: Sequence[Run], notes: Sequence[str] = ()) -> ResultsTable:
+def results_table(runs: Sequence[Run], notes: Sequence[str] = (), style: ReportStyle = ReportStyle()) -> ResultsTable:
     """Choose each arm's learning rate on validation data and report it on test data.
 
     Of the rates of an arm the one with the best mean validation score is chosen, the smaller one of equals. A rate
@@ -101,6 +105,7 @@ def results_table(runs: Sequence[Run], notes: Sequence[str] = ()) -> ResultsTabl
     Args:
         runs: Finished runs.
         notes: Notes from reading them.
+        style: Names, order and looks of arms.
 
     Raises:
         ValueError: If there are no runs.
@@ -111,7 +116,9 @@ def results_table(runs: Sequence[Run], notes: Sequence[str] = ()) -> ResultsTabl
         raise ValueError(f"there is no finished run to report.{shown}{more}")
     notes = list(notes)
     columns = list(dict.fromkeys(run.column for run in runs))
-    arms = list(dict.fromkeys(run.arm for run in runs))
+    looks = {style.name(arm): look for arm, look in style.looks(run.arm for run in runs).items()}
+    arms = list(map(style.name, style.in_order(run.arm for run in runs)))
+    runs = [replace(run, arm=style.name(run.arm)) for run in runs]
     cells: dict[tuple[str, Column], Cell] = {}
     for column in columns:
         for arm in arms:
@@ -121,7 +128,7 @@ def results_table(runs: Sequence[Run], notes: Sequence[str] = ()) -> ResultsTabl
             else:
                 notes.append(f"arm {arm} has no finished run on {column[0]}.")
         _mark_best({arm: cells[arm, column] for arm in arms if (arm, column) in cells}, cells, column)
-    table = ResultsTable(arms, columns, cells, notes)
+    table = ResultsTable(arms, columns, cells, looks, notes)
     notes += _column_notes(table)
     return table
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from asym_lightning.adapters.files.directory import is_adapter, read_directory
+from asym_lightning.adapters.files.directory import is_adapter, read_adapter
 from asym_lightning.adapters.files.factors import factors_by_slice
 from asym_lightning.core.run_files import ADAPTER
 from asym_lightning.report.adapter_similarity import TrainedAdapter
 from asym_lightning.report.runs import read_runs
+from asym_lightning.report.style import ReportStyle
 from asym_lightning.report.table import results_table
 
 UNKNOWN_TASK = "unnamed task"
 
 
-def find_adapters(places: Sequence[str], arm: str | None = None) -> tuple[list[TrainedAdapter], list[str]]:
+def find_adapters(
+    places: Sequence[str], arm: str | None = None, style: ReportStyle = ReportStyle()
+) -> tuple[list[TrainedAdapter], list[str]]:
     """Return the adapters in some places, and notes on what was left out.
 
     Of a sweep, each arm's runs at its chosen learning rate are taken.
@@ -23,6 +27,7 @@ def find_adapters(places: Sequence[str], arm: str | None = None) -> tuple[list[T
     Args:
         places: `DIR` or `TASK=DIR`; a directory is an adapter's, a run's, or one that holds runs.
         arm: Only runs of this arm.
+        style: Names and order of arms.
 
     Raises:
         FileNotFoundError: If there is no such directory, or no adapter in it.
@@ -46,7 +51,9 @@ def find_adapters(places: Sequence[str], arm: str | None = None) -> tuple[list[T
         adapters = [adapter for adapter in adapters if adapter.arm == arm]
         if not adapters:
             raise ValueError(f"there is no adapter of arm {arm!r}; those found are of {known or 'none'}.")
-    return adapters, notes
+    order = style.in_order(adapter.arm for adapter in adapters)
+    adapters.sort(key=lambda adapter: order.index(adapter.arm))
+    return [replace(adapter, arm=style.name(adapter.arm)) for adapter in adapters], notes
 
 
 def _of_runs(directory: Path, task: str) -> tuple[list[TrainedAdapter], list[str]]:
@@ -66,7 +73,7 @@ def _of_runs(directory: Path, task: str) -> tuple[list[TrainedAdapter], list[str
 
 def _adapter(directory: Path, task: str, arm: str | None = None) -> TrainedAdapter:
     """The adapter of a directory or a run; an arm without a name is called by how it was configured."""
-    saved = read_directory(directory)
+    saved = read_adapter(directory)
     config = saved.config
     if arm is None:
         arm = f"{config['scheme']}_r{config['rank']}" if config else "adapters of peft"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -59,7 +59,7 @@ class Ours:
     """This library, B alone trained."""
 
     def adapt(self, model: nn.Module, targets: str) -> nn.Module:
-        inject_adapters(model, AdapterConfig(rank=RANK, alpha=ALPHA, targets=targets.split()))
+        inject_adapters(model, _our_config(targets))
         return model
 
     def matrices(self, model: nn.Module) -> list[Matrix]:
@@ -90,6 +90,15 @@ class Ours:
     def load(self, model: nn.Module, directory: Path) -> nn.Module:
         load_adapters(model, directory)
         return model
+
+
+def unplayed(model: nn.Module, role: str) -> Sequence[str]:
+    """What attends without it, as the report of this library says of a model that is adapted with one role."""
+    return inject_adapters(model, _our_config(role)).unplayed.get(role, ())
+
+
+def _our_config(targets: str) -> AdapterConfig:
+    return AdapterConfig(rank=RANK, alpha=ALPHA, targets=targets.split())
 
 
 def _our_delta(layer: AdaptedLayer) -> Tensor:

@@ -6,7 +6,7 @@ those of the role must then be the same for every example, those of the other ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from asym_lightning.adapters.layers.kinds.registry import layers_of
 from asym_lightning.adapters.rows import Rows
 from benchmarks.coverage.subject import outputs
 
@@ -41,12 +42,12 @@ class Killed:
 
     Attributes:
         share: Share of the attention calls in which it is gone; 1 where there are none.
-        missed: A module in which it is not.
+        missed: Modules in which it is not, though they hold layers.
         wrong: A module in which another role is gone or this one is gone in part.
     """
 
     share: float
-    missed: str = ""
+    missed: tuple[str, ...] = ()
     wrong: str = ""
 
 
@@ -66,7 +67,7 @@ def killed_attention(
     """
     before = traced_attention(model, calls)
     with _zeroed(model, rows):
-        found = _compare(role, list(zip(before, traced_attention(model, calls), strict=True)))
+        found = _compare(model, role, list(zip(before, traced_attention(model, calls), strict=True)))
     if found.share == 1 and not found.wrong:
         return found
     pairs: dict[int, tuple[AttentionCall, AttentionCall]] = {i: (call, call) for i, call in enumerate(before)}
@@ -74,10 +75,13 @@ def killed_attention(
         with _zeroed(model, {key: slices}):
             after = traced_attention(model, calls)
         module = next((b.module for b, a in zip(before, after, strict=True) if _differs(b, a)), None)
-        for i, (b, a) in enumerate(zip(before, after, strict=True)):
-            if b.module == module and _differs(b, a):
+        changed = [(i, b, a) for i, (b, a) in enumerate(zip(before, after, strict=True)) if b.module == module]
+        if module is None or (not _is_near(key[0], module) and all(_is_gone(b, a) for _, b, a in changed)):
+            continue  # nothing, or its input, of which q, k and v are made alike
+        for i, b, a in changed:
+            if _differs(b, a):
                 pairs[i] = b, _the_more_dead(pairs[i][1], a, role)
-    return _compare(role, list(pairs.values()))
+    return _compare(model, role, list(pairs.values()))
 
 
 @contextmanager
@@ -106,16 +110,28 @@ def _differs(before: AttentionCall, after: AttentionCall) -> bool:
     return any(x is not None and (x.shape != y.shape or not torch.equal(x, y)) for x, y in pairs)
 
 
+def _is_near(layer: str, attention: str) -> bool:
+    """Whether a layer lies in the block that an attention lies in."""
+    return layer.startswith(attention.rpartition(".")[0])
+
+
+def _is_gone(before: AttentionCall, after: AttentionCall) -> bool:
+    """Whether nothing of it differs between examples any more."""
+    return not any(x is not None and y is not None and _depends(x) and _depends(y) for x, y in
+                   ((getattr(before, role), getattr(after, role)) for role in "qkv"))  # fmt: skip
+
+
 def _the_more_dead(one: AttentionCall, other: AttentionCall, role: str) -> AttentionCall:
     return one if getattr(one, role) is not None and not _depends(getattr(one, role)) else other
 
 
-def _compare(role: str, pairs: list[tuple[AttentionCall, AttentionCall]]) -> Killed:
+def _compare(model: nn.Module, role: str, pairs: list[tuple[AttentionCall, AttentionCall]]) -> Killed:
     pairs = [(b, a) for b, a in pairs if getattr(b, role) is not None and _depends(getattr(b, role))]
+    pairs = [(b, a) for b, a in pairs if _projects(model, b.module)]
     dead = [not _depends(getattr(a, role)) for _, a in pairs]
     if not pairs:
         return Killed(1.0)
-    missed = next((a.module for is_dead, (_, a) in zip(dead, pairs, strict=True) if not is_dead), "")
+    missed = tuple(dict.fromkeys(a.module for is_dead, (_, a) in zip(dead, pairs, strict=True) if not is_dead))
     wrong = ""
     for is_dead, (b, a) in zip(dead, pairs, strict=True):
         for other in "qkv":
@@ -127,6 +143,14 @@ def _compare(role: str, pairs: list[tuple[AttentionCall, AttentionCall]]) -> Kil
             if other == role and not is_dead and x.shape == y.shape and _lost(x, y):
                 wrong = f"{role} is gone in part in {a.module}"
     return Killed(sum(dead) / len(dead), missed, wrong)
+
+
+def _projects(model: nn.Module, name: str) -> bool:
+    """Whether what attends holds any layer: some attend to their inputs as they are."""
+    parts = name.split(".")
+    paths = (".".join(parts[:length]) for length in range(len(parts), -1, -1))
+    holder = next(m for m in map(model.get_submodule, paths) if any(True for _ in m.parameters()))
+    return bool(layers_of(holder))
 
 
 def traced_attention(model: nn.Module, calls: Any) -> list[AttentionCall]:
@@ -169,11 +193,12 @@ class _Tracer(TorchFunctionMode):
         elif func is F.multi_head_attention_forward:
             self._add(*_projections(args, kwargs))
         out = func(*args, **kwargs)
+        if func is Tensor.__setitem__:  # scores that are put together from windows
+            self._follow(args[2:], args[0])
         if not isinstance(out, Tensor):
             return out
-        tensors = [a for a in args if isinstance(a, Tensor)] + [a for a in kwargs.values() if isinstance(a, Tensor)]
-        if len(args) > 1 and isinstance(args[1], (list, tuple)):
-            tensors += [a for a in args[1] if isinstance(a, Tensor)]
+        given = [a for arg in (*args, *kwargs.values()) for a in (arg if isinstance(arg, (list, tuple)) else [arg])]
+        tensors = [a for a in given if isinstance(a, Tensor)]
         if func in _PRODUCTS and len(tensors) >= 2:
             left, right = tensors[-2:]
             weights = next((self._weights[id(t)] for t in (left, right) if id(t) in self._weights), None)
@@ -188,11 +213,15 @@ class _Tracer(TorchFunctionMode):
             if source is not None:
                 self._weights[id(out)] = (out, source)
         else:
-            for known in (self._scores, self._weights):
-                source = next((known[id(t)][1] for t in tensors[:2] if id(t) in known), None)
-                if source is not None and out.dim() >= 3:
-                    known[id(out)] = (out, source)
+            self._follow(tensors[:2], out)
         return out
+
+    def _follow(self, sources: Sequence[Any], out: Tensor) -> None:
+        """Let scores or weights that became another tensor be known in it."""
+        for known in (self._scores, self._weights):
+            source = next((known[id(t)][1] for t in sources if id(t) in known), None)
+            if source is not None and out.dim() >= 3:
+                known[id(out)] = (out, source)
 
     def _add(self, q: Tensor | None, k: Tensor | None, v: Tensor | None) -> None:
         copies = [None if tensor is None else tensor.detach().clone() for tensor in (q, k, v)]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-VERDICTS = ("right", "absent", "partial", "refused", "wrong", "not run", "not built")
+VERDICTS = ("right", "absent", "in part", "partial", "refused", "wrong", "not run", "not built")
 Row = dict[str, Any]
 
 

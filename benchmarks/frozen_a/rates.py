@@ -28,11 +28,12 @@ from pathlib import Path
 import timm
 import torch
 from lightning.pytorch import seed_everything
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, reset_adapters
-from asym_lightning.analysis.calibration import adapter_sites, calibration_statistics, drawn_from
+from asym_lightning.adapters.init.rule import Draw, InitRule, init_rule, register_init
+from asym_lightning.analysis.calibration import adapter_sites, calibration_statistics, drawn_from, scale_to_random
 from asym_lightning.data.digits import load_digits_splits
 from benchmarks.frozen_a.arms import Arm, frozen
 from benchmarks.frozen_a.runs import run
@@ -42,9 +43,33 @@ from benchmarks.machine import describe
 from benchmarks.run_file import append_row
 
 RESULTS = Path(__file__).parents[1] / "results" / "frozen_a_rates.csv"
+FROM_DATA = ("inputs", "gradient", "whitened_gradient")
 RATES = (2.5e-3, 5e-3, 1e-2, 2e-2, 4e-2)
 SEEDS = (0, 1)
 WIDTH, RANK = 96, 8
+
+
+class Matched(InitRule):
+    """A rule's rows as `CalibrateA(keeps_rate=True)` scales them.
+
+    Args:
+        rule: That draws the rows.
+    """
+
+    needs_data = True
+
+    def __init__(self, rule: InitRule) -> None:
+        self.rule, self.name = rule, f"{rule.name}_matched"
+
+    def rows(self, draw: Draw) -> Tensor:
+        """As many rows as were asked for."""
+        assert draw.statistics is not None
+        A = self.rule.rows(draw)
+        return A * scale_to_random(A, draw.statistics.inputs)
+
+
+for name in FROM_DATA:
+    register_init(Matched(init_rule(name)))
 
 
 @dataclass(frozen=True)
@@ -81,10 +106,8 @@ class Setting:
 SETTINGS = (
     *(Setting("rank", rank=rank) for rank in (2, 4, 8, 16, 32, 64)),
     *(Setting("width", width=width) for width in (48, 96, 192)),
-    *(
-        Setting("rule", rule=rule)
-        for rule in ("rand", "coordinate", "block", "inputs", "gradient", "whitened_gradient")
-    ),
+    *(Setting("rule", rule=rule) for rule in ("rand", "coordinate", "block", *FROM_DATA)),
+    *(Setting("rule, matched", rule=rule) for rule in ("rand", *(f"{rule}_matched" for rule in FROM_DATA))),
     *(Setting("factor", factor=factor) for factor in ("B", "A", "both")),
     *(Setting("rank, A", rank=rank, factor="A") for rank in (2, 8, 32)),
 )

@@ -138,6 +138,7 @@ _ON_COMMAND_LINE: Mapping[str, Sequence[str]] = {
     "model.adapter.targets": ("[]", "[no_such_layer]", "[3]"),
     "model.num_classes": _NOT_COUNTS,
     "model.label_smoothing": _NOT_SHARES,
+    "model.class_weights": ("[1]", "[-1, 1, 1, 1, 1, 1, 1, 1, 1, 1]", "x", "[.nan]", "[[1]]"),
     "model.mixup": ("-1", ".nan", ".inf", "x", "1e308"),
     "model.optimizer.lr": ("-1", ".nan", ".inf", "-.inf", "x", "1e308"),
     "model.optimizer.weight_decay": ("-1", ".nan", ".inf", "x", "1e308"),

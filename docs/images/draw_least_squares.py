@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from asym_lightning.analysis.least_squares import mean_least_squares_gap
-from asym_lightning.report.svg import Axis, Series, line_chart
+from asym_lightning.report.chart import Axis, PointChart, Series
+from asym_lightning.report.svg import svg
 
 DIM, RANK = 64, 8
 DIRECTIONS = (4, 8, 12, 16, 24, 32, 48, 64, 128, 1024)  # of samples of the inputs; many more than DIM are isotropic
@@ -21,14 +22,14 @@ def main() -> None:
         result = mean_least_squares_gap(delta, root @ root.T / number, RANK)
         shares["B trained"].append(result.explained_by_B / result.total)
         shares["A trained"].append(result.explained_by_A / result.total)
-    chart = line_chart(
+    chart = PointChart(
         f"Explained at best, rank {RANK} of {DIM}",
         [Series(name, DIRECTIONS, values) for name, values in shares.items()],
         Axis("random directions that the inputs are made of", is_log=True),
         Axis("share of the target update", low=0, high=1.05),
         chance=RANK / DIM,
     )
-    Path(__file__).with_name("least_squares.svg").write_text(chart)
+    Path(__file__).with_name("least_squares.svg").write_text(svg(chart))
 
 
 if __name__ == "__main__":

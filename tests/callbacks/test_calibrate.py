@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Sampler, TensorDataset
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, reset_adapters
-from asym_lightning.adapters.files.chosen import ChosenA, backbone_sample, save_chosen
+from asym_lightning.adapters.files.backbone import backbone_sample
+from asym_lightning.adapters.files.chosen import ChosenA, save_chosen
 from asym_lightning.analysis.calibration import adapter_sites, calibration_statistics, drawn_from
 from asym_lightning.callbacks import AdapterCheckpoint, BNormMonitor, CalibrateA, FreezeA
 from asym_lightning.data import DigitsDataModule, LoaderOptions
@@ -67,6 +68,20 @@ def test_A_is_what_its_rule_draws_from_the_first_batches_and_stays(rule, tmp_pat
         statistics = calibration_statistics(fresh.net, adapter_sites(fresh.net), batches, loss)
         expected = drawn_from(fresh.net, statistics)["first.all"]
         torch.testing.assert_close(As(module.net)["first.all"], expected)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_an_A_that_keeps_the_rate_spans_the_same_and_reads_as_much_as_random_ones(rule, tmp_path):
+    plain, scaled = CalibrateA(rule, num_batches=3), CalibrateA(rule, num_batches=3, keeps_rate=True)
+    fit(tmp_path, plain)
+    _, module = fit(tmp_path, scaled)
+    x = torch.cat([batch[0] for batch in islice(loader(), 3)])  # what the first layer reads
+    A, expected = scaled.chosen.factors["first.all"], plain.chosen.factors["first.all"]
+    assert torch.equal(As(module.net)["first.all"], A)
+    factor = float(A.norm() / expected.norm())
+    torch.testing.assert_close(A, factor * expected)
+    random = torch.linalg.qr(torch.randn(x.shape[1], x.shape[1])).Q  # all rows together: their mean is exact
+    torch.testing.assert_close((x @ A.T).square().mean(), (x @ random.T).square().mean())
 
 
 def test_training_is_what_it_is_with_the_same_A_from_elsewhere(tmp_path):

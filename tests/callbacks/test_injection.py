@@ -14,8 +14,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from torch import nn
 
-from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters, merge_adapters, remove_adapters
-from asym_lightning.callbacks import AdapterCheckpoint, AdapterInjection
+from asym_lightning.adapters import (
+    AdapterConfig,
+    adapter_layers,
+    adapters_by_name,
+    inject_adapters,
+    merge_adapters,
+    remove_adapters,
+)
+from asym_lightning.callbacks import AdapterCheckpoint, AdapterInjection, Milestones, RankScheduler
 from tests.callbacks.foreign import Foreign, build_net, injection, loader, trainer
 
 FORMS = ("__init__", "setup", "configure_model")
@@ -312,6 +319,25 @@ def test_a_checkpoint_is_tested_in_a_fresh_trainer_and_loaded_without_one(form, 
     injection().load(alone, tmp_path / "x.ckpt")
     x = next(iter(loader()))[0]
     torch.testing.assert_close(alone.eval()(x), module.eval()(x), atol=0, rtol=0)
+
+
+class LeavingExtraStatesOut(Foreign):
+    def on_load_checkpoint(self, checkpoint) -> None:
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if not name.endswith("_extra_state")}
+
+
+def test_a_module_that_leaves_extra_states_out_of_checkpoints_has_its_ranks_back(tmp_path):
+    def callbacks():
+        return [injection(), RankScheduler(Milestones({0: 1, 3: 2}))]
+
+    trained, fresh = LeavingExtraStatesOut(), LeavingExtraStatesOut()
+    run = trainer(tmp_path, *callbacks(), max_steps=2)
+    run.fit(trained, loader())
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    scores = run.test(trained, loader(), verbose=False)
+    assert trainer(tmp_path, *callbacks()).test(fresh, loader(), tmp_path / "x.ckpt", verbose=False) == scores
+    assert {adapter.rank for adapter in adapters_by_name(fresh).values()} == {1}
 
 
 @pytest.fixture

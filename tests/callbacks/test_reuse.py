@@ -7,8 +7,8 @@ import warnings
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule
-from lightning.pytorch.callbacks import BatchSizeFinder
+from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch.callbacks import BaseFinetuning, BatchSizeFinder, WeightAveraging
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, merge_adapters
 from asym_lightning.callbacks import AdapterInjection, BNormMonitor, FreezeA, GrowOnStall, Milestones, RankScheduler
@@ -99,15 +99,45 @@ def test_two_trainers_on_one_module(tmp_path):
     assert len(adapters_by_name(module)) == 1
 
 
-class LackingOptimizer(Foreign):
-    """Its optimizer holds a part of the head, until it is told better."""
+class Erring(Foreign):
+    """It does what can't work, until it is told better."""
 
-    lacks = True
+    errs = True
+
+
+class LackingOptimizer(Erring):
+    """Its optimizer holds a part of the head."""
 
     def configure_optimizers(self):
-        if self.lacks:
+        if self.errs:
             return torch.optim.SGD([{"params": [p]} for p in self.head.parameters()], lr=0.1)
         return super().configure_optimizers()
+
+
+class Unfreezing(Erring):
+    """It lets all train when it makes its optimizer."""
+
+    def configure_optimizers(self):
+        if self.errs:
+            self.requires_grad_(True)
+        return super().configure_optimizers()
+
+
+class Freezing(Callback):
+    """It freezes the backbone, adapters and all."""
+
+    def on_train_epoch_start(self, trainer, pl_module) -> None:
+        pl_module.net.requires_grad_(False)
+
+
+class Thawing(BaseFinetuning):
+    """It freezes the backbone till later."""
+
+    def freeze_before_training(self, pl_module) -> None:
+        self.freeze(pl_module.net)
+
+    def finetune_function(self, pl_module, epoch, optimizer) -> None:
+        pass
 
 
 BAD = {
@@ -121,21 +151,45 @@ BAD = {
     "rank": (lambda: [injection(adapter={"rank": 40})], Foreign, "`rank` is 40, but `first` .*, `second` .*`exclude`"),
     "two injections": (lambda: [injection(), injection()], Foreign, "There are two AdapterInjection callbacks"),
     "optimizer": (lambda: [injection()], LackingOptimizer, "2 trained parameters are in none of .*`configure_optim"),
+    "unfreezing": (lambda: [injection()], Unfreezing, "Frozen parameters have been unfrozen"),
+    "other decider": (lambda: [injection(), Thawing()], Foreign, "Thawing freezes and unfreezes layers"),
+    "average": (
+        lambda: [injection(), RankScheduler(Milestones({0: 1, 4: 2})), WeightAveraging()],
+        Foreign,
+        "WeightAveraging averages factors",
+    ),
+    "undrawn": (
+        lambda: [injection(adapter={"scheme": "hB_zero_A_whitened_gradient"})],
+        Foreign,
+        "is drawn from data and has not been yet",
+    ),
+    "freezing": (lambda: [injection(), Freezing()], Foreign, "Parameters that are to train have been frozen"),
 }
+
+
+def state_of(module) -> dict:
+    """All that an injection may change of a module."""
+    tensors = {name: (value.dtype, value.tolist()) for name, value in module.state_dict().items()}
+    trains = {name: p.requires_grad for name, p in module.named_parameters()}
+    parts = {name: (type(part), part.training, list(vars(part))) for name, part in module.named_modules()}
+    hooks = {name: list(part._forward_pre_hooks) for name, part in module.named_modules()}
+    return {"tensors": tensors, "trains": trains, "parts": parts, "hooks": hooks}
 
 
 @pytest.mark.parametrize("case", BAD)
 def test_what_can_not_work_is_refused_before_the_first_step_and_the_module_is_usable_again(case, tmp_path):
     callbacks, kind, message = BAD[case]
     module = kind()
-    before = [(name, p.requires_grad) for name, p in module.named_parameters()]
+    module.net.second.bfloat16()
+    before = state_of(module)
     run = trainer(tmp_path, *callbacks())
     with pytest.raises((ValueError, RuntimeError), match=message):
         run.fit(module, loader())
     assert run.global_step == 0
-    if case != "optimizer":  # that is known only when layers have been adapted
-        assert [(name, p.requires_grad) for name, p in module.named_parameters()] == before
-    module.lacks = False
+    assert state_of(module) == before
+    module.net.second.float()
+    module.errs = False
+    trainer(tmp_path).fit(copy.deepcopy(module), loader())  # adapted by nobody
     trainer(tmp_path, injection()).fit(module, loader())
     assert all(adapter.B.any() for adapter in adapters_by_name(module).values())
 

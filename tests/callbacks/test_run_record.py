@@ -27,6 +27,22 @@ class Sharded(nn.Parameter):
     """Stands for a parameter of which the process has a part."""
 
 
+def test_a_test_without_a_fit_says_so_and_names_its_checkpoint(tmp_path):
+    assert fit(tmp_path / "fit", Foreign(), enable_checkpointing=True, max_epochs=1)["command"] == "fit"
+    (checkpoint,) = (tmp_path / "fit").rglob("*.ckpt")
+    assert json.loads((tmp_path / "fit" / "record.json").read_text())["checkpoint"] == str(checkpoint)
+
+    class Tested(Foreign):
+        def test_step(self, batch, batch_idx):
+            self.log("test/loss", batch[0].mean())
+
+    run = trainer(tmp_path / "test", injection(adapter={"rank": 4}), RunRecord())
+    run.test(Tested(), loader(), ckpt_path=checkpoint, verbose=False)
+    record = json.loads((tmp_path / "test" / "record.json").read_text())
+    assert (record["command"], record["checkpoint"]) == ("test", str(checkpoint))
+    assert set(record["metrics"]) == {"test/loss"}
+
+
 def test_counts_each_parameter_once_and_those_in_the_factors_apart(tmp_path):
     module = Foreign()
     record = fit(tmp_path, module)

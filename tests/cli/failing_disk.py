@@ -29,7 +29,7 @@ import asym_lightning.cli.training
 import asym_lightning.data.digits
 import asym_lightning.modules.image_classifier
 import asym_lightning.report.page  # noqa: F401  # all here, before the first fork
-from asym_lightning.adapters.files.directory import read_directory
+from asym_lightning.adapters.files.directory import read_adapter
 from asym_lightning.cli import main
 from asym_lightning.core.files import SUFFIX, read_json
 from asym_lightning.core.run_files import read_config
@@ -58,7 +58,7 @@ def damage(folder: Path, has_room_to_clean: bool) -> list[str]:
     """What is not whole of what has a name by which anybody would take it for whole."""
     readers: dict[str, Callable[[Path], Any]] = {
         "*.ckpt": read_checkpoint,
-        "adapter_config.json": lambda path: read_directory(path.parent),
+        "adapter_config.json": lambda path: read_adapter(path.parent),
         "record.json": read_json,
         "config.yaml": lambda path: read_config(path.parent),
     }

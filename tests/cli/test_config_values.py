@@ -11,7 +11,7 @@ from asym_lightning.adapters import AdapterConfig
 from asym_lightning.cli import main
 from asym_lightning.cli.built_model import BuiltRun
 from asym_lightning.cli.short_config import with_init_args
-from asym_lightning.cli.training import warn_of_fresh_adapter
+from asym_lightning.cli.untrained import warn_of_fresh_parts
 from asym_lightning.modules import ImageClassifier, WarmupSchedule
 
 QUICKSTART = ("--config", "quickstart")
@@ -57,8 +57,10 @@ def test_a_section_that_is_there_twice_is_refused(capsys):
 
 
 def test_an_adapter_that_is_evaluated_without_a_checkpoint_is_warned_of():
-    with pytest.warns(UserWarning, match="no `--ckpt_path`: the adapter is a fresh one"):
-        warn_of_fresh_adapter(ImageClassifier("vit_digits", 10, AdapterConfig()))
+    module = ImageClassifier("vit_digits", 10, AdapterConfig())
+    module.configure_model()
+    with pytest.warns(UserWarning, match="no `--ckpt_path`: the adapter and the head are fresh"):
+        warn_of_fresh_parts(module)
 
 
 @pytest.mark.parametrize("command", ["fit", "test"])

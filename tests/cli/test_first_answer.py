@@ -164,7 +164,10 @@ def test_help_of_a_class_fits_two_screens(capsys, monkeypatch):
         (["--model.scheduler.help", "WarmupSchedule"], ["--model.scheduler.warmup  (float, default: 0.0)"]),
         ([*TASK, "--model.optimizer.help"], ["AdamW"]),
         (["--model.adapter.help"], ["--model.adapter.rank  (int, default: 8)", "Rank r of every adapter"]),
-        (["--model.help=ImageClassifier"], ["--model.num_classes  (int, required)", "--model.adapter.help shows"]),
+        (
+            ["--model.help=ImageClassifier"],
+            ["--model.num_classes  (int | None, default: None)", "--model.adapter.help shows"],
+        ),
     ],
 )
 def test_help_of_a_class_names_what_there_is(capsys, option, lines):

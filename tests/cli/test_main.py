@@ -57,12 +57,15 @@ def test_fit_leaves_config_checkpoint_and_adapter_and_reports_them(run):
     assert config["model"]["init_args"]["adapter"]["rank"] == 8
     assert config["trainer"]["max_epochs"] == 1
 
-    summary = dict(line.split(maxsplit=1) for line in out.strip().splitlines()[-6:])
-    assert list(summary) == ["test/accuracy", "test/loss", "time", "trained", "checkpoint", "adapter"]
+    summary = dict(line.split(maxsplit=1) for line in out.strip().splitlines()[-8:])
+    scores = ["test/accuracy", "test/calibration_error", "test/loss", "test/macro_f1"]
+    assert list(summary) == [*scores, "time", "trained", "checkpoint", "adapter"]
     assert 0 < float(summary["test/accuracy"]) < 1
     assert summary["trained"].startswith("14,794 of 692,842 parameters")
     assert torch.load(summary["checkpoint"], weights_only=True)["global_step"] == 2
     assert Path(summary["adapter"]) == directory / "adapter"
+    for name in ("scores.csv", "confusion.csv", "confusion.png", "reliability.csv", "reliability.png"):
+        assert (directory / name).is_file(), name
 
 
 def test_report_reads_runs_that_no_sweep_made(run):
@@ -72,6 +75,15 @@ def test_report_reads_runs_that_no_sweep_made(run):
     assert code == 0
     assert "| hB_zero_A_rand_r8 | **0." in out and "| 14,794 | 0.01 | 2 |" in out
     assert Path("runs/report.html").is_file()
+
+
+def test_report_takes_tests_of_checkpoints_and_leaves_predictions_alone(run):
+    assert run("fit", *QUICKSTART, *SHORT, "--test_after_fit=false")[0] == 0
+    for command in ("test", "predict"):
+        assert run(command, *QUICKSTART, *SHORT, "--ckpt_path", "best")[0] == 0
+    code, out, _ = run("report", "runs")
+    assert code == 0
+    assert "| hB_zero_A_rand_r8 | **0." in out and "is left out" not in out
 
 
 def test_saved_adapter_is_that_of_the_best_checkpoint(run):
@@ -126,6 +138,20 @@ def test_test_validate_and_predict_take_the_same_config_and_a_checkpoint(run):
         probabilities = [float(row[f"probability_{name}"]) for name in names]
         assert sum(probabilities) == pytest.approx(1, abs=1e-5)
         assert row["label"] == names[probabilities.index(max(probabilities))]
+
+
+def test_predict_takes_adapters_by_name(run):
+    run("fit", *QUICKSTART, *SHORT)
+    quiet = ["--trainer.enable_progress_bar", "false", "--trainer.limit_predict_batches", "1"]
+    checkpoint = ["--ckpt_path", "runs/quickstart/version_0/checkpoints/best.ckpt"]
+    expected = predicted(run("predict", *QUICKSTART, *checkpoint, *quiet)[1])
+    adapters = ["--adapters", "{digits: runs/quickstart/version_0}"]
+    code, out, error = run("predict", *QUICKSTART, *adapters, *quiet)
+    assert code == 0, error
+    for row, other in zip(predicted(out), expected, strict=True):
+        assert float(row["probability_3"]) == pytest.approx(float(other["probability_3"]), abs=1e-5)
+    code, _, error = run("predict", *QUICKSTART, "--adapters", "{digits: runs/nowhere}", *quiet)
+    assert (code, "holds no adapter" in error) == (1, True)
 
 
 def test_resume_goes_on_where_the_checkpoint_stopped(run):

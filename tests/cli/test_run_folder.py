@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger, Logger
 
-from asym_lightning.adapters.files.directory import read_directory
+from asym_lightning.adapters.files.directory import read_adapter
 from asym_lightning.cli import main
 from asym_lightning.cli.run_folder import RunFolder, RunTrainer
 from asym_lightning.core.files import read_json
@@ -37,7 +37,7 @@ def fit(capsys):
         capsys.readouterr()
         assert main(["fit", *QUICKSTART, *SHORT, f"--trainer.max_epochs={epochs}", *options]) == code
         out = capsys.readouterr().out
-        return dict(line.split(maxsplit=1) for line in out.strip().splitlines()[-6:]) if code == 0 else {}
+        return dict(line.split(maxsplit=1) for line in out.strip().splitlines()[-8:]) if code == 0 else {}
 
     return _fit
 
@@ -94,7 +94,7 @@ def test_a_resumed_run_goes_on_in_its_folder_with_its_rows_and_its_best_score(fi
     # All later epochs are worse, so the best is that of before the interruption, and is what is tested and exported.
     best = torch.load(summary["checkpoint"], weights_only=True)
     assert best["global_step"] == before == 2
-    head = read_directory(RUNS / "version_0/adapter").others["head.weight"]
+    head = read_adapter(RUNS / "version_0/adapter").others["head.weight"]
     assert torch.equal(head, best["state_dict"]["backbone.head.weight"])
 
 
@@ -163,7 +163,7 @@ def test_a_requeued_job_goes_on_and_tests_and_exports_its_best_checkpoint(fit, m
 def test_runs_have_folders_of_their_own_whatever_the_logger(fit, logger, capsys):
     for seed in (0, 1):
         summary = fit(f"--trainer.logger={logger}", f"--seed_everything={seed}")
-        folder = Path(f"runs/default/version_{seed}")
+        folder = Path(f"runs/quickstart/version_{seed}")
         assert Path(summary["checkpoint"]) == folder / "checkpoints/best.ckpt"
         assert Path(summary["adapter"]) == folder / "adapter"
         assert yaml.safe_load((folder / "config.yaml").read_text())["seed_everything"] == seed

@@ -59,6 +59,7 @@ def modules_after(command, folder):
         "report --help",
         "export --help",
         "merge --help",
+        "combine --help",
         "sweep --help",
         "similarity --help",
         "bounds --help",

@@ -7,7 +7,8 @@ from asym_lightning.cli.commands import TOOLS
 
 REQUIRED = {
     "similarity": ["a"], "export": ["a", "--output", "b"], "merge": ["a", "--output", "b"], "report": ["a"],
-    "bounds": ["--num-samples", "3"], "calibrate": ["--out", "b"], "generate": ["a"], "chat": ["a"],
+    "bounds": ["--num-samples", "3"], "calibrate": ["--out", "b"], "combine": ["a", "--output", "b"],
+    "generate": ["a"], "chat": ["a"],
 }  # fmt: skip
 OF_FIT = ("bounds", "estimate", "calibrate", "advise")
 OF_OTHERS = ("lm_eval",)  # another package's program, which says itself what it takes

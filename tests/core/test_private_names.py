@@ -22,6 +22,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import _CHECKPO
 from torch.distributed.fsdp._common_utils import FSDP_PREFIX
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, SequentialSampler
+from torchmetrics import MeanMetric
 
 import asym_lightning
 from asym_lightning.core import private_names as names
@@ -386,7 +387,22 @@ def test_a_data_set_has_a_fingerprint_by_its_rows():
     assert names.fingerprint(one) == names.fingerprint(same) != names.fingerprint(other)
 
 
+def test_a_metric_takes_a_number_of_updates():
+    metric = MeanMetric()
+    names.set_num_updates(metric, 3)
+    assert metric.update_called and metric.update_count == 3
+
+
+def test_calibration_bins_hold_the_samples_by_confidence():
+    confidences, accuracies = torch.tensor([0.3, 0.7, 0.9, 1.0]), torch.tensor([1.0, 0.0, 1.0, 1.0])
+    accuracy, confidence, share = names.calibration_bins(confidences, accuracies, 2)
+    assert accuracy.tolist() == [1.0, 0.5, 1.0]
+    assert confidence.tolist() == pytest.approx([0.3, 0.8, 1.0])
+    assert share.tolist() == [0.25, 0.5, 0.25]
+
+
 def test_versions_are_bounded_from_above():
     text = (PACKAGE.parent / "pyproject.toml").read_text()
-    for package in ("torch", "lightning", "transformers", "datasets", r"jsonargparse\[signatures\]"):
+    packages = ("torch", "lightning", "torchmetrics", "transformers", "datasets", r"jsonargparse\[signatures\]")
+    for package in packages:
         assert re.search(rf'"{package}>=[\d.]+,<[\d.]+"', text), package

@@ -30,6 +30,16 @@ def test_classes_are_those_of_the_training_file_sorted(files):
     assert data.rows["train"][3]["ids"] == "k3"
 
 
+def test_a_column_names_the_adapter_of_each_row(files):
+    tenants = ("one", None, "two", "")
+    rows = [{"text": "a", "label": f"{i % 2}", "tenant": tenant} for i, tenant in enumerate(tenants)]
+    data, without = files(rows, adapter_column="tenant"), files(rows)
+    for module in (data, without):
+        module.setup("fit")
+    assert [data.rows["train"][i]["adapters"] for i in range(4)] == ["one", "", "two", ""]
+    assert "adapters" not in without.rows["train"][0]
+
+
 def test_numbered_classes_are_sorted_as_numbers_and_stand_for_themselves(files):
     data = files([{"text": "a", "label": label} for label in (10, 9, 10)])
     data.setup("fit")
@@ -88,6 +98,7 @@ def test_bad_argument_is_refused(files, options, message):
             r"`num_train` must be at most 1, the training rows there are",
         ),
         ([], {"label_names": ["a", "b"]}, r"train\.jsonl is empty"),
+        ([], {}, r"train\.jsonl is empty: there is nothing to use as train data"),
     ],
 )
 def test_bad_file_is_refused(files, rows, options, message):
@@ -102,3 +113,20 @@ def test_training_on_a_file_that_is_not_given_is_refused(files):
     data.setup("fit")
     with pytest.raises(ValueError, match="there is no train data"):
         data.train_dataloader()
+
+
+def test_a_label_that_training_never_saw_is_named_before_training(files, tmp_path):
+    (tmp_path / "test.csv").write_text("text,label\nthe cat,neg\na dog,mixed\n")
+    with pytest.raises(ValueError, match=r"test\.csv, line 3: the label must be one of neg, pos, .*not 'mixed'"):
+        files(test=tmp_path / "test.csv").prepare_data()
+
+
+@pytest.mark.parametrize("header", ["", "text,label\n"])
+def test_an_empty_csv_is_named(files, tmp_path, header):
+    (tmp_path / "empty.csv").write_text(header)
+    with pytest.raises(ValueError, match=r"empty\.csv is empty: there is nothing to use as val data"):
+        files(val=tmp_path / "empty.csv").prepare_data()
+
+
+def test_one_column_needs_no_list(files):
+    assert files(text_columns="text").text_columns == ("text",)

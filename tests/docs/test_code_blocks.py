@@ -53,6 +53,7 @@ def workplace(tmp_path, monkeypatch):
     write_tiny_bert(tmp_path / "encoder")
     tokenizer = byte_tokenizer()
     saved(tmp_path / "decoder", tiny_llama(len(tokenizer)), tokenizer)
+    (tmp_path / "new.csv").write_text("sentence\nthe cat sat .\n")
     (tmp_path / "train.csv").write_text("sentence,label\n" + "the cat sat .,0\na dog ran far .,1\n" * 4)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -24,9 +24,11 @@ REQUIREMENTS = {
     "lightly": "lightly==1.6.0",
     "neuralforecast": "neuralforecast==3.3.0",
     "pytorch_forecasting": "pytorch-forecasting==1.8.0",
+    "rfdetr": "rfdetr[train]==1.11.2",
     "rl4co": "rl4co==0.7.0",
     "scvi": "scvi-tools==1.4.2",
     "torchgeo": "torchgeo==0.8.1",
+    "uq_box": "lightning-uq-box==0.2.0",
 }
 
 

@@ -16,6 +16,8 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.utilities import CombinedLoader
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset, WeightedRandomSampler
+from torchmetrics import MetricCollection
+from torchmetrics.regression import MeanAbsoluteError, R2Score
 
 from asym_lightning.callbacks import AdapterCheckpoint, FreezeA, Milestones, OrderSeed, RankScheduler
 from tests.lifecycle.runs import Foreign, Noisy, Own, data, differences, result, start
@@ -351,3 +353,34 @@ def test_a_checkpoint_in_the_middle_of_a_step_goes_on_with_that_step(options, tm
         ], path.name
         batches = [event for event in rest if "batch" in event[0]]
         assert batches == [event for event in events if "batch" in event[0]][-len(batches) :], path.name
+
+
+class Counting(Foreign):
+    """Its metrics count all batches of an epoch, two of them as one, and are asked and reset when it ends."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sum = MeanAbsoluteError()
+        self.both = MetricCollection({"r2": R2Score(), "same": R2Score()})
+        self.epochs: list[dict[str, float]] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        x, y = batch
+        predictions = self.backbone(x)
+        self.sum.update(predictions, y)
+        self.both.update(predictions, y)
+        return F.mse_loss(predictions, y)
+
+    def on_train_epoch_end(self) -> None:
+        self.epochs.append({"sum": float(self.sum.compute()), **{n: float(v) for n, v in self.both.compute().items()}})
+        self.sum.reset()
+        self.both.reset()
+
+
+def test_metrics_of_the_module_count_on(tmp_path):
+    whole, trainer, _ = start(tmp_path, Counting(), *by_steps(tmp_path / "whole"))
+    trainer.fit(whole, *both())
+    for path in sorted((tmp_path / "whole").glob("*.ckpt")):
+        resumed, trainer, _ = start(tmp_path, Counting(), seed=77)
+        trainer.fit(resumed, *both(), ckpt_path=path)
+        assert resumed.epochs == whole.epochs[2 - len(resumed.epochs) :], path.name

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
 from safetensors.torch import load_file
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from asym_lightning.adapters import adapters_by_name
 from asym_lightning.callbacks import AdapterCheckpoint, FreezeA, Milestones, RankScheduler
@@ -65,6 +66,35 @@ def test_averages_are_of_what_trains_whatever_the_order_of_callbacks(kind, is_fi
     for name, value in expected.items():
         torch.testing.assert_close(module.get_parameter(name), value)
     assert len(expected) == 4 and frozen_is_as_it_was(module)
+
+
+class Late(Callback):
+    """Copies the module when the run starts, and averages many tensors in one call, as RF-DETR's callback does."""
+
+    def on_fit_start(self, trainer, pl_module) -> None:
+        self.average = AveragedModel(pl_module, multi_avg_fn=self.average_many)
+
+    @staticmethod
+    def average_many(averaged, values, number) -> None:
+        for one, other in zip(averaged, values, strict=True):
+            one.mul_(0.9).add_(other, alpha=0.1)
+
+    def on_train_batch_end(self, trainer, pl_module, *args) -> None:
+        self.average.update_parameters(pl_module)
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        pl_module.load_state_dict(self.average.module.state_dict())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_first", [False, True], ids=["after", "before"])
+def test_an_average_that_is_made_when_the_run_starts_leaves_frozen_weights_as_they_are(kind, is_first, tmp_path):
+    late = Late()
+    module, trainer, _ = start(tmp_path, KINDS[kind](), max_epochs=4)
+    trainer.callbacks.insert(0 if is_first else len(trainer.callbacks), late)
+    trainer.fit(module, data(), data(shuffle=False))
+    assert late.average.n_averaged == trainer.global_step == 20
+    assert frozen_is_as_it_was(module)
 
 
 @pytest.mark.parametrize("kind", KINDS)

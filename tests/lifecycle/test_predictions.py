@@ -99,3 +99,28 @@ def test_lines_of_json(tmp_path):
     Trainer(accelerator="cpu", logger=False, callbacks=[file], enable_progress_bar=False).predict(Doubles(), loader(2))
     lines = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
     assert lines == [{"id": str(n), "prediction_0": n, "prediction_1": 2 * n} for n in range(2)]
+
+
+def test_a_table_in_parquet(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    file = PredictionsFile("x.parquet", lambda: tmp_path)
+    Trainer(accelerator="cpu", logger=False, callbacks=[file], enable_progress_bar=False).predict(Doubles(), loader(2))
+    rows = pyarrow.read_table(tmp_path / "x.parquet").to_pylist()
+    assert rows == [{"id": str(n), "prediction_0": n, "prediction_1": 2 * n} for n in range(2)]
+
+
+def test_columns_that_only_later_rows_have_are_written(tmp_path):
+    class Partly(LightningModule):
+        def predict_step(self, batch, batch_idx):
+            return [{"score": n, **({"target": n} if n > 2 else {})} for n in batch[0].tolist()]
+
+    predict(tmp_path, loader(5), module=Partly())
+    assert [row["target"] for row in rows(tmp_path / "predictions.csv")] == ["", "", "", "3", "4"]
+
+
+@pytest.mark.parametrize("file", ["x.xlsx", "there/x.csv", "csv"])
+def test_a_file_of_another_kind_is_refused(file):
+    with pytest.raises(
+        ValueError, match=rf"can't be written to '{file}': name a file .* in \.csv, \.tsv, \.jsonl, \.p"
+    ):
+        PredictionsFile(file)

@@ -220,8 +220,8 @@ def test_predictions_file_holds_ids_labels_and_probabilities_in_the_files_order(
     )
     module = TextClassifier(bert)
     predicted = torch.cat(trainer(tmp_path).predict(module, data))
-    with (tmp_path / "predictions.tsv").open() as file:
-        written = list(csv.DictReader(file, delimiter="\t"))
+    with (tmp_path / "predictions.csv").open() as file:
+        written = list(csv.DictReader(file))
     assert [row["id"] for row in written] == [f"k{i}" for i in range(6)]
     order = [int(row) for batch in data.predict_dataloader()[0] for row in batch["row"]]
     for row, probabilities in zip(order, predicted.tolist(), strict=True):

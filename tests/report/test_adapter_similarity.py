@@ -92,6 +92,24 @@ def test_the_command_writes_table_and_page(tmp_path, capsys):
     assert page.count(">chance<") == 3
 
 
+def test_figures_and_names_are_those_of_reports(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    places = [save(tmp_path / name, seed) for seed, name in enumerate("ab")]
+    style = tmp_path / "style.yaml"
+    style.write_text("title: Alike\narms: {hB_zero_A_rand_r2: {name: B-only}}\n")
+    options = ["--out", str(tmp_path), "--style", str(style), "--figures", "svg"]
+    assert main(["similarity", *places, *options]) == 0
+    assert "| B-only: same task, different init |" in capsys.readouterr().out
+    assert "<h1>Alike</h1>" in (tmp_path / "similarity.html").read_text()
+    (figure,) = (tmp_path / "figures").iterdir()
+    assert figure.name == "similarity_b_only_same_task_different_init.svg"
+
+
+def test_figures_need_a_place(tmp_path, capsys):
+    assert main(["similarity", str(tmp_path), "--figures", "pdf"]) == 2
+    assert "`--figures` needs `--out`" in capsys.readouterr().err
+
+
 def test_the_A_of_compact_adapters_is_known_where_it_is_the_same(tmp_path, capsys):
     same = [save(tmp_path / name, 0, include_frozen=False) for name in "ab"]
     assert main(["similarity", *same]) == 0

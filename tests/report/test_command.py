@@ -86,7 +86,10 @@ class Tags(HTMLParser):
 def test_the_page_needs_nothing_beside_it_and_is_well_formed(runs):
     assert main(["report", str(runs)]) == 0
     page = (runs / "report.html").read_text()
-    assert not re.search(r'(src|href)="', page)
+    assert not re.search(r'src="', page)
+    links = re.findall(r'href="([^"]+)"', page)
+    assert len(links) == 2 * 3  # arms by seeds, each to its run
+    assert all((runs / link / "config.yaml").is_file() for link in links)
     assert not re.search(r"url\(|@import|<script", page)
     tags = Tags()
     tags.feed(page)
@@ -106,3 +109,51 @@ def test_without_a_finished_run_the_command_fails(write_run, tmp_path, capsys):
     assert not (tmp_path / "report.html").exists()
     assert main(["report", str(tmp_path / "missing")]) == 1
     assert "there is no directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", ["pdf", "svg", "png"])
+def test_figures_are_files_beside_the_page(runs, suffix, capsys):
+    pytest.importorskip("matplotlib")
+    assert main(["report", str(runs), "--figures", suffix]) == 0
+    assert {path.name for path in (runs / "figures").iterdir()} == {
+        f"{name}.{suffix}"
+        for name in (
+            "learning_curves", "choice_of_the_learning_rate", "score_against_trained_parameters", "time_of_fit_seconds",
+            "kept_for_the_backward_pass_mb", "spectrum_of_the_update", "norm_of_b_b_only_r8", "rank_over_time",
+        )
+    }  # fmt: skip
+    assert "figures  " in capsys.readouterr().out
+
+
+def test_figures_of_several_tasks_are_told_apart(write_run, tmp_path):
+    pytest.importorskip("matplotlib")
+    for task in ("rte", "mrpc"):
+        write_run(task=task)
+    assert main(["report", str(tmp_path), "--figures", "svg"]) == 0
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"rte_learning_curves.svg", "mrpc_learning_curves.svg"} <= names
+
+
+def test_a_style_names_and_orders_arms_everywhere(runs, tmp_path, capsys):
+    style = tmp_path / "style.yaml"
+    style.write_text(
+        'title: Upside down\narms:\n  head_only: {name: Head}\n  b_only_r8: {name: B, colour: "#123456"}\n'
+    )
+    compare = ["--compare", "b_only_r8", "Head"]
+    assert main(["report", str(runs), "--style", str(style), *compare]) == 0
+    assert "B - Head on digits" in capsys.readouterr().out
+    page = (runs / "report.html").read_text()
+    assert "<h1>Upside down</h1>" in page and "b_only_r8" not in page.replace("b_only_r8/lr_", "")
+    assert page.index("<td>Head</td>") < page.index("<td>B</td>")
+    assert "#123456" in page
+
+
+def test_maps_side_by_side_have_one_scale(write_run, tmp_path):
+    for arm, norm in (("a", 0.5), ("b", 2.0)):
+        directory = write_run(arm)
+        norms = NormsFile(directory / "b_norms.csv")
+        statistics = {**dict.fromkeys(STATISTICS, 0.5), "B_frobenius": norm}
+        norms.append(10, 0, {"0.all": statistics, "total": statistics}, {"0.all": [0.3]})
+    assert main(["report", str(tmp_path)]) == 0
+    maps = re.findall(r"<svg[^>]*Norm of B.*?</svg>", (tmp_path / "report.html").read_text())
+    assert len(maps) == 2 and all(">2</text>" in one for one in maps)

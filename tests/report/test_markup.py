@@ -7,7 +7,7 @@ import pytest
 
 from asym_lightning.report.adapter_similarity import LayerSimilarity, PairKind
 from asym_lightning.report.formats import csv_table, latex_table, markdown_table
-from asym_lightning.report.page import html_page
+from asym_lightning.report.page import html_page, page_sections
 from asym_lightning.report.runs import read_runs
 from asym_lightning.report.similarity import similarity_csv, similarity_html, similarity_markdown
 from asym_lightning.report.table import results_table
@@ -29,8 +29,8 @@ def table(write_run, tmp_path):
     return results_table(found.runs, [*found.notes, f"a note on {MARKUP}\nin two lines"])
 
 
-def test_a_page_holds_no_markup_of_names(table):
-    page = html_page(table, f"title {MARKUP}")
+def test_a_page_holds_no_markup_of_names(table, tmp_path):
+    page = html_page(table, page_sections(table), f"title {MARKUP}", tmp_path)
     assert "<script" not in page and 'onload="x"' not in page and "<i>" not in page
     assert "&lt;script&gt;" in page
 

@@ -1,6 +1,8 @@
+import json
 import math
 
 import pytest
+import yaml
 
 from asym_lightning.core.run_files import read_curve
 from asym_lightning.report.runs import read_runs
@@ -80,3 +82,46 @@ def test_runs_of_other_settings_are_not_averaged(write_run, tmp_path, other, not
 def test_a_directory_that_does_not_exist_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no directory"):
         read_runs([tmp_path / "missing"])
+
+
+def write_evaluation(directory, config, record=None):
+    directory.mkdir(parents=True)
+    (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    if record is not None:
+        (directory / "record.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("option", ["verbose", "return_predictions"])
+def test_folders_of_other_commands_are_no_runs_and_not_incomplete(write_run, tmp_path, option):
+    write_run()
+    write_evaluation(tmp_path / "evaluated", {"model": {"class_path": "M"}, option: True})
+    write_evaluation(tmp_path / "tested", {"verbose": True}, {"command": "test", "checkpoint": None, "metrics": {}})
+    found = read_runs([tmp_path])
+    assert len(found.runs) == 1 and not found.notes
+
+
+def untested(write_run, **options):
+    """A fit without a test; returns its best checkpoint."""
+    directory = write_run(test=None, validation=0.5, **options)
+    record = json.loads((directory / "record.json").read_text())
+    checkpoint = str(directory / "best.ckpt")
+    (directory / "record.json").write_text(json.dumps({**record, "command": "fit", "checkpoint": checkpoint}))
+    return checkpoint
+
+
+def test_a_test_of_the_best_checkpoint_counts_for_its_fit(write_run, tmp_path):
+    checkpoint = untested(write_run)
+    record = {"command": "test", "checkpoint": checkpoint, "metrics": {"test/accuracy": 0.7}}
+    write_evaluation(tmp_path / "tested", {"verbose": True}, record)
+    found = read_runs([tmp_path])
+    (run,) = found.runs
+    assert (run.test, run.validation) == (0.7, 0.5) and not found.notes
+
+
+def test_a_test_of_another_checkpoint_does_not_count(write_run, tmp_path):
+    checkpoint = untested(write_run)
+    record = {"command": "test", "checkpoint": f"{checkpoint}.other", "metrics": {"test/accuracy": 0.7}}
+    write_evaluation(tmp_path / "tested", {"verbose": True}, record)
+    found = read_runs([tmp_path])
+    assert not found.runs
+    assert "or `test` its best checkpoint" in found.notes[0]

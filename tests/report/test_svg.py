@@ -3,16 +3,21 @@ from xml.etree import ElementTree
 
 import pytest
 
-from asym_lightning.report.svg import COLOURS, DASHES, Axis, Series, bar_chart, heat_map, line_chart, scatter_chart
+from asym_lightning.report.chart import COLOURS, LOOKS, Axis, BarChart, HeatMap, PointChart, Series
+from asym_lightning.report.svg import DASHES, svg
 
 SERIES = [Series(f"arm {i} <&>", [10, 100, 1000], [0.1 * i, 0.5, math.nan], [0.01, math.nan, 0.0]) for i in range(10)]
+ROWS = [f"layer {i}" for i in range(40)]
 CHARTS = {
-    "lines": line_chart("a <title>", SERIES, Axis("x", is_log=True), Axis("y"), chance=0.1),
-    "flat": line_chart("flat", [Series("a", [1, 2], [0.5, 0.5])], Axis("x"), Axis("y")),
-    "point": scatter_chart("one", [Series("a", [5], [3])], Axis("x", is_log=True), Axis("y")),
-    "nothing": line_chart("empty", [Series("a", [], [])], Axis("x"), Axis("y")),
-    "bars": bar_chart("bars", ["a", "b"], [1.5, math.nan]),
-    "heat": heat_map("heat", [f"layer {i}" for i in range(40)], [1, 2, 3], [[0.0, 1.0, math.nan]] * 40, "step"),
+    name: svg(chart)
+    for name, chart in {
+        "lines": PointChart("a <title>", SERIES, Axis("x", is_log=True), Axis("y"), chance=0.1),
+        "flat": PointChart("flat", [Series("a", [1, 2], [0.5, 0.5])], Axis("x"), Axis("y")),
+        "point": PointChart("one", [Series("a", [5], [3])], Axis("x", is_log=True), Axis("y"), has_lines=False),
+        "nothing": PointChart("empty", [Series("a", [], [])], Axis("x"), Axis("y")),
+        "bars": BarChart("bars", ["a", "b"], [1.5, math.nan]),
+        "heat": HeatMap("heat", ROWS, [1, 2, 3], [[0.0, 1.0, math.nan]] * 40, "step", "norm", 1.0),
+    }.items()
 }
 
 
@@ -38,8 +43,8 @@ def test_series_are_told_apart_without_colour():
 
 
 def test_a_style_goes_with_its_series():
-    both = line_chart("t", [Series("a", [0, 1], [0, 1]), Series("b", [0, 1], [0, 1])], Axis("x"), Axis("y"))
-    alone = line_chart("t", [Series("b", [0, 1], [0, 1], style=1)], Axis("x"), Axis("y"))
+    both = svg(PointChart("t", [Series("a", [0, 1], [0, 1]), Series("b", [0, 1], [0, 1])], Axis("x"), Axis("y")))
+    alone = svg(PointChart("t", [Series("b", [0, 1], [0, 1], look=LOOKS[1])], Axis("x"), Axis("y")))
     assert COLOURS[1] in both
     assert COLOURS[1] in alone
     assert COLOURS[0] not in alone

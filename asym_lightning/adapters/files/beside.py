@@ -10,6 +10,7 @@ from torch import nn
 
 from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.layers.lookup import adapter_layers, factors_by_name
+from asym_lightning.adapters.layers.token_rows import CHILD
 from asym_lightning.adapters.surgery.buffers import changed_buffers
 from asym_lightning.adapters.surgery.freeze import trainable_parameters
 from asym_lightning.adapters.targets.heads import find_heads
@@ -31,7 +32,8 @@ def modules_beside(model: nn.Module, config: AdapterConfig) -> list[str]:
     heads = find_heads(model, config.heads)
     saved = [h for h in heads if any(p.requires_grad for p in submodule(model, h).parameters())]
     factors = factors_by_name(model)
-    trained = [plain_name(name) for name, _ in trainable_parameters(model)]
+    in_saved = {id(p) for head in saved for p in submodule(model, head).parameters()}  # under other names, too
+    trained = [plain_name(name) for name, parameter in trainable_parameters(model) if id(parameter) not in in_saved]
     changed = [name for name in trained if name not in factors] + changed_buffers(model)
     owners = {name: name.rpartition(".")[0] for name in changed if not is_within(name, saved)}
     adapted = list(adapter_layers(model))
@@ -60,9 +62,29 @@ def resized_embeddings(model: nn.Module) -> list[str]:
             found += [
                 f"{prefix}.{name}".removeprefix(".")
                 for name, layer in plain_modules(module)
-                if any(layer is own for own in layers)
+                if any(layer is own for own in layers) and not _holds_new_rows(name, layer, module.config)
             ]
     return list(dict.fromkeys(found))
+
+
+def _holds_new_rows(name: str, layer: nn.Module, config: Any) -> bool:
+    """Whether the rows that a vocabulary grew by are trained one by one, and so kept without the others.
+
+    Raises:
+        RuntimeError: Some of them are, and others not.
+    """
+    rows: Any = layer._modules.get(CHILD)
+    if rows is None:
+        return False
+    kind: Any = type(config)
+    source = _num_tokens(_source_of(kind, config.name_or_path))
+    lost = sorted(set(range(source or 0, len(rows.places))) - {*rows.indices})
+    if lost:
+        raise RuntimeError(
+            f"The rows {listed([str(index) for index in lost], 4)} of `{name}` are new too, and would be lost: "
+            "`token_rows` must name all of them."
+        )
+    return True
 
 
 def _has_other_tokens(config: Any) -> bool:

@@ -72,9 +72,11 @@ def restore_checkpoint(module: nn.Module, checkpoint: MutableMapping[str, Any]) 
         ValueError: The checkpoint is of another backbone, configuration or head, or incomplete; the message says what
             was expected and found. Nothing is loaded then.
     """
+    state = checkpoint[STATE_KEY]
     if DESCRIPTION_KEY in checkpoint:
         check_adapter_description(module, checkpoint[DESCRIPTION_KEY])
-    load_trained_state_dict(module, checkpoint[STATE_KEY])
+        state = {**_extra_states(module, checkpoint[DESCRIPTION_KEY].get("ranks", {})), **state}
+    load_trained_state_dict(module, state)
     # Not the scales of a quantised backbone: bitsandbytes writes them and does not read them.
     scales = quantized_state_names(module, with_weights=False)
     checkpoint[STATE_KEY] = {
@@ -246,6 +248,16 @@ def frozen_names(module: nn.Module) -> set[str]:
         if not p.requires_grad and id(p) not in factors
     }
     return (frozen | quantized_state_names(module)) - _in_modules(module, resized_embeddings(module))
+
+
+def _extra_states(module: nn.Module, ranks: Mapping[str, int]) -> dict[str, Tensor]:
+    """The ranks as a state dict has them; a module's own hook may leave out all extra states, whose ever they are."""
+    return {
+        f"{name}.adapters.{part}._extra_state".removeprefix("."): torch.tensor(ranks[f"{name}.{part}"])
+        for name, layer in adapter_layers(module).items()
+        for part in layer.adapters
+        if f"{name}.{part}" in ranks
+    }
 
 
 def _in_modules(module: nn.Module, names: Sequence[str]) -> set[str]:

@@ -13,13 +13,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from asym_lightning.adapters.files.backbone import backbone_sample, other_weight
 from asym_lightning.adapters.layers.lookup import adapter_layers
-from asym_lightning.core.dtensor import first_numbers, is_sharded
 from asym_lightning.core.files import atomic_file
 from asym_lightning.core.messages import listed
 
 METADATA_KEY = "asym_lightning_A"
-_NUM_SAMPLED = 8
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def check_chosen(chosen: ChosenA, model: nn.Module, path: str | Path) -> None:
     Raises:
         ValueError: It does not fit; the message says what was expected and found.
     """
-    for name, layer in adapter_layers(model).items():
+    for layer in adapter_layers(model).values():
         for adapter in layer.adapters.values():
             A = chosen.factors.get(adapter.A_key)
             if A is None:
@@ -103,23 +102,9 @@ def check_chosen(chosen: ChosenA, model: nn.Module, path: str | Path) -> None:
                     f"`{path}` has rank {len(A)} for `{adapter.A_key}`, and rank {adapter.rank} is asked for; make it "
                     f"with `rank` {adapter.rank} or more, of which fewer rows can be used."
                 )
-        here, there = _sample(layer), chosen.backbone.get(name)
-        # A tolerance wide enough for a backbone kept in bfloat16 then and in float32 now.
-        if here and there and not torch.allclose(torch.tensor(here), torch.tensor(there), rtol=2e-2, atol=1e-4):
-            raise ValueError(
-                f"`{path}` is of another backbone: the weight of `{name}` starts with {here[0]:.6g} here and with "
-                f"{there[0]:.6g} there."
-            )
-
-
-def backbone_sample(model: nn.Module) -> dict[str, list[float]]:
-    """The first numbers of every adapted layer's weight that is dense (communicates where the model is sharded)."""
-    samples = {name: _sample(layer) for name, layer in adapter_layers(model).items()}
-    return {name: sample for name, sample in samples.items() if sample}
-
-
-def _sample(layer: nn.Module) -> list[float]:
-    weight: Tensor = layer.weight  # type: ignore[assignment]
-    if not (type(weight) is nn.Parameter or is_sharded(weight)) or not weight.is_floating_point():
-        return []
-    return first_numbers(weight, _NUM_SAMPLED).float().tolist()
+    here = backbone_sample(model)
+    if (other := other_weight(here, chosen.backbone)) is not None:
+        raise ValueError(
+            f"`{path}` is of another backbone: the weight of `{other}` starts with {here[other][0]:.6g} here and with "
+            f"{chosen.backbone[other][0]:.6g} there."
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from asym_lightning.adapters.files.directory import SavedAdapter, read_directory
+from asym_lightning.adapters.files.directory import SavedAdapter, read_adapter
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ def read_factors(directory: Path | str) -> dict[str, Factors]:
     """Return the factors by layer, and by layer and slice where several slices of one layer have adapters.
 
     Args:
-        directory: As :func:`read_directory` takes it.
+        directory: As :func:`read_adapter` takes it.
 
     Raises:
         FileNotFoundError: If there is no adapter.
         ValueError: If a file is damaged or holds what is no low-rank adapter.
     """
-    return factors_by_slice(read_directory(directory))
+    return factors_by_slice(read_adapter(directory))
 
 
 def factors_by_slice(saved: SavedAdapter) -> dict[str, Factors]:

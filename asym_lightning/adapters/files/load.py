@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.files import token_rows
-from asym_lightning.adapters.files.directory import CONFIG_FILE, SavedAdapter, read_directory
+from asym_lightning.adapters.files.directory import CONFIG_FILE, SavedAdapter, peft_scaling, read_adapter
 from asym_lightning.adapters.files.old_names import under_present_names
 from asym_lightning.adapters.files.redraw import CHECKSUM_TOLERANCE, checksum, redraw_A
 from asym_lightning.adapters.files.schema import MAX_RANK
@@ -53,8 +51,8 @@ def load_adapters(model: nn.Module, directory: str | Path) -> None:
         ValueError: A file is damaged, holds features that are not LoRA's, or does not fit the model; the message names
             file or layer, what was expected and what was found.
     """
-    saved = _read_for(model, directory)
-    config = _config_of(saved, model)
+    saved = read_for(model, directory)
+    config = config_of(saved, model)
     was_adapted = bool(adapter_layers(model))
     if not was_adapted:
         trainable = {name: p.requires_grad for name, p in model.named_parameters()}
@@ -86,16 +84,17 @@ def swap_adapters(model: nn.Module, directory: str | Path) -> None:
     """
     if not adapter_layers(model):
         raise RuntimeError("The model has no adapters to swap (merged ones must be unmerged first): load some first.")
-    saved = _read_for(model, directory)
-    _config_of(saved, model)
+    saved = read_for(model, directory)
+    config_of(saved, model)
     _assign(model, saved, keeps_A=True)
 
 
-def _read_for(model: nn.Module, directory: str | Path) -> SavedAdapter:
-    return token_rows.as_factors(under_present_names(read_directory(directory), model), model)
+def read_for(model: nn.Module, directory: str | Path) -> SavedAdapter:
+    """Read a directory under the names that a model has now, with rows of tokens as heads."""
+    return token_rows.as_heads(under_present_names(read_adapter(directory), model))
 
 
-def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
+def config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
     """The configuration that the adapter was saved with; where `peft` wrote it, whole layers with both factors trained.
 
     Raises:
@@ -105,7 +104,7 @@ def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
         return AdapterConfig(**saved.config)
     _refuse_what_is_not_understood(saved)
     peft_config = saved.peft_config
-    places = {path: _own_name(path, model, saved) for path in _paths(saved)}
+    places = {path: _own_name(path, model, saved) for path in saved.paths}
     # Longest first: a name may be the suffix of another, and the first match in a pattern counts.
     paths = sorted(places, key=lambda path: len(places[path]), reverse=True)
     ranks = {path: _peft_rank(path, model, saved) for path in paths if f"{path}.lora_A" in saved.factors}
@@ -119,9 +118,10 @@ def _config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
         dropout=peft_config.get("lora_dropout", 0.0),
         targets=[places[path] for path in paths],
         heads=[h for h in heads if any(f".{h}." in f".{name}" for name in saved.others)],
+        token_rows=token_rows.indices_of(saved, model),
         rank_pattern={places[path]: rank for path, rank in allowed.items()},
         alpha_pattern={
-            places[path]: _peft_scaling(peft_config, places[path], rank) * allowed[path] for path, rank in ranks.items()
+            places[path]: peft_scaling(peft_config, places[path], rank) * allowed[path] for path, rank in ranks.items()
         },
         share_expert_a=False,
     )
@@ -139,10 +139,6 @@ def _refuse_what_is_not_understood(saved: SavedAdapter) -> None:
             f"`{saved.path / CONFIG_FILE}` uses {', '.join(f'`{u}`' for u in used)}, which plain low-rank adapters "
             "don't have."
         )
-
-
-def _paths(saved: SavedAdapter) -> list[str]:
-    return list(dict.fromkeys(name.rpartition(".")[0] for name in saved.factors))
 
 
 def _own_name(path: str, model: nn.Module, saved: SavedAdapter) -> str:
@@ -176,21 +172,46 @@ def _largest_rank(layer: nn.Module | None) -> int:
     return MAX_RANK if layer is None or kind is None else min(kind.shape_of(layer))
 
 
-def _peft_scaling(peft_config: Mapping[str, Any], layer: str, rank: int) -> float:
-    patterns = (peft_config.get("alpha_pattern") or {}).items()
-    alpha = next((a for key, a in patterns if re.match(rf"(.*\.)?({key})$", layer)), peft_config["lora_alpha"])
-    return alpha / (rank**0.5 if peft_config.get("use_rslora") else rank)
-
-
 def _assign(model: nn.Module, saved: SavedAdapter, *, keeps_A: bool = False) -> None:
+    factors, others = staged(model, saved, keeps_A=keeps_A)
+    state = plain_state(model)
+    adapters = adapters_by_name(model)
+    with torch.no_grad():
+        for name, (A, B) in factors.items():
+            missing = adapters[name].max_rank - len(A)
+            if not keeps_A:
+                _copy(adapters[name].factor_A, nn.functional.pad(A, (0, 0, 0, missing)))
+            _copy(adapters[name].factor_B, nn.functional.pad(B, (0, missing)))
+        for name, tensor in others.items():
+            _copy(state[name], tensor)
+    for name, (A, _) in factors.items():
+        adapters[name].rank = len(A)
+
+
+def _copy(target: Tensor, source: Tensor) -> None:
+    target.copy_(sharded_like(source, target))
+
+
+def staged(
+    model: nn.Module, saved: SavedAdapter, *, keeps_A: bool = False
+) -> tuple[dict[str, tuple[Tensor, Tensor]], Mapping[str, Tensor]]:
+    """What would be written into an adapted model: A and B by layer and slice, at its scaling, and heads by name.
+
+    Args:
+        model: An adapted model.
+        saved: What was read for it, by :func:`read_for`.
+        keeps_A: The model's A's have to be those of the directory.
+
+    Raises:
+        ValueError: It does not fit; the message says what was expected and found.
+    """
     layers = adapter_layers(model)
-    staged: list[tuple[Tensor, Tensor]] = []
-    ranks: dict[str, int] = {}
+    factors: dict[str, tuple[Tensor, Tensor]] = {}
     wanted: set[str] = set()
     for name, layer in layers.items():
-        for slice_name, (A, B) in _slices_of(name, layer, saved, wanted).items():
+        for slice_name, pair in _slices_of(name, layer, saved, wanted).items():
             adapter = layer.adapters[slice_name]
-            A, B = _within_shape(A, B)
+            A, B = _within_shape(*pair)
             rank = A.shape[0]
             if rank > adapter.max_rank or A.shape[1] != adapter.d_in or B.shape != (adapter.d_out, rank):
                 raise ValueError(
@@ -203,16 +224,12 @@ def _assign(model: nn.Module, saved: SavedAdapter, *, keeps_A: bool = False) -> 
                     f"`{saved.path}` was trained over another A of `{name}` ({slice_name}) than the model has, and so "
                     "can't be swapped in: use `load_adapters`."
                 )
-            ranks[f"{name}.{slice_name}"] = rank
-            if not keeps_A:
-                staged.append((adapter.factor_A, nn.functional.pad(A, (0, 0, 0, adapter.max_rank - rank))))
-            staged.append((adapter.factor_B, nn.functional.pad(B, (0, adapter.max_rank - rank))))
+            factors[f"{name}.{slice_name}"] = A, B
     unknown = [key for key in saved.factors if key not in wanted]
     if unknown:
         raise ValueError(f"`{saved.path}` adapts `{unknown[0].rpartition('.')[0]}`, which is not adapted in the model.")
     state = plain_state(model)
-    heads = find_heads(model, next(iter(layers.values())).adapters.config.heads) if saved.others else []
-    heads += (saved.config or {}).get("heads") or ()  # what else had changed where it was saved
+    heads = heads_of(model, saved)
     for name, tensor in saved.others.items():
         if not is_within(name, heads):
             raise ValueError(
@@ -222,15 +239,17 @@ def _assign(model: nn.Module, saved: SavedAdapter, *, keeps_A: bool = False) -> 
         if name not in state or state[name].shape != tensor.shape:
             here = tuple(state[name].shape) if name in state else "no such tensor"
             raise ValueError(f"`{saved.path}` holds `{name}` {tuple(tensor.shape)}, the model has {here}.")
-        staged.append((state[name], tensor))
     for name, tensor in saved.base.items():
         if name not in state or not torch.equal(whole(state[name]).to(tensor), tensor):
             raise ValueError(f"`{saved.path}` was trained over another `{name}` than the model has.")
-    with torch.no_grad():
-        for target, source in staged:
-            target.copy_(sharded_like(source, target))
-    for name, adapter in adapters_by_name(model).items():
-        adapter.rank = ranks[name]
+    return factors, saved.others
+
+
+def heads_of(model: nn.Module, saved: SavedAdapter) -> list[str]:
+    """The modules of an adapted model that a directory holds whole, and perhaps others of its heads."""
+    layers = adapter_layers(model)
+    heads = find_heads(model, next(iter(layers.values())).adapters.config.heads) if saved.others else []
+    return [*heads, *((saved.config or {}).get("heads") or ())]  # what else had changed where it was saved
 
 
 def _within_shape(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
@@ -278,7 +297,7 @@ def _split_joined(
     elif saved.config:
         scaling = _own_scaling(saved, name, layer, first)
     else:
-        scaling = _peft_scaling(saved.peft_config, name, layer.peft_rank(A.shape[0]))
+        scaling = peft_scaling(saved.peft_config, name, layer.peft_rank(A.shape[0]))
     covered = sum(rows.count for rows in adapters.rows.values())
     d_out, _ = layer.shape_of(layer)
     if B.shape[0] != d_out:

@@ -27,6 +27,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
+from asym_lightning.adapters.files import token_rows
+from asym_lightning.adapters.files.backbone import backbone_sample
 from asym_lightning.adapters.files.beside import modules_beside
 from asym_lightning.adapters.files.directory import KEY_PREFIX, METADATA_KEY, AdapterContents, write_directory
 from asym_lightning.adapters.files.redraw import checksum, redraw_A
@@ -34,14 +36,16 @@ from asym_lightning.adapters.files.schema import COMPACT_TYPE, first_not_finite
 from asym_lightning.adapters.layers.adapted import AdaptedLayer, PeftPlace
 from asym_lightning.adapters.layers.kinds.registry import kinds
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name, factors_by_name
+from asym_lightning.adapters.layers.token_rows import TokenRows
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.adapters.targets.patterns import is_within
 from asym_lightning.core.dtensor import any_sharded, is_sharded, whole_state_dict
-from asym_lightning.core.names import plain_state
+from asym_lightning.core.names import plain_state, submodule
 
 # In a model with experts PEFT takes targets of these names for experts, which were layers once and are parameters now,
 # and looks for nothing else. So a layer that has such a name goes by its parameter.
 _OLD_NAMES_OF_EXPERTS = {"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"}
+_NUM_SAMPLED_LAYERS = 8
 Factors = dict[str, tuple[Tensor, Tensor]]
 
 
@@ -96,7 +100,8 @@ def adapter_contents(
     if not layers:
         raise RuntimeError("The model has no adapters to save (merged ones must be unmerged first).")
     config = next(iter(layers.values())).adapters.config
-    heads, factor_names = modules_beside(model, config), set(factors_by_name(model))
+    beside, factor_names = modules_beside(model, config), set(factors_by_name(model))
+    heads = [name for name in beside if not isinstance(submodule(model, name), TokenRows)]
     named = find_heads(model, config.heads)
     has_more = not all(is_within(name, named) for name in heads)
     metadata: dict[str, Any] = {
@@ -104,11 +109,14 @@ def adapter_contents(
         "ranks": {name: adapter.rank for name, adapter in adapters_by_name(model).items()},
         "scaling": config.scaling(config.rank, config.alpha),
     }
+    # From shards a sample is gathered by all processes, which take no part where the state is there already.
+    if state is None or not any_sharded(model):
+        metadata["backbone"] = backbone_sample(model, _NUM_SAMPLED_LAYERS)
     if state is None:
         own, is_writer = plain_state(model), True
         if any_sharded(model):
             is_writer = dist.get_rank() == 0
-            own = whole_state_dict(own, _saved_names(own, factor_names, heads), keep=is_writer)
+            own = whole_state_dict(own, _saved_names(own, factor_names, beside), keep=is_writer)
         if not is_writer:
             return None
         state = own
@@ -120,9 +128,11 @@ def adapter_contents(
         tensors, metadata["checksums"] = _compact_form(layers, factors)
         peft_config = {"peft_type": COMPACT_TYPE, "modules_to_save": heads, METADATA_KEY: metadata}
         header = {"format": "pt"}
-    for name, tensor in state.items():
-        if name.startswith(tuple(f"{head}." for head in heads)) and name not in factor_names:
-            tensors[f"{KEY_PREFIX}{name}"] = tensor
+    kept = {name: state[name] for name in _saved_names(state, set(), beside) if name not in factor_names}
+    others, indices = token_rows.in_peft_form(model, kept)
+    tensors.update({f"{KEY_PREFIX}{name}": tensor for name, tensor in others.items()})
+    if indices:
+        peft_config[token_rows.FIELD] = indices
     return AdapterContents({name: tensor.detach() for name, tensor in tensors.items()}, header, peft_config)
 
 
@@ -167,7 +177,7 @@ def _peft_form(
     model_config = getattr(model, "config", None)
     return tensors, {
         "peft_type": "LORA",
-        "task_type": _task_type(model),
+        "task_type": task_type(model),
         "base_model_name_or_path": getattr(model_config, "name_or_path", None) or None,
         "inference_mode": True,
         "r": largest,
@@ -232,7 +242,7 @@ def _compact_form(
     return tensors, checksums
 
 
-def _task_type(model: nn.Module) -> str | None:
+def task_type(model: nn.Module) -> str | None:
     """PEFT's name of the task, from a transformers class name; ``None`` for other models.
 
     PEFT's wrapper for a sequence-to-sequence task takes text, hence none for models of speech and images.

@@ -51,6 +51,7 @@ _METADATA_FIELDS: Mapping[str, Any] = {
     "ranks": Mapping[str, Rank],
     "checksums": Mapping[str, float],
     "scaling": Positive,
+    "backbone": Mapping[str, list[float]],
 }
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 # What a pattern costs: the ways in which `re` may try it on a name of layers, of which a few have some hundred letters.

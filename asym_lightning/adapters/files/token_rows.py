@@ -1,72 +1,63 @@
-"""Rows of an embedding that PEFT trains one by one, for new tokens (``trainable_token_indices``)."""
+"""Rows of tables that train one by one, for new tokens: what PEFT calls ``trainable_token_indices``."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import sqrt
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from asym_lightning.adapters.files.directory import CONFIG_FILE, SavedAdapter
-from asym_lightning.adapters.layers.adapted import own_parameter
+from asym_lightning.adapters.files.directory import CONFIG_FILE, TOKEN_ROWS, SavedAdapter
+from asym_lightning.adapters.layers.token_rows import CHILD, token_rows_of
 from asym_lightning.core.names import plain_modules
 
-_FIELD = "trainable_token_indices"
+FIELD = "trainable_token_indices"
 
 
-def as_factors(saved: SavedAdapter, model: nn.Module) -> SavedAdapter:
-    """What was read, with the rows that were trained as factors of the change that they are.
+def in_peft_form(model: nn.Module, heads: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
+    """What heads hold, with rows under PEFT's names for them; and their indices by the name of their layer.
 
-    Other rows ``R`` at some indices are the update ``(R - W) E`` of the transposed table, where E (indices,
-    num_embeddings) has a one in each row: of low rank, for the new tokens are few. So is that of an output layer which
-    shares the table.
+    PEFT too keeps the rows as they are, and finds the layers that share the table.
+    """
+    names = {f"{layer}.{CHILD}.weight": f"{layer}{TOKEN_ROWS}" for layer in token_rows_of(model)}
+    tensors = {names.get(name, name): tensor for name, tensor in heads.items()}
+    return tensors, {layer: list(rows.indices) for layer, rows in token_rows_of(model).items()}
 
-    Args:
-        saved: What was read.
-        model: The model that it is read for.
+
+def as_heads(saved: SavedAdapter) -> SavedAdapter:
+    """What was read, with rows as what the module that they train in holds.
 
     Raises:
-        ValueError: The rows are of no embedding of the model, or not as many as indices, or adapted besides; or there
-            are none of those that the configuration names.
+        ValueError: There are none of those that the configuration names.
     """
-    if not saved.token_rows:
-        if saved.peft_config.get(_FIELD):
-            raise ValueError(f"`{saved.path / CONFIG_FILE}` has `{_FIELD}`, and the file beside it holds no such rows.")
-        return saved
+    if not saved.token_rows and saved.peft_config.get(FIELD):
+        raise ValueError(f"`{saved.path / CONFIG_FILE}` has `{FIELD}`, and the file beside it holds no such rows.")
+    return replace(saved, others={**saved.others, **{f"{n}.{CHILD}.weight": t for n, t in saved.token_rows.items()}})
+
+
+def indices_of(saved: SavedAdapter, model: nn.Module) -> dict[str, Sequence[int]]:
+    """The indices of the rows that were read, by the name of their layer.
+
+    Raises:
+        ValueError: The rows are of no table of the model, or not as many as indices.
+    """
     modules = dict(plain_modules(model))
-    factors, alphas = dict(saved.factors), dict(saved.peft_config.get("alpha_pattern") or {})
-    for name, rows in saved.token_rows.items():
-        table = modules.get(name)
-        if not isinstance(table, nn.Embedding):
-            raise ValueError(f"`{saved.path}` holds rows of `{name}`, which is no embedding of the model.")
-        indices = _indices(saved, name, rows, table)
-        chosen = nn.functional.one_hot(torch.tensor(indices), table.num_embeddings).to(rows)
-        change = rows - own_parameter(table).detach()[indices].to(rows)
-        sharing = [n for n, m in modules.items() if m._parameters.get("weight") is own_parameter(table)]
-        for other in sharing:
-            if f"{other}.lora_A" in factors or (other != name and other in saved.token_rows):
-                raise ValueError(f"`{saved.path}` holds rows of `{name}`, and adapts `{other}` besides.")
-            is_table = isinstance(modules[other], nn.Embedding)
-            A, B = (chosen, change.T) if is_table else (change, chosen.T)
-            factors[f"{other}.lora_A"], factors[f"{other}.lora_B"] = A, B
-            # So that the strength is one.
-            alphas[f"^{re.escape(other)}"] = sqrt(len(rows)) if saved.peft_config.get("use_rslora") else len(rows)
-    own = {key: alpha for key, alpha in alphas.items() if key.startswith("^")}
-    return replace(saved, peft_config={**saved.peft_config, "alpha_pattern": {**own, **alphas}}, factors=factors)
+    return {name: _indices(saved, name, rows, modules.get(name)) for name, rows in saved.token_rows.items()}
 
 
-def _indices(saved: SavedAdapter, name: str, rows: Tensor, table: nn.Embedding) -> Sequence[int]:
-    """The indices of rows: of the embedding by the end of its name, or of the only one."""
-    written = saved.peft_config.get(_FIELD) or {}
+def _indices(saved: SavedAdapter, name: str, rows: Tensor, table: nn.Module | None) -> Sequence[int]:
+    """The indices of rows: of the layer by the end of its name, or of the only one."""
+    if not isinstance(table, (nn.Embedding, nn.Linear)):
+        raise ValueError(f"`{saved.path}` holds rows of `{name}`, which is no embedding of the model.")
+    written: Any = saved.peft_config.get(FIELD) or {}
     by_name = {"": written} if isinstance(written, list) else written
     indices = next((found for key, found in by_name.items() if not key or f".{name}".endswith(f".{key}")), [])
-    within = all(0 <= index < table.num_embeddings for index in indices)
-    if rows.shape != (len(set(indices)), table.embedding_dim) or len(set(indices)) != len(indices) or not within:
+    length, width = table.weight.shape
+    within = all(0 <= index < length for index in indices)
+    if rows.shape != (len(set(indices)), width) or len(set(indices)) != len(indices) or not within:
         raise ValueError(
-            f"`{saved.path / CONFIG_FILE}` has {len(indices)} `{_FIELD}` of `{name}`, which has {table.num_embeddings} "
-            f"rows of {table.embedding_dim} numbers, and the file holds rows {tuple(rows.shape)}."
+            f"`{saved.path / CONFIG_FILE}` has {len(indices)} `{FIELD}` of `{name}`, which has {length} rows of "
+            f"{width} numbers, and the file holds rows {tuple(rows.shape)}."
         )
-    return indices
+    return indices  # type: ignore[no-any-return]

@@ -90,7 +90,7 @@ def frozen_linear(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Te
     Raises:
         TypeError: x holds no floating-point numbers.
     """
-    x = _in_compute_dtype(x)
+    x = in_compute_dtype(x)
     with torch.autocast(x.device.type, enabled=False):
         return _FrozenLinear.apply(x, weight, bias)
 
@@ -123,7 +123,7 @@ def adapted_linear(
         TypeError: x holds no floating-point numbers.
         RuntimeError: A ``torch.func`` transform meets a path other than ``plain``.
     """
-    x = _in_compute_dtype(x)
+    x = in_compute_dtype(x)
     if _is_exported():  # to ordinary operators, for any number of tokens
         return _plain(x, weight, bias, As, Bs, plan)
     path, forms_gradient = choose_path(plan.path, x, weight, As[0].shape[0], plan, is_packed=packed is not None)
@@ -152,7 +152,7 @@ def _is_exported() -> bool:
     return torch.jit.is_tracing() or is_exporting()
 
 
-def _in_compute_dtype(x: Tensor) -> Tensor:
+def in_compute_dtype(x: Tensor) -> Tensor:
     """Return x in the dtype to compute in: autocast's where that is on."""
     if not x.is_floating_point():
         raise TypeError(
@@ -222,7 +222,7 @@ def _plain(
     x: Tensor, weight: Weight, bias: Tensor | None, As: Sequence[Tensor], Bs: Sequence[Tensor], plan: Plan
 ) -> Tensor:
     dtype = x.dtype
-    out = F.linear(x, _dense(weight, dtype), _cast(bias, dtype))
+    out = F.linear(x, dense_in(weight, dtype), _cast(bias, dtype))
     dropped = F.dropout(x, plan.dropout) if plan.dropout else x
     for i, (rows, scaling, B) in enumerate(zip(plan.rows, plan.scalings, Bs, strict=True)):
         h = F.linear(dropped, _cast(As[0 if plan.shares_a else i], dtype))
@@ -328,7 +328,9 @@ class _AdaptedLinear(torch.autograd.Function):
         if needs_B:
             grad_Bs = [
                 _cast(outer(g_slice, h_slice, scaling), B.dtype)
-                for h_slice, g_slice, scaling, B in zip(_slices(h, As, plan), g_slices, scales, Bs, strict=True)
+                for h_slice, g_slice, scaling, B in zip(
+                    columns_of_slices(h, As, plan), g_slices, scales, Bs, strict=True
+                )
             ]
 
         if needs_A or (needs_x and not forms_gradient):
@@ -349,13 +351,13 @@ class _AdaptedLinear(torch.autograd.Function):
         if needs_x and forms_gradient:
             grad_x = g @ _form(weight, As, Bs, plan)
         elif needs_x and plan.sparse is not None and seed is None:
-            grad_x = g @ _dense(weight, g.dtype)
-            for sparse, grad_slice in zip(plan.sparse, _slices(grad_h, As, plan), strict=False):
+            grad_x = g @ dense_in(weight, g.dtype)
+            for sparse, grad_slice in zip(plan.sparse, columns_of_slices(grad_h, As, plan), strict=False):
                 sparse.add(grad_x, grad_slice, out=grad_x)  # one for all slices where they share A
         elif needs_x:
             A = _stack(As, g.dtype)
             grad_x = grad_h @ A if seed is None else project_back_then_drop(grad_h, A, seed, plan.dropout)
-            grad_x.addmm_(g, _dense(weight, g.dtype))
+            grad_x.addmm_(g, dense_in(weight, g.dtype))
         if grad_x is not None:
             grad_x = grad_x.view(*shape[:-1], weight.shape[1])
         return (grad_x, *[None] * 8, *grad_As, *grad_Bs)
@@ -381,24 +383,24 @@ def _forward(
         assert isinstance(weight, Tensor)
         out = F.linear(tokens, _form(weight, As, Bs, plan), _cast(bias, x.dtype))
         if needs_h:
-            h = _read(tokens, As, plan)
+            h = read_inputs(tokens, As, plan)
     elif path == "packed":
         assert packed is not None
         d_out = weight.shape[0]
         padded = None if bias is None else F.pad(bias.to(tokens.dtype), (0, len(packed) - d_out))
         both = F.linear(tokens, packed.to(tokens.dtype), padded)
         out, h = both[:, :d_out], both[:, d_out:].contiguous()
-        for rows, scaling, B, h_slice in zip(plan.rows, _scales(plan), Bs, _slices(h, As, plan), strict=True):
+        for rows, scaling, B, h_slice in zip(plan.rows, _scales(plan), Bs, columns_of_slices(h, As, plan), strict=True):
             _accumulate(rows, out, h_slice, B.to(tokens.dtype).T, scaling)
     else:
-        h = _read(tokens, As, plan, seed)
+        h = read_inputs(tokens, As, plan, seed)
         out = _low_rank_output(h, bias, As, Bs, plan, weight.shape[0])
-        out.addmm_(tokens, _dense(weight, x.dtype).T)
+        out.addmm_(tokens, dense_in(weight, x.dtype).T)
     # Not `view`: hosts write into a layer's output (`qkv += bias`), which autograd forbids for a function's view.
     return unsafe_view(out, (*x.shape[:-1], weight.shape[0])), h
 
 
-def _read(tokens: Tensor, As: Sequence[Tensor], plan: Plan, seed: Tensor | None = None) -> Tensor:
+def read_inputs(tokens: Tensor, As: Sequence[Tensor], plan: Plan, seed: Tensor | None = None) -> Tensor:
     """``x A^T`` of all A's side by side, (tokens, sum of ranks); a seed drops inputs."""
     if seed is not None:
         return drop_then_project(tokens, _stack(As, tokens.dtype), seed, plan.dropout)
@@ -418,7 +420,7 @@ def _low_rank_output(
         return torch.addmm(start, h, _cast(Bs[0], dtype).T, beta=int(bias is not None), alpha=scales[0])
     num_tokens = h.shape[0]
     out = h.new_zeros(num_tokens, d_out) if bias is None else h.new_empty(num_tokens, d_out).copy_(bias)
-    for rows, scaling, B, h_slice in zip(plan.rows, scales, Bs, _slices(h, As, plan), strict=True):
+    for rows, scaling, B, h_slice in zip(plan.rows, scales, Bs, columns_of_slices(h, As, plan), strict=True):
         _accumulate(rows, out, h_slice, _cast(B, dtype).T, scaling)
     return out
 
@@ -431,7 +433,8 @@ def _accumulate(rows: Rows, out: Tensor, left: Tensor, right: Tensor, scaling: f
         rows.view(out).add_(rows.split(left @ right), alpha=scaling)
 
 
-def _dense(weight: Weight, dtype: torch.dtype) -> Tensor:
+def dense_in(weight: Weight, dtype: torch.dtype) -> Tensor:
+    """The weight in a dtype, (d_out, d_in); a quantised one is made dense anew."""
     return _cast(weight, dtype) if isinstance(weight, Tensor) else weight.dense(dtype)
 
 
@@ -449,7 +452,7 @@ def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
-def _slices(h: Tensor, As: Sequence[Tensor], plan: Plan) -> Sequence[Tensor]:
+def columns_of_slices(h: Tensor, As: Sequence[Tensor], plan: Plan) -> Sequence[Tensor]:
     """The (tokens, r) columns of h that each slice's B reads."""
     if plan.shares_a or len(As) == 1:
         return [h] * len(plan.rows)

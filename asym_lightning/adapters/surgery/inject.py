@@ -14,6 +14,7 @@ from asym_lightning.adapters.init.statistics import Data
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.adapters.layers.slices import SliceAdapters
+from asym_lightning.adapters.layers.token_rows import attach, remove_token_rows, reset_token_rows
 from asym_lightning.adapters.surgery.buffers import forget_buffers, note_buffers
 from asym_lightning.adapters.surgery.freeze import freeze_backbone, trainable_parameters
 from asym_lightning.adapters.surgery.merge import merged_layers, unmerge_adapters
@@ -22,6 +23,7 @@ from asym_lightning.adapters.surgery.report import InjectionReport
 from asym_lightning.adapters.targets.bypasses import close_bypass, open_bypasses, read_layers
 from asym_lightning.adapters.targets.find import Found, Target, find_targets, resolve_pattern
 from asym_lightning.adapters.targets.heads import find_heads
+from asym_lightning.adapters.targets.token_rows import find_token_rows
 from asym_lightning.adapters.targets.unplayed import unplayed_roles
 from asym_lightning.core.dtensor import whole
 from asym_lightning.core.dtypes import train_in_float32
@@ -86,6 +88,10 @@ def inject_adapters(
             built[-1].reset_parameters(weight, statistics)
     _check_patterns_used(config, targets)
     _check_rank_used(config, built)
+    for rows, layers in find_token_rows(model, config.token_rows, [target.name for target in targets], heads):
+        for layer in layers:
+            attach(layer, rows)
+    heads = find_heads(model, config.heads)
     freeze_backbone(model, heads)
     opened = open_bypasses(model, [target.name for target in targets])
     for target, adapters in zip(targets, built, strict=True):
@@ -110,6 +116,7 @@ def reset_adapters(model: nn.Module, *, statistics: Mapping[str, Data] | None = 
     Raises:
         ValueError: An init rule draws from data and there are no statistics of a layer.
     """
+    reset_token_rows(model)
     for layer in adapter_layers(model).values():
         if not draw:
             for parameter in layer.adapters.parameters():
@@ -139,6 +146,7 @@ def remove_adapters(model: nn.Module) -> None:
         if layer.adapters.has_opened_bypass:
             close_bypass(model, name)
         layer.restore_host()
+    remove_token_rows(model)
     forget_buffers(model)
 
 

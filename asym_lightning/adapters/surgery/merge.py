@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from asym_lightning.adapters.layers.adapted import AdaptedLayer, own_parameter
 from asym_lightning.adapters.layers.slices import SliceAdapters
+from asym_lightning.adapters.layers.token_rows import merge_token_rows, unmerge_token_rows
 from asym_lightning.adapters.surgery.quantize import (
     QuantizedPart,
     dequantize_layer,
@@ -100,6 +101,7 @@ def merge_adapters(model: nn.Module, *, keep_weights: bool = True, dequantize: b
         if keep_weights:
             merged_layer = MergedAdapters(kind, (layer,), (adapters,), originals, tied_by)
             vars(holder).setdefault(_ATTRIBUTE, []).append(merged_layer)
+    merge_token_rows(model, keep_weights=keep_weights)
     for _, rest in list(quantized_layers(model)):
         dequantize_layer(rest, keep_weight=keep_weights)
 
@@ -119,6 +121,7 @@ def unmerge_adapters(model: nn.Module) -> None:
                 config.tie_word_embeddings = True
             adapted = merged.kind.adapt_host(merged.layer[0], merged.adapters[0])
             adapted.adapters.to(next(holder.parameters(recurse=False)).device)
+    unmerge_token_rows(model)
 
 
 def merged_layers(model: nn.Module) -> Iterator[nn.Module]:

@@ -38,18 +38,26 @@ _NAMES = {
     "q": (
         "q_proj", "query", "q", "q_lin", "query_proj", "linear_q", "to_q", "wq", "Wq", "w_q", "q_linear",
         "projection_query", "project_q", "q_head", "to_query", "q_a_proj", "q_b_proj", "query_layer", "query_global",
+        "vision_proj", "q_content_proj", "q_pos_proj", "q_pos_sine_proj", "self_attn_query_content_proj",
+        "self_attn_query_pos_proj", "cross_attn_query_content_proj", "cross_attn_query_pos_proj",
+        "cross_attn_query_pos_sine_proj",
     ),
     "k": (
         "k_proj", "key", "k", "k_lin", "key_proj", "linear_k", "to_k", "wk", "Wk", "w_k", "k_linear",
-        "projection_key", "project_k", "k_head", "to_key", "key_layer", "key_global",
+        "projection_key", "project_k", "k_head", "to_key", "key_layer", "key_global", "text_proj",
+        "k_content_proj", "k_pos_proj", "self_attn_key_content_proj", "self_attn_key_pos_proj",
+        "cross_attn_key_content_proj", "cross_attn_key_pos_proj",
     ),
     "v": (
         "v_proj", "value", "v", "v_lin", "value_proj", "linear_v", "to_v", "wv", "Wv", "w_v", "v_linear",
         "projection_value", "project_v", "v_head", "to_value", "value_layer", "value_global",
+        "values_vision_proj", "values_text_proj", "v_proj_current", "v_proj_delayed",
+        "self_attn_value_proj", "cross_attn_value_proj",
     ),
     "o": (
         "o_proj", "out_proj", "o", "out_lin", "output_proj", "linear_out", "to_out", "wo", "Wo", "w_o",
         "attention_out", "post_proj", "proj", "projection", "dense", "c_proj", "output", "attn_proj", "proj_out",
+        "out_vision_proj", "out_text_proj",
     ),
 }  # fmt: skip
 _MLP_NAMES = {

@@ -127,7 +127,12 @@ def find_targets(model: nn.Module, config: AdapterConfig, heads: Iterable[str] =
     heads = tuple(heads)
     layers = layers_of(model)
     excluded, of_slices = _excluded(config.exclude, model, layers)
-    names = [n for n in layers if not (is_within(n, heads) or is_within(n, excluded))]
+    in_heads = {id(p) for head in heads for p in submodule(model, head).parameters()}  # under other names, too
+    names = [
+        name
+        for name, layer in layers.items()
+        if not (is_within(name, [*heads, *excluded]) or id(layer._parameters.get("weight")) in in_heads)
+    ]
     candidates = _candidates(model, {name: layers[name] for name in names})
     excluded_slices = _excluded_slices(of_slices, candidates)
     slices: dict[str, dict[str, tuple[Rows, str]]] = {}

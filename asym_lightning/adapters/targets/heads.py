@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from asym_lightning.adapters.layers.token_rows import TokenRows
 from asym_lightning.adapters.targets.derived import ATTENTION
 from asym_lightning.adapters.targets.families.family import GENERIC, family_of
 from asym_lightning.adapters.targets.find import output_layers
@@ -17,20 +18,22 @@ from asym_lightning.core.names import plain_modules
 def find_heads(model: nn.Module, config_heads: Sequence[str] | None) -> list[str]:
     """Names of the modules that are trained in full: those that the patterns match, or each family's own head.
 
+    Rows of tables that train are among them, once they stand there.
+
     Raises:
         ValueError: A pattern matches no module.
     """
     names = {name: module for name, module in plain_modules(model) if name}
     if config_heads is None:
         heads = [head for name, module in _announcing_roots(model) for head in _own_heads(name, module)]
-        return [name for name in names if name in heads]
+        return [name for name in names if name in heads or isinstance(names[name], TokenRows)]
     found: list[str] = []
     for pattern in config_heads:
         hits = matching(pattern, names)
         if not hits:
             raise ValueError(f"`heads` entry {pattern!r} matches no module{did_you_mean(pattern, suffixes(names))}")
         found += hits
-    return [name for name in names if name in found]
+    return [name for name in names if name in found or isinstance(names[name], TokenRows)]
 
 
 def _announcing_roots(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -74,7 +74,8 @@ class DescribedRun:
         if isinstance(arguments.get("backbone"), str) and "backbone_options" in arguments:
             arguments.backbone_options.pretrained = False
         if "label_names" in arguments and arguments.label_names is None:
-            arguments.label_names = ["0", "1"]  # the data tells how many there are, and few numbers depend on it
+            # The data tells how many there are, and few numbers depend on it.
+            arguments.label_names = [str(number) for number in range(arguments.get("num_classes") or 2)]
         precision = str(self._trainer.precision)
         if precision not in (*_AUTOCAST, *_TRUE, *_FULL):
             known = ", ".join(name for name in (*_AUTOCAST, *_TRUE, "32-true") if "-" in name)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from asym_lightning.adapters import adapters_disabled, load_adapters, remove_adapters
-from asym_lightning.adapters.files.directory import read_directory
+from asym_lightning.adapters.files.load import read_for
 from asym_lightning.core.messages import check_choice
 from asym_lightning.core.names import plain_state
 
@@ -86,7 +86,7 @@ class NamedAdapters:
 def _loaded(model: nn.Module, directory: str | Path) -> Iterator[None]:
     """Load an adapter, and afterwards give the model back what it had."""
     state = plain_state(model)
-    before = {name: state[name].clone() for name in read_directory(directory).others if name in state}
+    before = {name: state[name].clone() for name in read_for(model, directory).others if name in state}
     load_adapters(model, directory)
     try:
         yield

@@ -192,3 +192,31 @@ def test_checkpoints_hold_a_resized_vocabulary(tmp_path):
     plain = llama(tmp_path / "llama")
     inject_adapters(plain, AdapterConfig(rank=2))
     assert all(".adapters." in name for name in trained_state_dict(plain))
+
+
+class HeadUnderTwoNames(nn.Module):
+    """A head whose parameters a module of the backbone holds too, as the box predictors of detectors do."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.refine, self.linear, self.head = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8)
+        self.refine.weight, self.refine.bias = self.head.weight, self.head.bias
+
+    def forward(self, x):
+        return self.head(self.linear(x) + self.refine(x))
+
+
+def test_what_a_head_holds_too_is_trained_with_it_and_not_adapted(tmp_path):
+    model = HeadUnderTwoNames()
+    inject_adapters(model, AdapterConfig(rank=2, targets="all-linear", heads=["head"]))
+    assert list(adapters_by_name(model)) == ["linear.all"]
+    with torch.no_grad():
+        model.head.weight.mul_(2)
+    save_adapters(model, tmp_path)
+    read = HeadUnderTwoNames()
+    load_adapters(read, tmp_path)
+    assert read.refine.weight is read.head.weight
+    assert torch.equal(read(X), model(X))
+    with pytest.raises(ValueError, match=r"matches only layers that are heads or excluded: refine"):
+        inject_adapters(HeadUnderTwoNames(), AdapterConfig(rank=2, targets=["refine"], heads=["head"]))

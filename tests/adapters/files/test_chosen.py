@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, reset_adapters
-from asym_lightning.adapters.files.chosen import ChosenA, backbone_sample, check_chosen, read_chosen, save_chosen
+from asym_lightning.adapters.files.backbone import backbone_sample
+from asym_lightning.adapters.files.chosen import ChosenA, check_chosen, read_chosen, save_chosen
 from tests.adapters.models import tiny_vit
 
 

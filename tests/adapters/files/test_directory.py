@@ -12,7 +12,7 @@ from asym_lightning.adapters.files.directory import (
     METADATA_KEY,
     TENSOR_FILE,
     is_adapter,
-    read_directory,
+    read_adapter,
     write_directory,
 )
 from asym_lightning.adapters.files.factors import read_factors
@@ -37,7 +37,7 @@ def rewrite(directory, change):
 def test_the_adapter_of_a_run_is_found(tmp_path):
     model = adapted()
     save_adapters(model, tmp_path / "adapter")
-    saved = read_directory(tmp_path)
+    saved = read_adapter(tmp_path)
     assert saved.path == tmp_path / "adapter"
     assert saved.config == model[0].adapters.config.to_dict()
     assert saved.ranks == {"0.all": 2}
@@ -58,7 +58,7 @@ def test_metadata_without_its_parts_is_damage(part, tmp_path):
     save_adapters(adapted(), tmp_path)
     rewrite(tmp_path, lambda metadata: metadata.pop(part))
     with pytest.raises(ValueError, match=r"adapter_model.safetensors` is damaged: .* holds no config and ranks"):
-        read_directory(tmp_path)
+        read_adapter(tmp_path)
 
 
 def test_compact_config_without_its_metadata_is_damage(tmp_path):
@@ -67,7 +67,7 @@ def test_compact_config_without_its_metadata_is_damage(tmp_path):
     del config[METADATA_KEY]
     (tmp_path / CONFIG_FILE).write_text(json.dumps(config))
     with pytest.raises(ValueError, match=r"adapter_config.json` is damaged: .* holds no config and ranks"):
-        read_directory(tmp_path)
+        read_adapter(tmp_path)
 
 
 def test_an_option_of_a_later_version_is_named(tmp_path):

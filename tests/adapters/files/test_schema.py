@@ -2,7 +2,7 @@
 
 import pytest
 
-from asym_lightning.adapters.files.directory import read_directory
+from asym_lightning.adapters.files.directory import read_adapter
 from asym_lightning.adapters.files.schema import check_peft_config
 from benchmarks.malformed.adapters import BAD_PATTERNS, FORMS, READERS, named_cases, sound
 from benchmarks.malformed.judge import judge
@@ -44,4 +44,4 @@ def test_a_rank_that_no_factor_has_is_refused(tmp_path):
     directory.metadata["ranks"]["one.all"] = 3
     directory.write(tmp_path)
     with pytest.raises(ValueError, match=r"`one.all` should have rank 3, but B of `one` has 2 columns"):
-        read_directory(tmp_path)
+        read_adapter(tmp_path)

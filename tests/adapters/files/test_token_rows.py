@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from asym_lightning.adapters import adapter_layers, load_adapters, merge_adapters, save_adapters
+from asym_lightning.adapters.layers.token_rows import layers_with, token_rows_of
 from tests.adapters.models import HF_MODELS, hf_inputs, perturb
 
 INDICES = [3, 58, 59]
@@ -42,16 +43,18 @@ def test_rows_of_new_tokens_load_as_what_they_change(tied, options, tmp_path):
     ours = build(tied=tied)
     base = ours(**inputs()).logits
     load_adapters(ours, tmp_path)
-    layers = adapter_layers(ours)
-    assert ("model.embed_tokens" in layers, "lm_head" in layers) == (True, tied)
+    (rows,) = token_rows_of(ours).values()
+    assert rows.indices == tuple(INDICES)
+    sharing = [name for name, layer in ours.named_modules() if layer in list(layers_with(ours, rows))]
+    assert sharing == ["model.embed_tokens", "lm_head"][: 1 + tied]
     assert not torch.allclose(base, expected, atol=1e-2)
     torch.testing.assert_close(ours(**inputs()).logits, expected, rtol=1e-5, atol=1e-5)
-    changed = layers["model.embed_tokens"].delta_weight().any(1)
-    assert changed.nonzero().flatten().tolist() == INDICES
     save_adapters(ours, tmp_path / "ours")
     again = peft.PeftModel.from_pretrained(build(tied=tied), tmp_path / "ours").eval()
     torch.testing.assert_close(again(**inputs()).logits, expected, rtol=1e-5, atol=1e-5)
     merge_adapters(ours)
+    changed = ours.model.embed_tokens.weight != build(tied=tied).model.embed_tokens.weight
+    assert changed.any(1).nonzero().flatten().tolist() == INDICES
     torch.testing.assert_close(ours(**inputs()).logits, expected, rtol=1e-5, atol=1e-5)
 
 

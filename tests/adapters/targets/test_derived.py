@@ -107,6 +107,19 @@ def test_names_play_roles_in_attention_and_in_mlps_alone():
     assert list(adapter_layers(model)) == ["a.to_q", "a.to_v", "a.to_out", "m.w1"]
 
 
+def test_attention_in_two_directions_plays_roles():
+    class BiMultiHeadAttention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            names = ("vision_proj", "text_proj", "values_vision_proj", "values_text_proj", "out_vision_proj")
+            for name in names:
+                setattr(self, name, nn.Linear(4, 4))
+
+    model = nn.ModuleDict({"attn": BiMultiHeadAttention(), "vision_proj": nn.Linear(4, 4)})
+    inject_adapters(model, AdapterConfig(rank=2, targets=["q", "v"]))
+    assert list(adapter_layers(model)) == ["attn.vision_proj", "attn.values_vision_proj", "attn.values_text_proj"]
+
+
 def test_the_rows_of_keys_and_values_from_a_latent_are_known():
     class LatentAttention(nn.Module):
         num_heads, qk_nope_head_dim, v_head_dim = 2, 3, 4

@@ -1,4 +1,4 @@
-"""Phi and Phi-3."""
+"""Phi, Phi-3 and the language model of Phi-4 multimodal."""
 
 from asym_lightning.adapters.targets.families.family import Family, register_family
 from asym_lightning.adapters.targets.families.layouts import grouped_query
@@ -21,6 +21,6 @@ register_family(
         {"o": ("self_attn.o_proj",), "mlp": ("mlp.gate_up_proj", "mlp.down_proj")},
         fused={"self_attn.qkv_proj": grouped_query},
         heads=("score",),
-        model_types=("phi3",),
+        model_types=("phi3", "phi4_multimodal"),
     )
 )
