@@ -55,7 +55,7 @@ class LifeCycle(CheckedArguments, Callback):
 
     | when                    | what                                                                           |
     |-------------------------|--------------------------------------------------------------------------------|
-    | `setup`                 | nobody else decides what trains; data become resumable, files whole or absent  |
+    | `setup`                 | training data become resumable, and checkpoint files whole or absent            |
     | layers have been adapted | what trains is in float32; what is frozen stays in evaluation mode and out of DDP |
     | `on_fit_start`          | an optimizer holds all that trains; processes agree                            |
     | `on_train_start`        | a resumed run goes on from its place                                            |
@@ -168,7 +168,6 @@ class LifeCycle(CheckedArguments, Callback):
                     "`ddp_fork` and `ddp_notebook` do: set `strategy='ddp'` and run a script, or in a notebook "
                     "`devices=1`."
                 )
-            refuse_other_deciders(trainer)
             put_accumulation_first(trainer)
             make_loaders_resumable(trainer)
             write_atomically(trainer.strategy)

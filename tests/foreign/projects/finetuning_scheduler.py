@@ -1,4 +1,4 @@
-"""finetuning-scheduler: its callback, which thaws layers by a schedule, is refused; its users' module lives its life."""
+"""finetuning-scheduler: its callback, which thaws layers by a schedule, is refused; the module of its users lives."""
 
 from __future__ import annotations
 
