@@ -220,9 +220,10 @@ def staged(
                     f"A {tuple(A.shape)} and B {tuple(B.shape)}."
                 )
             if keeps_A and not (rank == adapter.rank and torch.equal(whole(adapter.A).to(A), A)):
+                ranks = f", of rank {rank}, not {adapter.rank}," if rank != adapter.rank else ""
                 raise ValueError(
-                    f"`{saved.path}` was trained over another A of `{name}` ({slice_name}) than the model has, and so "
-                    "can't be swapped in: use `load_adapters`."
+                    f"`{saved.path}` was trained over another A of `{name}` ({slice_name}){ranks} than the model has, "
+                    "and so can't take the place of its B or stand beside it: use `load_adapters`."
                 )
             factors[f"{name}.{slice_name}"] = A, B
     unknown = [key for key in saved.factors if key not in wanted]
