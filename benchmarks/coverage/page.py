@@ -43,7 +43,7 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
     yield from _table(("models", "targets", "by"), _totals(rows))
     yield ""
     yield "*Absent* are roles of a model without attention. *In part* is a role that some attention has no layer for,"
-    yield "as the report of the injection says; *partial* one of which it says nothing. `peft` has no words for roles: its"
+    yield "as the report of the injection says; *partial* one of which it does not. `peft` has no words for roles: its"
     yield "row is of what it adapts where nothing is named, which it knows of some types and refuses for others."
     yield ""
     yield "## By kind of model"
