@@ -187,3 +187,9 @@ def test_names_that_no_message_prints_are_not(pattern):
 def test_hints_name_what_the_model_has(model, target, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         inject_adapters(model, AdapterConfig(rank=2, targets=[target]))
+
+
+def test_a_word_for_a_role_that_no_layer_plays_is_the_name_of_a_layer():
+    model = nn.ModuleDict({"projector": nn.Linear(4, 4), "other": nn.Linear(4, 4)})
+    inject_adapters(model, AdapterConfig(rank=2, targets=["projector"]))
+    assert list(adapter_layers(model)) == ["projector"]
