@@ -270,9 +270,10 @@ def _slices_of(
     """A and B of each slice of one layer, with the model's own scaling; adds the keys it reads to ``wanted``."""
     if saved.is_compact:
         return {s: _compact_slice(name, s, layer, saved, wanted) for s in layer.adapters}
-    path = layer.peft_place(name).path
-    if f"{path}.lora_A" not in saved.factors and f"{name}.base_layer.lora_A" in saved.factors:
-        path = f"{name}.base_layer"
+    place = layer.peft_place(name).path
+    # Where PEFT has it in the configuration of this file, which may wrap more or less than ours would.
+    paths = (place, f"{name}.base_layer", name)
+    path = next((path for path in paths if f"{path}.lora_A" in saved.factors), place)
     keys = (f"{path}.lora_A", f"{path}.lora_B")
     wanted.update(keys)
     missing = [key for key in keys if key not in saved.factors]
