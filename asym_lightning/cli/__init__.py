@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from asym_lightning.cli.commands import TOOLS, run_tool
 from asym_lightning.cli.interrupts import heard, interruptible
 from asym_lightning.cli.processes import process_number, report_error
-from asym_lightning.cli.quiet import hushed
+from asym_lightning.cli.quiet import hushed, show_plain_warnings
 from asym_lightning.cli.usage import UsageError
 
 EXIT_FAILURE = 1
@@ -64,5 +64,6 @@ def _run(arguments: list[str]) -> int:
 
     with starting():
         from asym_lightning.cli.training import TrainingCLI
+    show_plain_warnings()
     TrainingCLI(arguments)
     return 0

@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> int:
     from asym_lightning.cli.hub import check_login, new_folder, push_folder
     from asym_lightning.cli.model_card import model_card
     from asym_lightning.cli.trained_run import load_trained_run
-    from asym_lightning.lifecycle.label_names import HasLabelNames, save_label_names
+    from asym_lightning.lifecycle.label_names import save_label_names
 
     if options.push_to_hub:
         check_login()
@@ -39,8 +39,7 @@ def main(arguments: Sequence[str]) -> int:
             scores=run.scores,
         )
         save_adapters(backbone, folder, include_frozen=not options.compact)
-        if isinstance(run.model, HasLabelNames):
-            save_label_names(run.model, folder)
+        save_label_names(run.label_names, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
     print(f"exported  {options.output}")
     if (misread := layers_misread_by_peft(backbone)) and not options.compact:

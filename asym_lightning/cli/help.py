@@ -17,7 +17,7 @@ VERSION = f"asym-lightning {asym_lightning.__version__}"
 # The options that most runs need; a screen of 24 lines holds them all.
 OPTIONS = {
     "--config FILE": "file, or one of `configs`; later ones win",
-    "--ckpt_path FILE": "checkpoint to go on from, or to evaluate",
+    "--ckpt_path PATH": "checkpoint or run to go on from, or to evaluate",
     "--seed_everything N": "seed of the run (default: 0)",
     "--test_after_fit true": "test the best checkpoint when fit ends",
     "--model NAME": "class of the task, such as ImageClassifier",

@@ -7,6 +7,8 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 _LINES = re.compile(
     "|".join(
@@ -28,6 +30,7 @@ _WARNINGS = (
 )
 _LIGHTNING = r"(lightning|pytorch_lightning)\."
 _LOGGERS = ("lightning.pytorch", "lightning.fabric")
+_PACKAGE = str(Path(__file__).parents[1])
 _DEPENDENCIES = rf"{_LIGHTNING}|(torch|torchmetrics|torchvision|timm|transformers|datasets|jsonargparse)\."
 
 
@@ -40,6 +43,7 @@ def hushed() -> Iterator[None]:
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     told = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     told.addFilter(_says_something)
+    formatted = warnings.formatwarning
     try:
         with warnings.catch_warnings():
             for message in _WARNINGS:
@@ -48,9 +52,22 @@ def hushed() -> Iterator[None]:
                 warnings.filterwarnings("ignore", category=category, module=_DEPENDENCIES)
             yield
     finally:
+        warnings.formatwarning = formatted
         told.removeFilter(_says_something)
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
+
+
+def show_plain_warnings() -> None:
+    """Show what this package warns of as a sentence, without the line of its code, until the end of the context."""
+    others = warnings.formatwarning  # Lightning's own, once it is imported
+
+    def formatted(message: Warning | str, category: type[Warning], filename: str, *args: Any, **kwargs: Any) -> str:
+        if str(filename).startswith(_PACKAGE):
+            return f"warning: {message}\n"
+        return others(message, category, filename, *args, **kwargs)
+
+    warnings.formatwarning = formatted  # type: ignore[assignment]  # as the documentation of `warnings` says
 
 
 def hush_progress() -> None:

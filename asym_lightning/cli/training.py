@@ -241,8 +241,9 @@ class TrainingCLI(LightningCLI):
 
     def _run(self, command: Callable[..., Any], **kwargs: Any) -> Any:
         checkpoint = self._checkpoint
-        if isinstance(self.model, HasLabelNames) and (names := saved_label_names(checkpoint or "")):
-            self.model.adopt_label_names(names)  # which data without classes, such as images to predict, can't tell
+        if isinstance(self.model, HasLabelNames) and self.model.label_names is None and checkpoint is not None:
+            # Data without classes, such as images to predict, can't tell.
+            self.model.adopt_label_names(saved_label_names(checkpoint) or ())
         if self.subcommand != "fit":
             is_adapter = checkpoint is not None and is_adapter_directory(checkpoint)
             if is_adapter or (checkpoint is None and not self._option("adapters")):

@@ -50,7 +50,7 @@ def save_with_outside(
         with atomic_file(directory / OUTSIDE_FILE) as staging:
             save_file(outside, staging)
     if isinstance(module, HasLabelNames) and directory.is_dir():  # which one process of several has made
-        save_label_names(module, directory)
+        save_label_names(module.label_names, directory)
 
 
 def load_with_outside(

@@ -28,10 +28,10 @@ class HasLabelNames(Protocol):
         """Take names where none are known."""
 
 
-def save_label_names(module: HasLabelNames, directory: Path) -> None:
-    """Write a module's names of classes, where they are known, beside its adapter."""
-    if module.label_names:
-        write_json(directory / LABELS_FILE, list(module.label_names))
+def save_label_names(names: Sequence[str] | None, directory: Path) -> None:
+    """Write the names of classes, where they are known, beside an adapter."""
+    if names:
+        write_json(directory / LABELS_FILE, list(names))
 
 
 def saved_label_names(path: str | Path) -> list[str] | None:

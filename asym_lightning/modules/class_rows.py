@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -21,15 +22,16 @@ def class_rows(probabilities: Tensor, names: Sequence[str], targets: Tensor | No
         >>> class_rows(torch.tensor([[0.25, 0.75]]), ["no", "yes"], torch.tensor([0]))
         [{'label': 'yes', 'target': 'no', 'probability_no': 0.25, 'probability_yes': 0.75}]
     """
-    known = [-1] * len(probabilities) if targets is None else targets.tolist()
+    if targets is None or targets.is_floating_point():  # which are no numbers of classes
+        targets = torch.full((len(probabilities),), -1)
     return [
         {
             "label": names[number],
-            **({"target": names[target]} if target >= 0 else {}),
+            **({"target": names[target]} if 0 <= target < len(names) else {}),
             **{f"probability_{n}": p for n, p in zip(names, row, strict=True)},
         }
         for number, target, row in zip(
-            probabilities.argmax(dim=-1).tolist(), known, probabilities.float().tolist(), strict=True
+            probabilities.argmax(dim=-1).tolist(), targets.tolist(), probabilities.float().tolist(), strict=True
         )
     ]
 

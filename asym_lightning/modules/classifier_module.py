@@ -38,7 +38,7 @@ class ClassifierModule(EvaluationSetsModule):
 
     def adopt_label_names(self, names: Sequence[str]) -> None:
         """Take names of classes where none are known, such as those that a checkpoint was trained with."""
-        if self.label_names is None:
+        if self.label_names is None and names:
             self.label_names = list(names)
             self.save_hyperparameters({"label_names": list(names)})  # so that a checkpoint knows them without the data
 

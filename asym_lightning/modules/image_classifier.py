@@ -193,5 +193,6 @@ class ImageClassifier(ClassifierModule):
     def prediction_rows(self, prediction: Tensor, batch: Any, identifiers: Sequence[str]) -> Sequence[Row]:
         """Return the predicted class, by its name, and each class's probability; and the label where it is known."""
         names = self.label_names or [str(number) for number in range(self.num_classes)]
-        labels = None if isinstance(batch, Tensor) else batch[1]
-        return with_identifiers(class_rows(prediction, names, labels), identifiers)
+        labels = None if isinstance(batch, Tensor) else next(iter(batch[1:]), None)
+        are_labels = isinstance(labels, Tensor) and labels.shape == prediction.shape[:1]
+        return with_identifiers(class_rows(prediction, names, labels if are_labels else None), identifiers)

@@ -6,6 +6,7 @@ import torch
 from asym_lightning.adapters import read_adapter
 from asym_lightning.adapters.arithmetic import interpolation
 from asym_lightning.cli import EXIT_FAILURE, main
+from asym_lightning.lifecycle.label_names import save_label_names, saved_label_names
 from tests.adapters.arithmetic.adapters import plain, written
 
 
@@ -42,3 +43,12 @@ def test_nothing_is_written_of_what_does_not_go_together(adapters, tmp_path, cap
     assert not (tmp_path / "out").exists()
     assert main(["combine", "0", "2", "--join", "concatenate", "--output", "out"]) == 0
     assert read_adapter("out").peft_config["r"] == 6
+
+
+def test_heads_that_tell_other_classes_apart_are_not_combined(adapters, tmp_path, capsys):
+    for number, name in enumerate(("bee", "cat")):
+        save_label_names(["ant", name], tmp_path / str(number))
+    assert main(["combine", "0", "1", "--output", "out"]) == EXIT_FAILURE
+    assert "`0` and `1` tell other classes apart" in capsys.readouterr().err
+    assert main(["combine", "0", "1", "--heads-of", "1", "--output", "out"]) == 0
+    assert saved_label_names("out") == ["ant", "cat"]

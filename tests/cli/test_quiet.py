@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from asym_lightning.cli import main
-from asym_lightning.cli.quiet import hush_progress, hushed
+from asym_lightning.cli.quiet import hush_progress, hushed, show_plain_warnings
 
 QUICKSTART = ["--config", str(Path(__file__).parents[2] / "configs" / "quickstart.yaml")]
 SHORT = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.log_every_n_steps", "null"]
@@ -117,3 +117,13 @@ def test_quiet_run_says_what_came_out_and_nothing_else(tmp_path):
 def test_help_names_the_option(capsys):
     assert main(["fit", "--help"]) == 0
     assert "--quiet" in capsys.readouterr().out
+
+
+def test_warnings_of_this_package_are_plain_sentences_and_those_of_others_have_their_line():
+    before = warnings.formatwarning
+    with hushed():
+        show_plain_warnings()
+        own = warnings.formatwarning("The head is fresh.", UserWarning, sys.modules["asym_lightning"].__file__, 3)
+        other = warnings.formatwarning("Mind.", UserWarning, "/home/me/project.py", 3)
+    assert own == "warning: The head is fresh.\n" and "project.py:3" in other
+    assert warnings.formatwarning is before

@@ -89,3 +89,12 @@ def test_the_number_of_classes_has_to_be_known():
         classifier().configure_model()
     with pytest.raises(ValueError, match="`num_classes` is 3, but there are 2 classes, a, b"):
         classifier(num_classes=3, label_names=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "others", [(["x.png", "y.png"],), (torch.zeros(2, 4),), (torch.zeros(2),), (torch.tensor([-1, 7]),), ()]
+)
+def test_what_is_no_label_of_the_model_is_left_alone(others):
+    rows = classifier(num_classes=2).prediction_rows(torch.eye(2), (torch.zeros(2, 1, 8, 8), *others), ["a", "b"])
+    assert [list(row) for row in rows] == [["id", "label", "probability_0", "probability_1"]] * 2
+    assert [row["label"] for row in rows] == ["0", "1"]

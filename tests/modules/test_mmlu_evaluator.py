@@ -288,4 +288,4 @@ trainer: {{accelerator: cpu, enable_progress_bar: false}}
     (tmp_path / "mmlu.yaml").write_text(config)
     assert main(["test", "--config", "mmlu.yaml"]) == 0
     assert "sociology" in capsys.readouterr().out
-    assert list(tmp_path.glob("runs/default/version_0/mmlu.json"))
+    assert list(tmp_path.glob("runs/mmlu/version_0/mmlu.json"))

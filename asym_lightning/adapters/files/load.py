@@ -220,9 +220,10 @@ def staged(
                     f"A {tuple(A.shape)} and B {tuple(B.shape)}."
                 )
             if keeps_A and not (rank == adapter.rank and torch.equal(whole(adapter.A).to(A), A)):
+                ranks = f", of rank {rank}, not {adapter.rank}," if rank != adapter.rank else ""
                 raise ValueError(
-                    f"`{saved.path}` was trained over another A of `{name}` ({slice_name}) than the model has, and so "
-                    "can't be swapped in: use `load_adapters`."
+                    f"`{saved.path}` was trained over another A of `{name}` ({slice_name}){ranks} than the model has, "
+                    "and so can't take the place of its B or stand beside it: use `load_adapters`."
                 )
             factors[f"{name}.{slice_name}"] = A, B
     unknown = [key for key in saved.factors if key not in wanted]
@@ -269,9 +270,10 @@ def _slices_of(
     """A and B of each slice of one layer, with the model's own scaling; adds the keys it reads to ``wanted``."""
     if saved.is_compact:
         return {s: _compact_slice(name, s, layer, saved, wanted) for s in layer.adapters}
-    path = layer.peft_place(name).path
-    if f"{path}.lora_A" not in saved.factors and f"{name}.base_layer.lora_A" in saved.factors:
-        path = f"{name}.base_layer"
+    place = layer.peft_place(name).path
+    # Where PEFT has it in the configuration of this file, which may wrap more or less than ours would.
+    paths = (place, f"{name}.base_layer", name)
+    path = next((path for path in paths if f"{path}.lora_A" in saved.factors), place)
     keys = (f"{path}.lora_A", f"{path}.lora_B")
     wanted.update(keys)
     missing = [key for key in keys if key not in saved.factors]

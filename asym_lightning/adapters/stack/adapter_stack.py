@@ -97,8 +97,8 @@ class AdapterStack:
         saved = read_for(self.model, directory)
         if saved.token_rows:
             raise ValueError(
-                f"`{saved.path}` trains rows of `{next(iter(saved.token_rows))}`, which rows of a batch can't have each "
-                "their own of: load it alone, by `load_adapters`."
+                f"`{saved.path}` trains rows of `{next(iter(saved.token_rows))}`, which rows of a batch can't have "
+                "each their own of: load it alone, by `load_adapters`."
             )
         config = config_of(saved, self.model)
         is_first = not adapter_layers(self.model)

@@ -262,7 +262,7 @@ def test_trained_rows_of_tokens_are_refused(tmp_path):
     inject_adapters(model, config)
     save_adapters(model, tmp_path / "adapter")
     fresh = hf_model("llama")
-    with pytest.raises(ValueError, match="trains rows of `model.embed_tokens`, which rows of a batch"):
+    with pytest.raises(ValueError, match=r"trains rows of `model\.embed_tokens`, which rows of a batch"):
         AdapterStack(fresh, {"a": tmp_path / "adapter"})
     assert not adapter_layers(fresh)
 
