@@ -43,6 +43,8 @@ class AdapterConfig:
         max_rank: Number of rows of A and columns of B to allocate, for schedules that grow the rank; ``None``
             allocates ``rank``.
         seed: Seed of the random factors. Independent of every other seed; each layer draws from its own generator.
+        slot: Which rows of A's one seeded matrix: with R the allocated rank, slot k has the rows k R to (k + 1) R.
+            Updates in different slots have orthogonal row spaces, as for one task after another.
         path: How a layer computes: ``auto``, or a forced one of ``plain``, ``two_gemm``, ``packed``, ``formed``.
 
     Raises:
@@ -66,6 +68,7 @@ class AdapterConfig:
     share_expert_a: bool = True
     max_rank: Count | None = None
     seed: int = 0
+    slot: NumberOrZero = 0
     path: str = "auto"
 
     def __post_init__(self) -> None:
@@ -83,6 +86,12 @@ class AdapterConfig:
             largest = max(self.rank, *self.rank_pattern.values()) if self.rank_pattern else self.rank
             if self.max_rank < largest:
                 raise ValueError(f"`max_rank` is {self.max_rank}, smaller than the rank {largest} to start with.")
+        rule = self.resolved_scheme.A.rule
+        if self.slot and not (rule.grows_from_seed and rule.is_orthonormal):
+            raise ValueError(
+                f"`slot` is {self.slot}, but init {rule.name!r} of A has no seeded matrix of more rows: use 'rand' or "
+                "'coordinate'."
+            )
         check_choice("path", self.path, PATHS)
 
     @property

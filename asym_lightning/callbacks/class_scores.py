@@ -138,6 +138,7 @@ class ClassScores(CheckedArguments, Callback):
         folder = trainer.log_dir  # of all processes: the Trainer sends it to them
         set_names = _set_names(trainer, stage, numbers)
         for number in sorted(numbers):
+            names = self._names(trainer, pl_module, numbers[number])  # in all processes, or one alone would fail
             metrics = sets.get(number) or class_metrics(numbers[number]).to(pl_module.device)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", ".*NaN values found in confusion matrix")  # said below, by name
@@ -147,7 +148,6 @@ class ClassScores(CheckedArguments, Callback):
             # All processes hold the same values; `sync_dist` only keeps Lightning from warning that they might not.
             pl_module.log_dict({f"{prefix}{name}": value for name, value in scalars.items()}, sync_dist=True)
             if trainer.is_global_zero:
-                names = self._names(trainer, pl_module, numbers[number])
                 self._write(trainer, values, names, folder, stage, set_names[number])
 
     def _names(self, trainer: Trainer, pl_module: LightningModule, num_classes: int) -> list[str]:

@@ -34,6 +34,7 @@ from asym_lightning.lifecycle.changes import Changes
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 from asym_lightning.lifecycle.life_cycle import LifeCycle
 from asym_lightning.lifecycle.module_copies import warn_of_copies
+from asym_lightning.lifecycle.promise import refuse_other_deciders
 from asym_lightning.sharding import shard_lightning_module
 
 Module = TypeVar("Module", bound=LightningModule)
@@ -153,6 +154,8 @@ class AdapterInjection(LifeCycle):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Arrange for the injection to follow `configure_model`."""
         super().setup(trainer, pl_module, stage)
+        if stage == TrainerFn.FITTING:
+            refuse_other_deciders(trainer, self)
         injections = [c for c in trainer.callbacks if isinstance(c, AdapterInjection)]  # type: ignore[attr-defined]
         if len(injections) > 1:
             raise RuntimeError("There are two AdapterInjection callbacks, but a module is adapted once; remove one.")

@@ -89,3 +89,16 @@ def leaving_termination_to_trainer() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, ours)
+
+
+@contextmanager
+def interruptible_again() -> Iterator[None]:
+    """Let each Ctrl-C raise `KeyboardInterrupt`, for what goes on after it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    once = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, once)

@@ -47,12 +47,15 @@ class TrainedRun:
         return list(getattr(self.model, "label_names", None) or ())
 
 
-def load_trained_run(directory: str | Path, checkpoint: str | Path | None = None) -> TrainedRun:
+def load_trained_run(
+    directory: str | Path, checkpoint: str | Path | None = None, *, precision: str | None = None
+) -> TrainedRun:
     """Build the model of a run directory and load what was trained.
 
     Args:
         directory: A run directory, which holds `config.yaml`.
         checkpoint: The checkpoint to load. None takes the best one of the run, or the only one, or the saved adapter.
+        precision: Of the backbone's weights; None means as they were trained.
 
     Raises:
         FileNotFoundError: If there is no run, no checkpoint or no adapter.
@@ -70,6 +73,8 @@ def load_trained_run(directory: str | Path, checkpoint: str | Path | None = None
     arguments = config.get("model", {}).get("init_args") or {}
     if "backbone" not in arguments:
         raise ValueError(f"the config of {str(directory)!r} names no model with a `backbone`.")
+    if precision is not None:
+        arguments["backbone_options"] = {**(arguments.get("backbone_options") or {}), "precision": precision}
     saved = None if found is None else read_checkpoint(found)
     learnt = {"label_names": saved_label_names(adapter)} if saved is None else saved.get("hyper_parameters", {})
     model = _built(config["model"], learnt)

@@ -16,6 +16,7 @@ EXTRAS = {
     "rouge_score": "text",
     "bitsandbytes": "quantized",
     "sklearn": "demo",
+    "lm_eval": "lm-eval",
     "matplotlib": "figures",
 }
 _PROJECTS = {"PIL": "pillow", "rouge_score": "rouge-score", "sklearn": "scikit-learn"}

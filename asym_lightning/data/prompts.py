@@ -7,8 +7,12 @@ from typing import Any, Literal, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
+from asym_lightning.core.messages import first_line
+
 Template = Literal["alpaca", "chat"]
+PromptTemplate = Literal["alpaca", "chat", "none"]
 Record = Mapping[str, Any]
+Message = Mapping[str, str]
 
 # Word for word those of Stanford Alpaca (train.py), which models tuned on it expect.
 ALPACA_WITH_INPUT = (
@@ -21,6 +25,8 @@ ALPACA_WITHOUT_INPUT = (
     "Write a response that appropriately completes the request.\n\n"
     "### Instruction:\n{instruction}\n\n### Response:"
 )
+ALPACA_NEXT = "\n\n### Instruction:\n{instruction}\n\n### Response:"
+"""What stands between an answer and the next one, for which Stanford Alpaca has no form."""
 
 
 class Part(NamedTuple):
@@ -61,6 +67,92 @@ def alpaca_parts(record: Record) -> list[Part]:
     return [Part(alpaca_prompt(record["instruction"], given or ""), False), Part(record["output"], True)]
 
 
+def open_prompt(record: Record, template: PromptTemplate, tokenizer: PreTrainedTokenizerBase) -> str:
+    r"""Return what a record asks, up to where the answer begins.
+
+    What a record that was made to learn from has beside, such as `output` or a last message of the assistant's, is left
+    out.
+
+    Args:
+        record: `prompt`, or `instruction` and `input` (which may be empty or missing), or a list `messages`.
+        template: `alpaca`, `chat`, or `none` for the text as it is.
+        tokenizer: The tokenizer whose chat template is meant.
+
+    Raises:
+        ValueError: If the record is none of these, or the template has no form for it.
+
+    Example:
+        >>> open_prompt({"instruction": "Add.", "input": "1, 2"}, "none", None)
+        'Add.\n\n1, 2'
+    """
+    kind = asked_by(record)
+    if template == "chat":
+        if not tokenizer.chat_template:
+            raise ValueError(
+                f"the tokenizer {tokenizer.name_or_path!r} has no chat template: use the template `alpaca`."
+            )
+        return _rendered(_conversation(record), tokenizer, True)
+    if kind == "messages":
+        if template == "none":
+            raise ValueError("`messages` take a template, `chat` or `alpaca`.")
+        return _alpaca_conversation(_conversation(record))
+    if template == "alpaca":
+        return alpaca_prompt(record[kind], (record.get("input") or "") if kind == "instruction" else "")
+    return _question(record)
+
+
+def asked_by(record: Record) -> Literal["prompt", "instruction", "messages"]:
+    """Return the field by which a record asks.
+
+    Raises:
+        ValueError: If there is none, or it holds something else than texts.
+    """
+    for kind in ("prompt", "instruction"):
+        if record.get(kind) is not None:
+            for name in (kind, "input") if kind == "instruction" else (kind,):
+                if not isinstance(record.get(name) or "", str):
+                    raise ValueError(f"`{name}` is not a text.")
+            return kind  # type: ignore[return-value]
+    if record.get("messages") is None:
+        raise ValueError(
+            "there is none of `prompt`, `instruction` and `messages`, but "
+            f"{', '.join(f'`{name}`' for name in list(record)[:6]) or 'nothing'}."
+        )
+    _check_messages(record["messages"])
+    if not all(isinstance(message["content"], str) for message in record["messages"]):
+        raise ValueError("a `content` of `messages` is not a text.")
+    if not any(message["role"] == "user" for message in record["messages"]):
+        raise ValueError("`messages` hold none of the user's to answer.")
+    return "messages"
+
+
+def _question(record: Record) -> str:
+    return "\n\n".join(filter(None, (record.get("prompt") or record.get("instruction"), record.get("input"))))
+
+
+def _conversation(record: Record) -> list[Message]:
+    if asked_by(record) != "messages":
+        return [{"role": "user", "content": _question(record)}]
+    messages = list(record["messages"])
+    return messages[:-1] if messages[-1]["role"] == "assistant" else messages
+
+
+def _alpaca_conversation(messages: Sequence[Message]) -> str:
+    r"""A conversation in the form of the prompts of Stanford Alpaca: the first question as there, the others below.
+
+    >>> turns = [("user", "Hi."), ("assistant", "Hello."), ("user", "Bye.")]
+    >>> text = _alpaca_conversation([{"role": role, "content": content} for role, content in turns])
+    >>> text.removeprefix(alpaca_prompt("Hi."))
+    'Hello.\n\n### Instruction:\nBye.\n\n### Response:'
+    """
+    if [message["role"] for message in messages] != [("user", "assistant")[i % 2] for i in range(len(messages))]:
+        raise ValueError("in the Alpaca prompt user and assistant take turns, the user first: use `chat` for others.")
+    text = alpaca_prompt(messages[0]["content"])
+    for answer, question in zip(messages[1::2], messages[2::2], strict=True):
+        text += answer["content"] + ALPACA_NEXT.replace("{instruction}", question["content"])
+    return text
+
+
 def chat_parts(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[Part]:
     """Return a conversation in the tokenizer's chat template; what the assistant says is learnt, its end included.
 
@@ -76,6 +168,8 @@ def chat_parts(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[Part]
         raise ValueError(f"the tokenizer {tokenizer.name_or_path!r} has no chat template: use `template: alpaca`.")
     messages = record["messages"] if record.get("messages") is not None else _as_messages(record)
     _check_messages(messages)
+    if not messages or messages[-1]["role"] != "assistant":
+        raise ValueError("`messages` must end with a message of the assistant, from which to learn.")
     parts: list[Part] = []
     done = ""
     for number, message in enumerate(messages):
@@ -104,10 +198,11 @@ def _check_messages(messages: Any) -> None:
     is_list = isinstance(messages, Sequence) and not isinstance(messages, str)
     if not is_list or not all(isinstance(m, Mapping) and {"role", "content"} <= m.keys() for m in messages):
         raise ValueError("`messages` must be a list of objects with `role` and `content`.")
-    if not messages or messages[-1]["role"] != "assistant":
-        raise ValueError("`messages` must end with a message of the assistant, from which to learn.")
 
 
 def _rendered(messages: Sequence[Mapping[str, str]], tokenizer: PreTrainedTokenizerBase, is_open: bool) -> str:
     conversation = [dict(message) for message in messages]
-    return str(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=is_open))
+    try:
+        return str(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=is_open))
+    except Exception as error:  # of any kind: a template is a program
+        raise ValueError(f"the chat template does not take the conversation: {first_line(error)[:120]}") from error

@@ -43,21 +43,38 @@ class RecordFile:
         """
         if self.path.suffix not in (".json", ".jsonl"):
             return LocalFile(self.path).read()
-        data = self.path.read_bytes()
-        try:
-            text = data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = data[: error.start].count(b"\n") + 1
-            raise ValueError(
-                f"{self.path}, line {line}: this is no text in UTF-8 (byte {data[error.start]:#x})."
-            ) from error
-        records = list(_array_items(self.path, text) if self.path.suffix == ".json" else _lines(self.path, text))
-        for line, record in records:
-            if not isinstance(record, dict):
-                raise ValueError(f"{self.path}, line {line}: this is not a JSON object.")
+        source = str(self.path)
+        records = read_records(source, self.path.read_bytes(), is_array=self.path.suffix == ".json")
         keys = dict.fromkeys(key for _, record in records for key in record)
         columns = {key: [record.get(key) for _, record in records] for key in keys}
-        return TextTable(str(self.path), columns, [line for line, _ in records])
+        return TextTable(source, columns, [line for line, _ in records])
+
+
+def read_records(source: str, data: bytes, *, is_array: bool = False) -> list[tuple[int, dict[str, Any]]]:
+    """Return JSON objects, each with the number of its line.
+
+    Args:
+        source: What to call the data in messages.
+        data: An object a line, or an array of objects, in UTF-8.
+        is_array: Which of the two.
+
+    Raises:
+        ValueError: If something in it is not a JSON object, or no UTF-8; the message says on which line.
+
+    Example:
+        >>> read_records("a.jsonl", b'{"prompt": "Hi."}')
+        [(1, {'prompt': 'Hi.'})]
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(f"{source}, line {line}: this is no text in UTF-8 (byte {data[error.start]:#x}).") from error
+    records = list(_array_items(source, text) if is_array else _lines(source, text))
+    for line, record in records:
+        if not isinstance(record, dict):
+            raise ValueError(f"{source}, line {line}: this is not a JSON object.")
+    return records
 
 
 @dataclass(frozen=True)
@@ -96,32 +113,32 @@ class RandomPart:
         return TextTable(table.source, columns, [table.lines[row] for row in rows] if table.lines else None)
 
 
-def _lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+def _lines(source: str, text: str) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 yield number, json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(
-                    f"{path}, line {number}: this is not JSON ({error.msg} at column {error.colno})."
+                    f"{source}, line {number}: this is not JSON ({error.msg} at column {error.colno})."
                 ) from error
             except RecursionError:
-                raise ValueError(f"{path}, line {number}: this is nested too deep.") from None
+                raise ValueError(f"{source}, line {number}: this is nested too deep.") from None
 
 
-def _array_items(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+def _array_items(source: str, text: str) -> Iterator[tuple[int, Any]]:
     decoder = json.JSONDecoder()
     line, counted, position = 1, 0, len(text) - len(text.lstrip())
     if text[position : position + 1] != "[":
-        raise ValueError(f"{path} is not a JSON array of records; files with a record a line end in .jsonl.")
+        raise ValueError(f"{source} is not a JSON array of records; files with a record a line end in .jsonl.")
     position = _SPACE.match(text, position + 1).end()  # type: ignore[union-attr]
     while text[position : position + 1] != "]":
         line, counted = line + text.count("\n", counted, position), position
         try:
             item, position = decoder.raw_decode(text, position)
         except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {error.lineno}: this is not JSON ({error.msg}).") from error
+            raise ValueError(f"{source}, line {error.lineno}: this is not JSON ({error.msg}).") from error
         except RecursionError:
-            raise ValueError(f"{path}, line {line}: this is nested too deep.") from None
+            raise ValueError(f"{source}, line {line}: this is nested too deep.") from None
         yield line, item
         position = _SPACE.match(text, position).end()  # type: ignore[union-attr]

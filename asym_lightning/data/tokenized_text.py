@@ -107,15 +107,7 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
             source = module.hparams.get("backbone") if module is not None else None
             if not isinstance(source, str):
                 raise ValueError("`tokenizer` is not given, and the model's `backbone` is no name to take it from.")
-        if not isinstance(source, str):
-            return source
-        try:
-            return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        except Exception as error:  # of any kind: what is in the folder goes straight into a constructor
-            message = (
-                f"there is no tokenizer in {shown(source)}, on the hub or as a local folder: {first_line(error)[:120]}"
-            )
-            raise ValueError(message) from error
+        return load_tokenizer(source) if isinstance(source, str) else source
 
     @property
     def pad_token_id(self) -> int:
@@ -289,6 +281,24 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
     def pad_values(self) -> dict[str, int]:
         """What fields other than `input_ids` are padded with; those that are not named are padded with 0."""
         return {}
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer.
+
+    Args:
+        source: Name on the hub or local folder.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # of any kind: what is in the folder goes straight into a constructor
+        message = (
+            f"there is no tokenizer in {shown(source)}, on the hub or as a local folder: {first_line(error)[:120]}"
+        )
+        raise ValueError(message) from error
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.serialization import get_unsafe_globals_in_checkpoint
@@ -92,9 +93,22 @@ def check_states(states: Mapping[str, Any]) -> None:
             )
 
 
+def with_plain_numbers(value: Any) -> Any:
+    """What is going to be kept, with Python's numbers for numpy's, which are no plain values but code to the reader.
+
+    >>> with_plain_numbers({"lr": np.float64(0.5), "steps": (np.int64(3), None)})
+    {'lr': 0.5, 'steps': (3, None)}
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (dict, OrderedDict):
+        return type(value)((key, with_plain_numbers(inner)) for key, inner in value.items())
+    return type(value)(map(with_plain_numbers, value)) if type(value) in (list, tuple) else value
+
+
 def _not_plain(value: Any) -> Any:
     """The first thing in a state that can't be read again; None if there is none."""
-    if value is None or isinstance(value, (Tensor, str, bytes, bool, int, float)):
+    if value is None or isinstance(value, (Tensor, str, bytes, bool, int, float, np.generic)):
         return None
     if type(value) in (dict, OrderedDict, list, tuple, set):
         items = [*value, *value.values()] if isinstance(value, dict) else value

@@ -20,7 +20,7 @@ from asym_lightning.adapters import (
     undrawn_adapters,
     untrained_adapters,
 )
-from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY
+from asym_lightning.adapters.files.checkpoint import RANDOM_STATE_KEY, STATE_KEY
 from asym_lightning.core.ddp import leave_frozen_out_of_ddp
 from asym_lightning.core.dtypes import train_in_float32
 from asym_lightning.core.either_lightning import check_release, either
@@ -31,7 +31,7 @@ from asym_lightning.core.private_names import ends_with_its_processes, trainer_o
 from asym_lightning.lifecycle.backbone import named_backbone
 from asym_lightning.lifecycle.batch_norms import FrozenStatistics, keep_in_evaluation
 from asym_lightning.lifecycle.calls import CallsInEvaluation
-from asym_lightning.lifecycle.checkpoint_file import check_states
+from asym_lightning.lifecycle.checkpoint_file import check_states, with_plain_numbers
 from asym_lightning.lifecycle.checkpoint_io import remove_unfinished_files, write_atomically
 from asym_lightning.lifecycle.loops import Instant, check_counters, count_as_done, put_accumulation_first
 from asym_lightning.lifecycle.module_copies import (
@@ -42,7 +42,7 @@ from asym_lightning.lifecycle.module_copies import (
 )
 from asym_lightning.lifecycle.optimizers import hold_all
 from asym_lightning.lifecycle.place import Place, add_places, take_place
-from asym_lightning.lifecycle.promise import Promise, refuse_other_deciders
+from asym_lightning.lifecycle.promise import Promise
 from asym_lightning.lifecycle.replicas import check_replicas
 from asym_lightning.lifecycle.resumable_loader import make_loaders_resumable
 
@@ -55,7 +55,7 @@ class LifeCycle(CheckedArguments, Callback):
 
     | when                    | what                                                                           |
     |-------------------------|--------------------------------------------------------------------------------|
-    | `setup`                 | nobody else decides what trains; data become resumable, files whole or absent  |
+    | `setup`                 | training data become resumable, and checkpoint files whole or absent            |
     | layers have been adapted | what trains is in float32; what is frozen stays in evaluation mode and out of DDP |
     | `on_fit_start`          | an optimizer holds all that trains; processes agree                            |
     | `on_train_start`        | a resumed run goes on from its place                                            |
@@ -113,6 +113,7 @@ class LifeCycle(CheckedArguments, Callback):
             self._promise.check_values()
         fill_checkpoint(module, checkpoint)
         leave_frozen_out(module, checkpoint)
+        checkpoint.update({key: with_plain_numbers(value) for key, value in checkpoint.items() if key != STATE_KEY})
         trainer = _fitting(module)
         if trainer is not None and "optimizer_states" in checkpoint:
             del checkpoint[RANDOM_STATE_KEY]  # a place has it
@@ -167,7 +168,6 @@ class LifeCycle(CheckedArguments, Callback):
                     "`ddp_fork` and `ddp_notebook` do: set `strategy='ddp'` and run a script, or in a notebook "
                     "`devices=1`."
                 )
-            refuse_other_deciders(trainer)
             put_accumulation_first(trainer)
             make_loaders_resumable(trainer)
             write_atomically(trainer.strategy)

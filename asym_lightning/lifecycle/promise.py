@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
 from asym_lightning.adapters.layers.lookup import factors_by_name
@@ -101,15 +101,23 @@ class Promise:
                 yield name, parameter
 
 
-def refuse_other_deciders(trainer: Trainer) -> None:
+def refuse_other_deciders(trainer: Trainer, asking: Callback | None = None) -> None:
     """Refuse callbacks that decide what trains, as an injection does.
+
+    Args:
+        trainer: Its callbacks are looked at.
+        asking: The callback in whose `setup` it is; None while none has been set up.
 
     Raises:
         ValueError: There is one, such as `BackboneFinetuning`.
     """
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # it is set by a connector
+    callbacks = list(trainer.callbacks)  # type: ignore[attr-defined]  # it is set by a connector
+    for number, callback in enumerate(callbacks):
         if hasattr(callback, "freeze_before_training") and hasattr(callback, "finetune_function"):
+            has_frozen = asking is not None and number < callbacks.index(asking)
+            rest = ", which it has frozen already, so build the module anew" if has_frozen else ""
             raise ValueError(
                 f"{type(callback).__name__} freezes and unfreezes layers, and so do adapters, which train themselves "
-                "and the `heads` while all else stays: leave that callback out, and name in `heads` what is to train."
+                "and the `heads` while all else stays: leave that callback out, and name in `heads` what is to "
+                f"train{rest}."
             )

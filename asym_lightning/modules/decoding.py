@@ -7,8 +7,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from torch import nn
-from transformers import GenerationConfig
+import torch
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from asym_lightning.core.kinds import Count, NumberOrZero, Positive, Range
 from asym_lightning.core.options import check_kinds
@@ -62,7 +63,9 @@ class Decoding:
             pad_token_id: What finished texts are padded with, where the model has nothing of its own.
         """
         config: Any = copy.deepcopy(model.generation_config)
-        settings = dataclasses.asdict(self)
+        settings = dataclasses.asdict(self) | {
+            "temperature": float(self.temperature)
+        }  # transformers takes no 2 for 2.0
         if not self.do_sample:  # transformers warns of settings that have no effect
             settings |= {"temperature": None, "top_p": None, "top_k": None}
         if self.num_beams == 1:
@@ -73,3 +76,31 @@ class Decoding:
         if config.pad_token_id is None:
             config.pad_token_id = pad_token_id
         return config
+
+    @torch.no_grad()
+    def new_tokens(
+        self, model: nn.Module, input_ids: Tensor, attention_mask: Tensor, pad_token_id: int, **options: Any
+    ) -> Tensor:
+        """Generate, and return what is new: tokens (rows, length), those of an encoder-decoder with its start.
+
+        Args:
+            model: A model of transformers.
+            input_ids: Tokens (rows, length) to write on from, padded on the left unless there is an encoder.
+            attention_mask: Where they are no padding.
+            pad_token_id: What finished texts are padded with, where the model has nothing of its own.
+            options: Others of transformers' `generate`, such as a `streamer`.
+        """
+        generated: Tensor = model.generate(  # type: ignore[operator]
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            generation_config=self.config_for(model, pad_token_id),
+            **options,
+        )
+        has_encoder = model.config.is_encoder_decoder  # type: ignore[union-attr]
+        return generated if has_encoder else generated[:, input_ids.shape[1] :]
+
+
+def decoded(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return texts of tokens (rows, length) without special ones; positions of -100 are left out."""
+    rows = [[i for i in row if i >= 0] for row in ids.tolist()]
+    return [str(tokenizer.decode(row, skip_special_tokens=True)).strip() for row in rows]

@@ -24,7 +24,7 @@ from asym_lightning.core.tokens import longest_sequence, pad_token_id
 from asym_lightning.lifecycle.predictions import Row, file_of_module
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import AdapterModule
-from asym_lightning.modules.decoding import Decoding
+from asym_lightning.modules.decoding import Decoding, decoded
 from asym_lightning.modules.language_model import Architecture, create_language_model, num_embeddings
 from asym_lightning.modules.samples_file import Sample, log_samples, write_jsonl
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
@@ -184,24 +184,17 @@ class GenerativeModule(AdapterModule):
 
     # Generating
 
-    @torch.no_grad()
     def generate(self, input_ids: Tensor, attention_mask: Tensor) -> list[str]:
         """Generate a text for each row; only what is new is returned."""
-        model: Any = self.backbone
-        config = self.decoding.config_for(model, self.pad_token_id)
         # Where blocks are gathered for each token, no process may stop before the others.
-        generated = model.generate(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            generation_config=config,
-            synced_gpus=self.device_mesh is not None,
+        synced = {"synced_gpus": self.device_mesh is not None}
+        return self.decode(
+            self.decoding.new_tokens(self.backbone, input_ids, attention_mask, self.pad_token_id, **synced)
         )
-        return self.decode(generated if self.architecture == "encoder-decoder" else generated[:, input_ids.shape[1] :])
 
     def decode(self, ids: Tensor) -> list[str]:
         """Return texts without special tokens; positions of -100 are left out."""
-        rows = [[i for i in row if i >= 0] for row in ids.tolist()]
-        return [str(self.tokenizer.decode(row, skip_special_tokens=True)).strip() for row in rows]
+        return decoded(ids, self.tokenizer)
 
     # Evaluation
 

@@ -98,7 +98,7 @@ def _draw_points(chart: PointChart, axes: Axes) -> None:
     if chart.x.is_log and xs and min(xs) > 0:
         _make_log(axes, max(xs) / min(xs))
     elif all(float(x).is_integer() for x in xs):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
     axes.set(xlabel=chart.x.label, ylabel=chart.y.label)
     axes.set_ylim(chart.y.low, chart.y.high)
     axes.grid(color="#dddddd")

@@ -32,6 +32,24 @@ def test_all_linear_and_the_roles_are_right(name):
         assert row["verdict"] == ("absent" if is_absent else "right"), row
 
 
+# Mixtures with experts in each layout among them, towers, encoders, decoders and both.
+READ_BOTH_WAYS = [
+    "bert", "distilbert", "albert", "xlm-roberta", "deberta-v2", "nystromformer", "gpt_neo", "gpt_neox", "ctrl",
+    "mistral", "cohere", "glm4", "olmo3", "bamba", "gpt_oss", "olmoe", "qwen2_moe", "glm4_moe", "flex_olmo", "dots1",
+    "minimax", "aria_text", "t5", "t5gemma", "fsmt", "qwen2_vl", "clip_vision_model", "dinov2", "swinv2", "convnext",
+    "unispeech", "audio-spectrogram-transformer",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", READ_BOTH_WAYS)
+def test_files_are_read_by_peft_and_read_from_peft_with_the_same_output(name):
+    wanted = [("ours", "all-linear"), ("peft", "all-linear")]
+    rows = {row["arm"]: row for row in rows_of(f"transformers:{name}", wanted)}
+    for arm in ("peft reads ours", "ours reads peft"):
+        assert rows[arm]["verdict"] == "right", rows[arm]
+
+
 def test_a_role_in_some_attention_alone_is_in_part_where_the_report_says_so(monkeypatch):
     (row,) = (row for row in rows_of("timm:gcvit_xxtiny", [("ours", "q")]) if row["arm"] == "ours")
     assert (row["verdict"], row["errors"]["q found"]) == ("in part", 0.5)  # global blocks are given their queries

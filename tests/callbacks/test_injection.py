@@ -7,6 +7,7 @@ import pickle
 import warnings
 from collections import OrderedDict
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, seed_everything
@@ -458,6 +459,23 @@ def test_plain_states_are_kept_and_come_back(what, tmp_path):
         Foreign(), loader(), ckpt_path=tmp_path / "x.ckpt", weights_only=True
     )
     assert str(again.loaded) == str({"kept": [what]})
+
+
+def test_numbers_of_numpy_are_kept_as_plain_ones_wherever_they_are(tmp_path):
+    class Cosine(Foreign):
+        def configure_optimizers(self):
+            optimizer = super().configure_optimizers()
+            return [optimizer], [torch.optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: np.cos(epoch / 4))]
+
+    run = trainer(tmp_path, injection(), Keeping((np.float64(0.5), np.int64(3))))
+    run.fit(Cosine(), loader())
+    assert isinstance(run.optimizers[0].param_groups[0]["lr"], np.floating)
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    again = Keeping(None)
+    trainer(tmp_path, injection(), again, max_epochs=3).fit(
+        Cosine(), loader(), ckpt_path=tmp_path / "x.ckpt", weights_only=True
+    )
+    assert again.loaded == {"kept": [(0.5, 3)]}
 
 
 def test_who_trusts_a_checkpoint_may_read_code_in_it(tmp_path):

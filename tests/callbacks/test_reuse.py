@@ -194,6 +194,11 @@ def test_what_can_not_work_is_refused_before_the_first_step_and_the_module_is_us
     assert all(adapter.B.any() for adapter in adapters_by_name(module).values())
 
 
+def test_of_a_callback_that_has_frozen_the_module_before_it_is_refused_the_cure_is_a_new_module(tmp_path):
+    with pytest.raises(ValueError, match=r"leave that callback out.*frozen already, so build the module anew"):
+        trainer(tmp_path, Thawing(), injection()).fit(Foreign(), loader())
+
+
 @pytest.mark.parametrize("first", [0, 1, 2, 3])
 def test_callbacks_work_in_any_order(first, tmp_path):
     callbacks = [injection(), RankScheduler(Milestones({0: 1, 4: 2})), FreezeA(), BNormMonitor(every_n_steps=1)]

@@ -64,6 +64,9 @@ def modules_after(command, folder):
         "similarity --help",
         "bounds --help",
         "estimate --help",
+        "generate --help",
+        "chat --help",
+        "generate base",
     ],
 )
 def test_help_and_wrong_usage_import_nothing_heavy(command, tmp_path):

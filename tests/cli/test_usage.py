@@ -8,11 +8,13 @@ from asym_lightning.cli.commands import TOOLS
 REQUIRED = {
     "similarity": ["a"], "export": ["a", "--output", "b"], "merge": ["a", "--output", "b"], "report": ["a"],
     "bounds": ["--num-samples", "3"], "calibrate": ["--out", "b"], "combine": ["a", "--output", "b"],
+    "generate": ["a"], "chat": ["a"],
 }  # fmt: skip
 OF_FIT = ("bounds", "estimate", "calibrate", "advise")
+OF_OTHERS = ("lm_eval",)  # another package's program, which says itself what it takes
 
 
-@pytest.mark.parametrize("tool", sorted(set(TOOLS) - set(OF_FIT)))
+@pytest.mark.parametrize("tool", sorted({*TOOLS} - {*OF_FIT, *OF_OTHERS}))
 def test_an_option_that_a_tool_has_not_is_one_sentence(tool, capsys):
     assert main([tool, *REQUIRED.get(tool, []), "--debugg"]) == EXIT_USAGE
     sentence = f"`asym-lightning {tool}` has no option '--debugg': did you mean --debug?"

@@ -4,6 +4,8 @@ What needs a GPU is only parsed, and what takes longer than a test may is cut sh
 runs in this process: that they make them in others is tested with the sweep.
 """
 
+import io
+import json
 import re
 import shlex
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ import yaml
 from asym_lightning.cli import main
 from asym_lightning.cli.sweep.outcome import write_outcome
 from tests.image_stand_ins import write_images
+from tests.language_models import byte_tokenizer, saved, tiny_llama
 from tests.text_stand_ins import write_tiny_bert
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +51,8 @@ def workplace(tmp_path, monkeypatch):
     for split in ("train", "val", "test"):
         write_images(tmp_path / "images" / split, ["cat", "dog"], per_class=4)
     write_tiny_bert(tmp_path / "encoder")
+    tokenizer = byte_tokenizer()
+    saved(tmp_path / "decoder", tiny_llama(len(tokenizer)), tokenizer)
     (tmp_path / "new.csv").write_text("sentence\nthe cat sat .\n")
     (tmp_path / "train.csv").write_text("sentence,label\n" + "the cat sat .,0\na dog ran far .,1\n" * 4)
     monkeypatch.chdir(tmp_path)
@@ -66,6 +71,7 @@ def test_every_code_block_runs(page, workplace, monkeypatch):
     if page.stem == "quantized_backbones":
         pytest.importorskip("bitsandbytes")
     monkeypatch.setattr("asym_lightning.cli.sweep.execute_runs", make_runs_here)
+    monkeypatch.setattr("sys.stdin", io.StringIO("Name a fruit.\n/reset\nName a colour.\n"))
     torch.manual_seed(0)
     namespace = {"__name__": page.stem}
     for block in blocks(page):
@@ -73,6 +79,8 @@ def test_every_code_block_runs(page, workplace, monkeypatch):
             (workplace / block.title).write_text(block.code)
         if block.language == "python":
             exec(compile(block.code, str(page), "exec"), namespace)
+        elif block.language == "json":
+            assert all(json.loads(line) for line in block.code.splitlines())
         elif block.language == "yaml":
             assert yaml.safe_load(block.code)
         else:
@@ -94,6 +102,8 @@ def run(command):
         assert stop.value.code == 0
     elif name == "fit":
         assert main([*arguments, *FIT_SHORTER]) == 0
+    elif name == "lm_eval":
+        return  # its tasks are on the hub
     elif name == "sweep" and "runs/comparison" in options:  # which later commands on its page read
         rate = options.index("--learning-rates")
         shorter = [*options[:rate], "--learning-rates", "1e-2", "--seeds", "0", "1", *options[options.index("--out") :]]

@@ -19,8 +19,10 @@ from pathlib import Path
 HERE = Path(__file__).parent
 REQUIREMENTS = {
     "anomalib": "anomalib==2.7.0",
+    "casanovo": "casanovo==5.2.1 pyarrow==18.1.0",  # the pyarrow below needs a numpy above its own
     "chemprop": "chemprop==2.3.1",
     "darts": "darts==0.48.1",
+    "finetuning_scheduler": "finetuning-scheduler==2.14.1",
     "lightly": "lightly==1.6.0",
     "neuralforecast": "neuralforecast==3.3.0",
     "pytorch_forecasting": "pytorch-forecasting==1.8.0",
@@ -41,7 +43,7 @@ def environment(folder: Path, name: str) -> Path:
         paths = {"base": str(home), "platbase": str(home)}
         below = Path(sysconfig.get_path("purelib", vars=paths), "zz_below.pth")
         below.write_text(sysconfig.get_path("purelib") + "\n")
-        subprocess.run([python, "-m", "pip", "install", "-q", REQUIREMENTS[name]], check=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *REQUIREMENTS[name].split()], check=True)
         (home / "done").touch()
     return python
 

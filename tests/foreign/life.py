@@ -38,6 +38,7 @@ class Project:
         holds_objects: Whether its checkpoints hold more than tensors and plain values, so that they have to be trusted.
         unused: Prefixes of names of what the project trains and has no use for.
         resume_seed: What the global generators are seeded by when the run is gone on with.
+        refusal: What the sentence says by which callbacks of the project are refused.
     """
 
     lightning: Any = lightning.pytorch
@@ -49,6 +50,7 @@ class Project:
     holds_objects = False
     unused: tuple[str, ...] = ()
     resume_seed = 2
+    refusal = ""
 
     def module(self) -> nn.Module:
         """One that hasn't been trained, the same each time."""
@@ -65,6 +67,10 @@ class Project:
     def injection(self) -> AdapterInjection:
         config = AdapterConfig(**{"rank": 2, **self.adapter})
         return AdapterInjection(config, backbone=self.backbone, heads=self.heads, check_after=self.check_after)
+
+    def refused(self) -> list[Any]:
+        """Callbacks of the project that can't work beside an injection."""
+        return []
 
     def fit(self, trainer: Any, module: nn.Module, checkpoint: Path | None) -> nn.Module:
         """Train in the project's own way, and return what has been trained."""
@@ -100,6 +106,8 @@ class Project:
 def whole(project: Project, folder: Path) -> dict[str, Any]:
     """Train, and look at what moved and what was saved."""
     module, trainer = _built(project), _training(project, folder)
+    if callbacks := project.refused():
+        _refuse(project, folder, module, callbacks)
     before = {name: value.clone() for name, value in plain_state(module).items() if isinstance(value, Tensor)}
     torch.manual_seed(1)
     module = project.fit(trainer, module, None)
@@ -154,7 +162,7 @@ def resumed(project: Project, folder: Path) -> dict[str, Any]:
     merge_adapters(named_backbone(module, project.backbone))
     run.save_checkpoint(folder / "merged.ckpt")
     plain = _built(project)  # which loads strictly: what is merged has the project's own keys, and all of them
-    plain.load_state_dict(torch.load(folder / "merged.ckpt", weights_only=not project.holds_objects)["state_dict"])
+    plain.load_state_dict(torch.load(folder / "merged.ckpt", weights_only=False)["state_dict"])
     facts["plain_off"] = _distance(_outputs(project, folder, plain), end["outputs"])
     if (kept := project.kept(module, folder)) is not None:
         facts["kept_off"] = _distance(_outputs(project, folder, kept), end["outputs"])
@@ -166,6 +174,22 @@ def resumed(project: Project, folder: Path) -> dict[str, Any]:
         limit = TOLERANCE if name in ("merged_off", "plain_off", "kept_off") else 0.0
         assert value <= limit, f"{name} is {value}: {facts}"
     return facts
+
+
+def _refuse(project: Project, folder: Path, module: nn.Module, callbacks: list[Any]) -> None:
+    """See callbacks refused by a sentence, before the first step, that leaves the module as it was."""
+    before = {name: (value.clone(), value.requires_grad) for name, value in module.named_parameters()}
+    trainer = project.trainer(folder / "refused", project.injection(), *callbacks)
+    try:
+        project.fit(trainer, module, None)
+    except ValueError as error:
+        assert project.refusal in str(error) and str(error).endswith(".") and "\n" not in str(error), error
+    else:
+        raise AssertionError(f"{callbacks} are not refused")
+    after = dict(module.named_parameters())
+    assert trainer.global_step == 0 and before.keys() == after.keys()
+    changed = [n for n, (v, trains) in before.items() if trains != after[n].requires_grad or not v.equal(after[n])]
+    assert not changed, f"not as before the refusal: {changed}"
 
 
 def _built(project: Project) -> nn.Module:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from asym_lightning.adapters.arithmetic.heads import check_heads, combined_heads
+from asym_lightning.adapters.arithmetic.heads import check_heads, with_heads
 from asym_lightning.adapters.arithmetic.linear import checked_weights
 from asym_lightning.adapters.arithmetic.space import check_one_model, scaling_of
 from asym_lightning.adapters.files.directory import SavedAdapter
@@ -101,16 +101,15 @@ def _joined(
         name: tensor for path, pair in pairs.items() for name, tensor in _padded(first, path, pair, largest).items()
     }
     scaling_one = {"r": largest, "lora_alpha": largest, "rank_pattern": {}, "alpha_pattern": {}, "use_rslora": False}
-    return replace(
+    joined = replace(
         first,
         peft_config={**first.peft_config, **scaling_one},
         config=None,
         ranks={},
         scaling=None,
         factors=factors,
-        others=combined_heads(adapters, weights, heads_of),
-        keys=first.keys if heads_of is None else {**first.keys, **adapters[heads_of].keys},
     )
+    return with_heads(joined, adapters, weights, heads_of)
 
 
 def _check_is_plain(adapter: SavedAdapter) -> None:

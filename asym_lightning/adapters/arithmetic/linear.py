@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from asym_lightning.adapters.arithmetic.heads import check_heads, combined_heads
+from asym_lightning.adapters.arithmetic.heads import check_heads, with_heads
 from asym_lightning.adapters.arithmetic.space import check_one_space, scaling_ratio
 from asym_lightning.adapters.files.directory import SavedAdapter
 
@@ -143,6 +143,4 @@ def with_Bs(
     """The first adapter with other B's, and with the heads of all."""
     first = adapters[0]
     rounded = {name: B.to(first.factors[name].dtype) for name, B in Bs.items()}
-    heads = combined_heads(adapters, weights, heads_of)
-    keys = first.keys if heads_of is None else {**first.keys, **adapters[heads_of].keys}
-    return replace(first, factors={**first.factors, **rounded}, others=heads, keys=keys)
+    return with_heads(replace(first, factors={**first.factors, **rounded}), adapters, weights, heads_of)

@@ -16,7 +16,7 @@ from asym_lightning.adapters.files.directory import SavedAdapter, peft_scaling
 from asym_lightning.adapters.files.redraw import CHECKSUM_TOLERANCE
 from asym_lightning.core.messages import listed
 
-_DECIDE_ON_A = ("scheme", "seed", "rank", "targets", "share_a", "share_expert_a", "rank_pattern")
+_DECIDE_ON_A = ("scheme", "seed", "slot", "rank", "targets", "share_a", "share_expert_a", "rank_pattern")
 _TO_JOIN = "join them by concatenation or projection, or train them with one `seed` and a frozen A"
 
 

@@ -13,7 +13,7 @@ from asym_lightning.adapters.files import token_rows
 from asym_lightning.adapters.files.directory import CONFIG_FILE, SavedAdapter, peft_scaling, read_adapter
 from asym_lightning.adapters.files.old_names import under_present_names
 from asym_lightning.adapters.files.redraw import CHECKSUM_TOLERANCE, checksum, redraw_A
-from asym_lightning.adapters.files.schema import MAX_RANK
+from asym_lightning.adapters.files.schema import MAX_RANK, check_finite, without_buffers
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.kinds.registry import host_kind, layers_of
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
@@ -220,9 +220,10 @@ def staged(
                     f"A {tuple(A.shape)} and B {tuple(B.shape)}."
                 )
             if keeps_A and not (rank == adapter.rank and torch.equal(whole(adapter.A).to(A), A)):
+                ranks = f", of rank {rank}, not {adapter.rank}," if rank != adapter.rank else ""
                 raise ValueError(
-                    f"`{saved.path}` was trained over another A of `{name}` ({slice_name}) than the model has, and so "
-                    "can't be swapped in: use `load_adapters`."
+                    f"`{saved.path}` was trained over another A of `{name}` ({slice_name}){ranks} than the model has, "
+                    "and so can't take the place of its B or stand beside it: use `load_adapters`."
                 )
             factors[f"{name}.{slice_name}"] = A, B
     unknown = [key for key in saved.factors if key not in wanted]
@@ -239,6 +240,7 @@ def staged(
         if name not in state or state[name].shape != tensor.shape:
             here = tuple(state[name].shape) if name in state else "no such tensor"
             raise ValueError(f"`{saved.path}` holds `{name}` {tuple(tensor.shape)}, the model has {here}.")
+    check_finite(without_buffers(model, saved.others), saved.path)
     for name, tensor in saved.base.items():
         if name not in state or not torch.equal(whole(state[name]).to(tensor), tensor):
             raise ValueError(f"`{saved.path}` was trained over another `{name}` than the model has.")
@@ -269,9 +271,10 @@ def _slices_of(
     """A and B of each slice of one layer, with the model's own scaling; adds the keys it reads to ``wanted``."""
     if saved.is_compact:
         return {s: _compact_slice(name, s, layer, saved, wanted) for s in layer.adapters}
-    path = layer.peft_place(name).path
-    if f"{path}.lora_A" not in saved.factors and f"{name}.base_layer.lora_A" in saved.factors:
-        path = f"{name}.base_layer"
+    place = layer.peft_place(name).path
+    # Where PEFT has it in the configuration of this file, which may wrap more or less than ours would.
+    paths = (place, f"{name}.base_layer", name)
+    path = next((path for path in paths if f"{path}.lora_A" in saved.factors), place)
     keys = (f"{path}.lora_A", f"{path}.lora_B")
     wanted.update(keys)
     missing = [key for key in keys if key not in saved.factors]

@@ -30,6 +30,7 @@ class LowRankAdapter(InFloat32):
         scaling: Factor of B A; fixed, so that a change of rank never rescales the function.
         scheme: How the factors start and which of them trains.
         seed: Adapter seed.
+        slot: How many times ``max_rank`` rows of what the rule draws for A are left out before those that are taken.
         key: Name of layer and slice, which with ``seed`` determines every random draw.
         A_key: The same for A alone; slices that share one A share this key too.
         device: Where the factors live.
@@ -57,6 +58,7 @@ class LowRankAdapter(InFloat32):
         key: str,
         A_key: str | None = None,
         seed: int = 0,
+        slot: int = 0,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -64,7 +66,7 @@ class LowRankAdapter(InFloat32):
         self.d_out, self.d_in = d_out, d_in
         self.rank, self.max_rank = rank, max_rank
         self.scaling, self.scheme = scaling, scheme
-        self.key, self.A_key, self.seed = key, A_key or key, seed
+        self.key, self.A_key, self.seed, self.slot = key, A_key or key, seed, slot
         self.factor_A = nn.Parameter(torch.zeros(max_rank, d_in, device=device, dtype=dtype), scheme.A.is_trained)
         self.factor_B = nn.Parameter(torch.zeros(d_out, max_rank, device=device, dtype=dtype), scheme.B.is_trained)
 
@@ -116,8 +118,9 @@ class LowRankAdapter(InFloat32):
             rank: Number of rows; ``None`` means the active rank.
         """
         generator = layer_generator(self.seed, f"{self.A_key}.A")
-        draw = Draw(rank or self.rank, self.d_in, self.d_in, generator, weight)
-        return self._draw(self.scheme.A.rule, draw, self.A_key, statistics)
+        before = self.slot * self.max_rank
+        draw = Draw(before + (rank or self.rank), self.d_in, self.d_in, generator, weight)
+        return self._draw(self.scheme.A.rule, draw, self.A_key, statistics)[before:]
 
     def draw_B(self, weight: Tensor | None = None, statistics: Mapping[str, Data] | None = None) -> Tensor:
         """B as its rule gives it, (d_out, rank); see :meth:`draw_A`."""

@@ -187,6 +187,9 @@ def _sizes(target: Target, config: AdapterConfig) -> dict[str, _Size]:
         elif max_rank > largest:
             asked = f"`max_rank` is {max_rank}"
         allowed = f"is {rows.count} x {d_in} and allows at most {largest}"
+        if asked is None and (config.slot + 1) * max_rank > d_in:
+            asked = f"`slot` is {config.slot}"
+            allowed = f"has {d_in} inputs and room for slots 0 to {d_in // max_rank - 1} of rank {max_rank}"
         sizes[name] = _Size(rank, max_rank, scaling, asked, target.name, allowed)
     return sizes
 
@@ -243,6 +246,7 @@ def _build(
             key=key,
             A_key=f"{target.name}.shared" if shares_a else key,
             seed=config.seed,
+            slot=config.slot,
             device=weight.device,
             dtype=dtype,
         )

@@ -96,3 +96,24 @@ def written_after_batches(folder, number, model):
         model(torch.randn(5, 6))
     save_adapters(model, folder / str(number))
     return read_adapter(folder / str(number))
+
+
+def test_heads_may_be_those_of_an_adapter_that_alone_has_some(tmp_path):
+    adapters = [written(tmp_path, 0, heads=[]), written(tmp_path, 1)]
+    for compact in (False, True):
+        found = weighted_sum(
+            [written(tmp_path, 0, heads=[], compact=compact), written(tmp_path, 1, compact=compact)], heads_of=1
+        )
+        assert torch.equal(update(found, tmp_path)["head"], adapters[1].others["head.weight"].double())
+
+
+def test_adapters_of_peft_that_share_A_are_added_up(tmp_path):
+    torch.manual_seed(0)
+    model = peft.get_peft_model(plain(), peft.LoraConfig(r=2, target_modules=["0"]))
+    layer, products = model.base_model.model[0], []
+    for number in range(2):
+        nn.init.normal_(layer.lora_B["default"].weight)
+        products.append(layer.get_delta_weight("default").detach().double())
+        model.save_pretrained(tmp_path / str(number))
+    total = weighted_sum([read_adapter(tmp_path / str(number)) for number in range(2)], [1, -3])
+    assert_same({"0": update(total, tmp_path, plain())["0"]}, {"0": products[0] - 3 * products[1]})

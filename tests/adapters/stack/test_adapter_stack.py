@@ -262,7 +262,7 @@ def test_trained_rows_of_tokens_are_refused(tmp_path):
     inject_adapters(model, config)
     save_adapters(model, tmp_path / "adapter")
     fresh = hf_model("llama")
-    with pytest.raises(ValueError, match="trains rows of `model.embed_tokens`, which rows of a batch"):
+    with pytest.raises(ValueError, match=r"trains rows of `model\.embed_tokens`, which rows of a batch"):
         AdapterStack(fresh, {"a": tmp_path / "adapter"})
     assert not adapter_layers(fresh)
 
@@ -302,8 +302,12 @@ def test_layers_where_rows_can_not_differ_are_named(tmp_path):
 
 def test_merged_adapters_are_refused(two):
     model, _ = two
+    with adapters_disabled(model), pytest.raises(RuntimeError, match="merged, disabled"), two[1].rows_use(ROWS):
+        pass
     merge_adapters(model)
-    with pytest.raises(RuntimeError, match="merged"):
+    with pytest.raises(RuntimeError, match="merged, disabled"), two[1].rows_use(ROWS):
+        pass
+    with pytest.raises(RuntimeError, match="are merged into the weights"):
         AdapterStack(model)
 
 

@@ -16,13 +16,14 @@ class AdaptedLinear(AdaptedLayer, nn.Linear):
     """``y = x (W + s B A)^T + b``; see :mod:`asym_lightning.adapters.kernels.linear`."""
 
     host = nn.Linear
-    # transformers' Falcon writes out `x @ W.T + b` to round like its first implementation.
-    plain_subclasses: ClassVar[tuple[str, ...]] = ("FalconLinear",)
+    # transformers' Falcon writes out `x @ W.T + b` to round like its first implementation, timm casts where it scripts.
+    plain_subclasses: ClassVar[tuple[str, ...]] = ("FalconLinear", "timm.layers.linear.Linear")
 
     @classmethod
     def adapts(cls, layer: nn.Module) -> bool:
         """The class itself, and the few subclasses that are known to compute the same."""
-        return super().adapts(layer) or type(layer).__name__ in cls.plain_subclasses
+        name = f".{type(layer).__module__}.{type(layer).__name__}"
+        return super().adapts(layer) or any(name.endswith(f".{plain}") for plain in cls.plain_subclasses)
 
     @classmethod
     def shape_of(cls, layer: Any) -> tuple[int, int]:

@@ -1,0 +1,1 @@
+"""Language models that write: what a command line names, with adapters by name, and prompts in a template."""
