@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -49,3 +50,19 @@ class Rows:
     def split(self, update: Tensor, dim: int = -1) -> Tensor:
         """Shape an update whose ``dim`` has length :attr:`count` so that it adds to :meth:`view`."""
         return update if self.groups == 1 else update.unflatten(dim, (self.groups, self.size))
+
+    def plus(self, tensor: Tensor, update: Tensor, scaling: float) -> Tensor:
+        """``tensor`` (..., d_out) with ``scaling`` times an update (..., :attr:`count`) in these rows, as a new tensor.
+
+        Not in place: what is written into a view of a layer's output has a gradient that crashes with hooks on it.
+
+        >>> import torch
+        >>> Rows(start=1, size=1, groups=2).plus(torch.zeros(4), torch.ones(2), 3.0)
+        tensor([0., 3., 0., 3.])
+        """
+        if self.groups == 1 and self.size == tensor.shape[-1]:
+            return torch.add(tensor, update, alpha=scaling)
+        blocks = tensor if self.groups == 1 else tensor.unflatten(-1, (self.groups, -1))
+        added = torch.add(blocks.narrow(-1, self.start, self.size), self.split(update), alpha=scaling)
+        written = torch.slice_scatter(blocks, added, -1, self.start, self.start + self.size)
+        return written if self.groups == 1 else written.flatten(-2)

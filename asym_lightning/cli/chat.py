@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from asym_lightning.cli.errors import one_sentence
 from asym_lightning.cli.interrupts import interruptible_again
 from asym_lightning.cli.starting import starting
-from asym_lightning.cli.writing.options import adapters_by_name, source_parser
-from asym_lightning.core.messages import check_choice, did_you_mean
+from asym_lightning.cli.writing.options import BASE, adapter_names, source_parser
+from asym_lightning.core.messages import did_you_mean
 
 if TYPE_CHECKING:
     from asym_lightning.cli.writing.writer import Writer
@@ -27,8 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = source_parser("chat", DESCRIPTION, templates=("alpaca", "chat"))
     parser.set_defaults(max_new_tokens=MAX_NEW_TOKENS)
     options = parser.parse_args(arguments)
-    if options.use:
-        check_choice("--use", options.use, [*adapters_by_name(options), "base"])
+    adapter_names(options)  # which says what is wrong with them before anything is built
     with starting():
         from asym_lightning.cli.writing.writer import Writer
 
@@ -127,5 +126,5 @@ class Chat:
         if command == "/reset":
             self.messages = []
         else:
-            self.use("base" if command == "/base" else name.strip() or None)
+            self.use(BASE if command == "/base" else name.strip() or None)
         return True

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from asym_lightning.cli.starting import starting
 from asym_lightning.cli.usage import UsageError
-from asym_lightning.cli.writing.options import adapters_by_name, source_parser
+from asym_lightning.cli.writing.options import adapter_names, source_parser
 from asym_lightning.core.files import atomic_file
 from asym_lightning.core.kinds import Count, check_value
-from asym_lightning.core.messages import check_choice
 
 if TYPE_CHECKING:
     from asym_lightning.cli.writing.rows import Row
@@ -39,9 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     if (options.prompt is None) == (options.prompts is None):
         raise UsageError("`generate` takes either a `--prompt` or `--prompts`.")
     check_value("--batch-size", options.batch_size, Count)
-    names = [*adapters_by_name(options), "base"]
-    if options.use:
-        check_choice("--use", options.use, names)
+    names = adapter_names(options)
 
     with starting():
         from asym_lightning.cli.writing.rows import Row, read_rows

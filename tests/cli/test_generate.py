@@ -195,7 +195,8 @@ def test_sampling_goes_by_the_seed_and_weights_by_the_precision(capsys):
         for seed in (0, 0, 1)
     ]
     assert sampled[0] == sampled[1] != sampled[2]
-    assert main(["generate", "run/version_0", "--prompt", "Name 3.", "--dtype", "bfloat16", "--device", "cpu"]) == 0
+    for source in ("run/version_0", "first"):
+        assert main(["generate", source, "--prompt", "Name 3.", "--dtype", "bfloat16", "--device", "cpu"]) == 0
 
 
 NOT_WRITTEN = {

@@ -226,7 +226,7 @@ def _plain(
     dropped = F.dropout(x, plan.dropout) if plan.dropout else x
     for i, (rows, scaling, B) in enumerate(zip(plan.rows, plan.scalings, Bs, strict=True)):
         h = F.linear(dropped, _cast(As[0 if plan.shares_a else i], dtype))
-        rows.view(out).add_(rows.split(F.linear(h, _cast(B, dtype))), alpha=scaling)
+        out = rows.plus(out, F.linear(h, _cast(B, dtype)), scaling)
     return out
 
 

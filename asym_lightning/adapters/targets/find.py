@@ -145,11 +145,16 @@ def find_targets(model: nn.Module, config: AdapterConfig, heads: Iterable[str] =
     derived: dict[str, list[str]] = {}
     for token in config.targets:
         of_token = candidates if token in (*roles(), *EVERY) else matching(token, candidates)
-        hits = {name: found for name in of_token if (found := candidates[name].slices_for(token))}
-        if not hits and token in candidates:  # a word for a role that no layer plays, and the name of one
-            hits = {token: candidates[token].whole}
-        hits = {n: {s: rows for s, rows in hit.items() if f"{n}.{s}" not in excluded_slices} for n, hit in hits.items()}
+        meant = {name: found for name in of_token if (found := candidates[name].slices_for(token))}
+        if not meant and token in candidates:  # a word for a role that no layer plays, and the name of one
+            meant = {token: candidates[token].whole}
+        hits = {
+            n: {s: rows for s, rows in hit.items() if f"{n}.{s}" not in excluded_slices} for n, hit in meant.items()
+        }
         hits = {name: found for name, found in hits.items() if found}
+        if meant and not hits:
+            slices_of = [f"`{name}.{part}`" for name, found in meant.items() for part in found]
+            raise ValueError(f"`targets` entry {token!r} means only slices that are excluded: {listed(slices_of, 8)}.")
         if not hits:
             raise ValueError(_no_match(token, model, layers, candidates))
         for name, found in hits.items():

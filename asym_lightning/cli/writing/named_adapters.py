@@ -11,10 +11,9 @@ from torch import nn
 
 from asym_lightning.adapters import adapters_disabled, load_adapters, remove_adapters
 from asym_lightning.adapters.files.load import read_for
+from asym_lightning.cli.writing.options import BASE
 from asym_lightning.core.messages import check_choice
 from asym_lightning.core.names import plain_state
-
-BASE = "base"
 
 
 class NamedAdapters:

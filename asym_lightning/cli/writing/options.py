@@ -8,10 +8,12 @@ from typing import Any
 
 from asym_lightning.cli.signatures import explanations, signature
 from asym_lightning.cli.usage import ToolParser, UsageError
-from asym_lightning.core.messages import shown
+from asym_lightning.core.messages import check_choice, shown
 
 DECODING = "asym_lightning.modules.decoding.Decoding"
 TEMPLATES = ("alpaca", "chat", "none")
+BASE = "base"
+"""What stands for no adapter in the place of an adapter's name."""
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
@@ -72,7 +74,7 @@ def _named(text: str) -> tuple[str, str]:
     return name, directory
 
 
-def adapters_by_name(options: argparse.Namespace) -> dict[str, str]:
+def named_directories(options: argparse.Namespace) -> dict[str, str]:
     """Directories of the adapters that were given names.
 
     Raises:
@@ -80,7 +82,20 @@ def adapters_by_name(options: argparse.Namespace) -> dict[str, str]:
     """
     names = [name for name, _ in options.adapter]
     for name in names:
-        if name == "base" or names.count(name) > 1:
-            why = "stands for no adapter" if name == "base" else "is given twice"
+        if name == BASE or names.count(name) > 1:
+            why = "stands for no adapter" if name == BASE else "is given twice"
             raise UsageError(f"the adapter's name {shown(name)} {why}: choose another.")
     return dict(options.adapter)
+
+
+def adapter_names(options: argparse.Namespace) -> list[str]:
+    """Names by which adapters can be chosen, `base` among them.
+
+    Raises:
+        UsageError: A name was given twice, or is taken.
+        ValueError: The one to use is none of them.
+    """
+    names = [*named_directories(options), BASE]
+    if options.use is not None:
+        check_choice("--use", options.use, names)
+    return names

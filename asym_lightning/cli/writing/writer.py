@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import TextStreamer
 from typing_extensions import override
 
-from asym_lightning.cli.writing.options import adapters_by_name, decoding_options
+from asym_lightning.cli.writing.options import decoding_options, named_directories
 from asym_lightning.cli.writing.source import WritingModel, load_source
 from asym_lightning.core.kinds import Seed, check_value
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
@@ -55,7 +55,7 @@ class Writer:
             options.source,
             base=options.base,
             checkpoint=options.checkpoint,
-            adapters=adapters_by_name(options),
+            adapters=named_directories(options),
             dtype=options.dtype,
             device=options.device,
         )
