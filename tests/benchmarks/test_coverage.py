@@ -17,7 +17,7 @@ SAMPLE = [
     "transformers:codegen", "transformers:mpt", "transformers:deepseek_v3", "transformers:siglip",
     "transformers:wavlm", "transformers:mamba", "transformers:phi4_multimodal", "transformers:longformer",
     "transformers:zamba", "transformers:gpt_oss", "transformers:mixtral", "transformers:qwen2_vl",
-    "timm:tiny_vit_5m_224", "timm:visformer_tiny", "timm:test_vit", "timm:rexnet_100",
+    "timm:tiny_vit_5m_224", "timm:visformer_tiny", "timm:test_vit", "timm:rexnet_100", "timm:iformer_t",
 ]  # fmt: skip
 WITHOUT_ATTENTION = ["transformers:mamba", "timm:rexnet_100"]
 
