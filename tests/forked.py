@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import multiprocessing
 import os
 import socket
@@ -19,6 +21,9 @@ PRELOADED = [
     "asym_lightning.modules.image_classifier",
 ]
 
+_FIRST_PORT, _PORTS_OF_A_WORKER = 20_000, 500  # up to 32,767 with 25 workers; Linux gives away those above
+_numbers = itertools.count(os.getpid())  # another session on this machine begins elsewhere
+
 
 def fork_server() -> ForkServerContext:
     """Where processes come from that need not import anything."""
@@ -27,13 +32,26 @@ def fork_server() -> ForkServerContext:
     return context
 
 
+def free_port() -> int:
+    """A port for processes to meet at, which nobody else is going to take before they do.
+
+    It is one of this test worker's own, and below those that the system gives to whoever asks for any, as each process
+    of another run does for the connections between them.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for _ in range(_PORTS_OF_A_WORKER):
+        port = _FIRST_PORT + worker * _PORTS_OF_A_WORKER + next(_numbers) % _PORTS_OF_A_WORKER
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("No port is free.")
+
+
 def rank_environments(num_processes: int) -> list[dict[str, str]]:
     """What tells each of several processes which of one run it is; nothing for one that is alone."""
     if num_processes == 1:
         return [{}]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
+    port = str(free_port())
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(num_processes), "NODE_RANK": "0"}
     return [{**common, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_processes)]
 

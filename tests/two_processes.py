@@ -8,6 +8,7 @@ The processes come from the fork server of :mod:`tests.forked`.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import pickle
 import signal
@@ -18,6 +19,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from tests.forked import be_process, fork_server, rank_environments
@@ -45,29 +47,35 @@ def in_two_processes(
         timeout: Seconds after which both are killed, and the test fails.
     """
     context = fork_server()
-    processes, pipes = [], []
-    for environment in rank_environments(2):
-        ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_child, args=(environment, theirs, function, args))
-        process.start()
-        theirs.close()
-        processes.append(process)
-        pipes.append(ours)
-    deadline = time.monotonic() + timeout
-    outcomes = []
-    for process, pipe in zip(processes, pipes, strict=True):
-        value, error, printed = None, "", ""
-        with contextlib.suppress(EOFError):  # killed before it could say anything
-            if pipe.poll(max(deadline - time.monotonic(), 0.1)):
-                value, error, printed = pickle.loads(pipe.recv_bytes())
-        process.join(max(deadline - time.monotonic(), 0.1))
-        outcomes.append(Outcome(value, error, printed, process.exitcode))
+    processes, pipes, outcomes = [], [], []
+    with tempfile.TemporaryDirectory() as folder:
+        printed = [Path(folder, str(rank)) for rank in range(2)]
+        for environment, path in zip(rank_environments(2), printed, strict=True):
+            ours, theirs = context.Pipe(duplex=False)
+            how = (environment, theirs, path, 0.9 * timeout)
+            process = context.Process(target=_child, args=(*how, function, args))
+            process.start()
+            theirs.close()
+            processes.append(process)
+            pipes.append(ours)
+        deadline = time.monotonic() + timeout
+        for process, pipe, path in zip(processes, pipes, printed, strict=True):
+            value, error = None, ""
+            with contextlib.suppress(EOFError):  # killed before it could say anything
+                if pipe.poll(max(deadline - time.monotonic(), 0.1)):
+                    value, error = pickle.loads(pipe.recv_bytes())
+            process.join(max(deadline - time.monotonic(), 0.1))
+            text = path.read_text(errors="replace") if path.is_file() else ""
+            outcomes.append(Outcome(value, error, text, process.exitcode))
     for process in processes:
         if process.is_alive():
             process.kill()
             process.join()
     late = [rank for rank, outcome in enumerate(outcomes) if outcome.exit_code is None]
-    assert not late, f"process {late} did not end in {timeout} s"
+    assert not late, "\n".join(
+        f"process {rank} did not end in {timeout} s; it printed, and was at:\n{outcomes[rank].printed[-8000:]}"
+        for rank in late
+    )
     if check:
         for rank, outcome in enumerate(outcomes):
             assert outcome.exit_code == 0, f"process {rank} exited with {outcome.exit_code}:\n{outcome.error}"
@@ -80,19 +88,26 @@ def die(rank: int = 1) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _child(environment: dict[str, str], pipe: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _child(
+    environment: dict[str, str],
+    pipe: Connection,
+    printed: Path,
+    seconds: float,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+) -> None:
     be_process(environment)
+    descriptor = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):  # the descriptors: loggers hold the streams that were there before
+        os.dup2(descriptor, stream)
+    faulthandler.dump_traceback_later(seconds, file=descriptor)  # where it hangs
     value, error, code = None, "", 0
-    with tempfile.TemporaryFile("w+b") as printed:
-        for stream in (1, 2):  # the descriptors: loggers hold the streams that were there before
-            os.dup2(printed.fileno(), stream)
-        try:
-            value = function(*args)
-        except BaseException:
-            error, code = traceback.format_exc(), 1
-        sys.stdout.flush()
-        printed.seek(0)
-        text = printed.read().decode()
-    pipe.send_bytes(pickle.dumps((value, error, text)))
+    try:
+        value = function(*args)
+    except BaseException:
+        error, code = traceback.format_exc(), 1
+    faulthandler.cancel_dump_traceback_later()
+    sys.stdout.flush()
+    pipe.send_bytes(pickle.dumps((value, error)))
     pipe.close()
     os._exit(code)  # without the clean-up of what the fork server holds

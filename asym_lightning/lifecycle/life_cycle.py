@@ -33,7 +33,14 @@ from asym_lightning.lifecycle.batch_norms import FrozenStatistics, keep_in_evalu
 from asym_lightning.lifecycle.calls import CallsInEvaluation
 from asym_lightning.lifecycle.checkpoint_file import check_states, with_plain_numbers
 from asym_lightning.lifecycle.checkpoint_io import remove_unfinished_files, write_atomically
-from asym_lightning.lifecycle.loops import Instant, check_counters, count_as_done, put_accumulation_first
+from asym_lightning.lifecycle.loops import (
+    Instant,
+    check_counters,
+    count_as_done,
+    is_epoch_unfinished,
+    put_accumulation_first,
+)
+from asym_lightning.lifecycle.metric_states import reset_metrics
 from asym_lightning.lifecycle.module_copies import (
     copy_adapted,
     leave_frozen_out,
@@ -87,6 +94,7 @@ class LifeCycle(CheckedArguments, Callback):
         self._promise: Promise | None = None
         self._calls = CallsInEvaluation()
         self._was_adapted = False
+        self._counted: set[str] = set()
 
     # What the owner calls
 
@@ -211,6 +219,7 @@ class LifeCycle(CheckedArguments, Callback):
         place, self._place = self._place, None
         if place is not None and trainer.ckpt_path:
             place.go_on(trainer, pl_module, self._instant)
+            self._counted = set() if is_epoch_unfinished(trainer) else set(place.counted)
         keep_in_evaluation(pl_module, self._backbone(pl_module))  # those that became SyncBatchNorm since
         self._statistics = FrozenStatistics(pl_module, self._backbone(pl_module))
         if self._promise is not None:
@@ -224,6 +233,8 @@ class LifeCycle(CheckedArguments, Callback):
         Raises:
             RuntimeError: There are some; the message names them.
         """
+        reset_metrics(pl_module, self._counted)  # Lightning resets those alone that were logged in this process
+        self._counted = set()
         names = undrawn_adapters(self._backbone(pl_module))
         if names:
             raise RuntimeError(

@@ -177,5 +177,11 @@ def num_unfinished(trainer: Trainer) -> int:
     return count.ready - count.processed
 
 
+def is_within_batch(trainer: Trainer) -> bool:
+    """Whether a batch has been begun and its `on_train_batch_end` is not over."""
+    _, count = _counts(trainer.fit_loop.epoch_loop.batch_progress)
+    return bool(count.ready > count.completed)
+
+
 def _counts(progress: Any) -> tuple[Any, Any]:
     return progress.total, progress.current

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -44,6 +44,13 @@ def set_metric_states(module: nn.Module, states: Mapping[str, Mapping[str, Any]]
             for attribute, value in states[name]["state"].items():
                 setattr(metric, attribute, _moved(value, metric.device))
             set_num_updates(metric, states[name]["num_updates"])
+
+
+def reset_metrics(module: nn.Module, names: Collection[str]) -> None:
+    """Let metrics of these names begin anew."""
+    for name, metric in _metrics(module):
+        if name in names:
+            metric.reset()
 
 
 def _metrics(module: nn.Module) -> Iterator[tuple[str, Metric]]:

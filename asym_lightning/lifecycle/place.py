@@ -69,7 +69,9 @@ class Place:
         }
         num_unfinished = loops.num_unfinished(trainer)
         loaders = [_place_of(loader, num_unfinished) for loader in loops.train_loaders(trainer)]
-        return cls(random_state_of(module), loaders, gradients, metrics, metric_states(module))
+        # Beyond a batch, Lightning resets some of them in what it does next and a resumed run leaves out.
+        counted = metric_states(module) if loops.is_within_batch(trainer) else {}
+        return cls(random_state_of(module), loaders, gradients, metrics, counted)
 
     def go_on(self, trainer: Trainer, module: LightningModule, instant: loops.Instant) -> None:
         """Go on from here, in `on_train_start` of a run that has restored everything else.

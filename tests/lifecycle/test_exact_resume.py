@@ -384,3 +384,31 @@ def test_metrics_of_the_module_count_on(tmp_path):
         resumed, trainer, _ = start(tmp_path, Counting(), seed=77)
         trainer.fit(resumed, *both(), ckpt_path=path)
         assert resumed.epochs == whole.epochs[2 - len(resumed.epochs) :], path.name
+
+
+class Logging(Foreign):
+    """It logs a metric, which Lightning resets, and no validation comes between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error = MeanAbsoluteError()
+        self.epochs: list[float] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        x, y = batch
+        predictions = self.backbone(x)
+        self.error(predictions, y)
+        self.log("train/error", self.error, on_step=False, on_epoch=True)
+        return F.mse_loss(predictions, y)
+
+    def on_train_end(self) -> None:
+        self.epochs.append(float(self.trainer.callback_metrics["train/error"]))
+
+
+def test_a_metric_that_lightning_logs_counts_each_epoch_for_itself(tmp_path):
+    whole, trainer, _ = start(tmp_path, Logging(), *by_steps(tmp_path / "whole"))
+    trainer.fit(whole, data())
+    for step in range(1, 9):
+        resumed, trainer, _ = start(tmp_path, Logging(), seed=77)
+        trainer.fit(resumed, data(), ckpt_path=tmp_path / "whole" / f"step={step}.ckpt")
+        assert resumed.epochs == whole.epochs, step
