@@ -8,8 +8,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from asym_lightning.core.run_files import find_checkpoints
+from asym_lightning.core.run_files import ADAPTER, find_checkpoints
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
+
+
+def checkpoint_of_run(run: str | Path, *, is_to_go_on: bool) -> Path:
+    """What the folder of a run stands for: its best checkpoint, and its newest where training goes on.
+
+    Without any it stands for its adapter, from which training can't go on.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: There are several, and nothing says which is best.
+    """
+    found = newest_checkpoint(find_checkpoints(run)) if is_to_go_on else best_checkpoint(run)
+    if found is None and not is_to_go_on and Path(run, ADAPTER).is_dir():
+        return Path(run, ADAPTER)
+    if found is None:
+        raise FileNotFoundError(f"the run {str(run)!r} has no checkpoint.")
+    return found
 
 
 def newest_checkpoint(checkpoints: Iterable[Path]) -> Path | None:

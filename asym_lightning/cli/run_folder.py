@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from asym_lightning.cli.run_checkpoints import best_checkpoint, newest_checkpoint, number_at_end
 from asym_lightning.core.private_names import chooses_version, set_version
-from asym_lightning.core.run_files import ADAPTER, CONFIG, METRICS, RUNS, find_checkpoints, is_run, read_config
+from asym_lightning.core.run_files import CONFIG, METRICS, RUNS, find_checkpoints, read_config
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 from asym_lightning.strategies.fsdp2 import METADATA_FILE
 
@@ -81,37 +81,29 @@ class RunFolder:
         return Path(self.logger.save_dir or ".", str(self.logger.name or ""))
 
     def found(self, checkpoint: str | None, *, is_to_go_on: bool = True) -> str | None:
-        """The path of a checkpoint: of one of Lightning's words `last` and `best`, or of the folder of a run.
+        """The path of a checkpoint that goes by one of Lightning's words `last` and `best`; others stay as they are.
 
-        For `last` and `best` Lightning looks in the folder of the new run, where there is none. The folder of a run
-        stands for its best checkpoint, and for its newest where training goes on; without any, for its adapter.
+        Lightning looks in the folder of the new run, where there is none.
 
         Args:
-            checkpoint: The path or word; other paths and None stay as they are.
+            checkpoint: The word.
             is_to_go_on: Whether training is to go on from it.
 
         Raises:
             FileNotFoundError: There is none; without a last one to go on from a run starts, as it does with Lightning.
             ValueError: There are several, and nothing says which is best.
         """
-        if checkpoint is not None and checkpoint in ("last", "best"):
-            folders = {str(self.siblings), *(str(c.dirpath) for c in _model_checkpoints(self.trainer) if c.dirpath)}
-            newest = newest_checkpoint(path for folder in folders for path in find_checkpoints(folder))
-            if newest is None and is_to_go_on and checkpoint == "last":
-                return checkpoint
-            if newest is None:
-                raise FileNotFoundError(
-                    f"there is no {checkpoint} checkpoint yet: no run in {str(self.siblings)!r} wrote any."
-                )
-            return str(newest if checkpoint == "last" else best_checkpoint(newest.parent))
-        if checkpoint is None or not is_run(checkpoint):
+        if checkpoint not in ("last", "best"):
             return checkpoint
-        found = newest_checkpoint(find_checkpoints(checkpoint)) if is_to_go_on else best_checkpoint(checkpoint)
-        if found is None and not is_to_go_on and Path(checkpoint, ADAPTER).is_dir():
-            found = Path(checkpoint, ADAPTER)
-        if found is None:
-            raise FileNotFoundError(f"the run {checkpoint!r} has no checkpoint.")
-        return str(found)
+        folders = {str(self.siblings), *(str(c.dirpath) for c in _model_checkpoints(self.trainer) if c.dirpath)}
+        newest = newest_checkpoint(path for folder in folders for path in find_checkpoints(folder))
+        if newest is None and is_to_go_on and checkpoint == "last":
+            return checkpoint
+        if newest is None:
+            raise FileNotFoundError(
+                f"there is no {checkpoint} checkpoint yet: no run in {str(self.siblings)!r} wrote any."
+            )
+        return str(newest if checkpoint == "last" else best_checkpoint(newest.parent))
 
     def go_on_from(self, checkpoint: str) -> None:
         """Take the folder of the run that wrote a checkpoint, if it is where this run's folder is going to be."""

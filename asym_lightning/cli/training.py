@@ -36,13 +36,14 @@ from asym_lightning.cli.model_summary import TrainedParts
 from asym_lightning.cli.option_ranges import check_ranges
 from asym_lightning.cli.quiet import hush_progress
 from asym_lightning.cli.restoring import restoring
+from asym_lightning.cli.run_checkpoints import checkpoint_of_run
 from asym_lightning.cli.run_folder import RunFolder, RunTrainer, missing, remove_requeued
 from asym_lightning.cli.run_names import check_run_names, run_name
 from asym_lightning.cli.short_config import SHORT_CONFIG
 from asym_lightning.cli.untrained import Untrained
 from asym_lightning.core.dtensor import any_sharded
 from asym_lightning.core.files import REFUSALS
-from asym_lightning.core.run_files import ADAPTER, RUNS
+from asym_lightning.core.run_files import ADAPTER, RUNS, is_run
 from asym_lightning.lifecycle.adapter_directory import save_with_outside
 from asym_lightning.lifecycle.backbone import adapted_backbone
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
@@ -175,10 +176,13 @@ class TrainingCLI(LightningCLI):
     def _settle_folder(self, trainer: Trainer) -> None:
         """Let the run have a folder of its own, or that of the run which it goes on with."""
         self._checkpoint = self._option("ckpt_path")
+        is_to_go_on = self.subcommand == "fit"
+        if self._checkpoint is not None and is_run(self._checkpoint):
+            self._checkpoint = str(checkpoint_of_run(self._checkpoint, is_to_go_on=is_to_go_on))
         if not isinstance(trainer, RunTrainer) or trainer.fast_dev_run:  # type: ignore[attr-defined]  # of a connector
             return
         folder = RunFolder(trainer, self._asked_for, self._run_name)
-        self._checkpoint = folder.found(self._checkpoint, is_to_go_on=self.subcommand == "fit")
+        self._checkpoint = folder.found(self._checkpoint, is_to_go_on=is_to_go_on)
         if self.subcommand == "fit":
             if self._checkpoint is None:
                 folder.go_on_with_job()

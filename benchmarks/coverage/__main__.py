@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
+    from benchmarks.coverage.page import write_page
     from benchmarks.coverage.table import write_table
 
     path = Path(options.out)
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for row in rows:
                 print(f"{row['model']}  {row['arm']}  {row['targets']}  {row['verdict']}  {row['reason']}", flush=True)
     write_table(read_rows(path), path.with_suffix(".md"))
+    if path == RESULTS:
+        write_page(read_rows(path))
     return 0
 
 

@@ -43,16 +43,23 @@ class Killed:
     Attributes:
         share: Share of the attention calls in which it is gone; 1 where there are none.
         missed: Modules in which it is not, though they hold layers.
+        mixed: Those of them in which it has changed, as where it is mixed with another role.
         wrong: A module in which another role is gone or this one is gone in part.
     """
 
     share: float
     missed: tuple[str, ...] = ()
+    mixed: tuple[str, ...] = ()
     wrong: str = ""
 
 
 def killed_attention(
-    model: nn.Module, calls: Any, role: str, rows: Mapping[tuple[str, str], Mapping[str, Rows]]
+    model: nn.Module,
+    calls: Any,
+    role: str,
+    rows: Mapping[tuple[str, str], Mapping[str, Rows]],
+    *,
+    at_once: bool = False,
 ) -> Killed:
     """Zero the rows of ``role`` and look at what attention reads.
 
@@ -64,11 +71,12 @@ def killed_attention(
         calls: Its calls.
         role: ``q``, ``k`` or ``v``.
         rows: Rows by slice of each parameter that plays the role, by module and name.
+        at_once: Leave it at that, as with rows of several roles.
     """
     before = traced_attention(model, calls)
     with _zeroed(model, rows):
         found = _compare(model, role, list(zip(before, traced_attention(model, calls), strict=True)))
-    if found.share == 1 and not found.wrong:
+    if at_once or (found.share == 1 and not found.wrong):
         return found
     pairs: dict[int, tuple[AttentionCall, AttentionCall]] = {i: (call, call) for i, call in enumerate(before)}
     for key, slices in rows.items():
@@ -131,7 +139,9 @@ def _compare(model: nn.Module, role: str, pairs: list[tuple[AttentionCall, Atten
     dead = [not _depends(getattr(a, role)) for _, a in pairs]
     if not pairs:
         return Killed(1.0)
-    missed = tuple(dict.fromkeys(a.module for is_dead, (_, a) in zip(dead, pairs, strict=True) if not is_dead))
+    left = [(b, a) for is_dead, (b, a) in zip(dead, pairs, strict=True) if not is_dead]
+    missed = tuple(dict.fromkeys(a.module for _, a in left))
+    mixed = tuple(dict.fromkeys(a.module for b, a in left if not torch.equal(getattr(b, role), getattr(a, role))))
     wrong = ""
     for is_dead, (b, a) in zip(dead, pairs, strict=True):
         for other in "qkv":
@@ -142,7 +152,7 @@ def _compare(model: nn.Module, role: str, pairs: list[tuple[AttentionCall, Atten
                 wrong = f"{other} is gone too in {a.module}"
             if other == role and not is_dead and x.shape == y.shape and _lost(x, y):
                 wrong = f"{role} is gone in part in {a.module}"
-    return Killed(sum(dead) / len(dead), missed, wrong)
+    return Killed(sum(dead) / len(dead), missed, mixed, wrong)
 
 
 def _projects(model: nn.Module, name: str) -> bool:

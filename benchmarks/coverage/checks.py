@@ -21,7 +21,7 @@ from asym_lightning.adapters.files.misread import layers_misread_by_peft
 from asym_lightning.adapters.targets.patterns import is_within
 from asym_lightning.core.names import without_numbers
 from benchmarks.coverage.arms import ARMS, Arm, Matrix, unplayed
-from benchmarks.coverage.attention import killed_attention, traced_attention
+from benchmarks.coverage.attention import Killed, killed_attention, traced_attention
 from benchmarks.coverage.subject import Call, Subject, difference, loss_of, outputs
 
 TOLERANCE, GRADIENT_TOLERANCE, FILE_TOLERANCE = 2e-3, 2e-2, 1e-5
@@ -288,8 +288,11 @@ def _check_roles(result: Result, subject: Subject, arm: Arm) -> None:
     for role in set(result.targets.split()) & set("qkv"):
         model = copy.deepcopy(subject.model)
         layers = arm.adapt(copy.deepcopy(subject.model), role)
-        rows = {(name, next(iter(layer.updates()))): layer.adapters.rows for name, layer in _adapted(layers).items()}
-        verdict = killed_attention(model, subject.calls, role, rows)
+        verdict = killed_attention(model, subject.calls, role, _rows_of(layers))
+        if verdict.missed and verdict.missed == verdict.mixed and role in "qk":
+            both = arm.adapt(copy.deepcopy(subject.model), "q k")
+            if killed_attention(model, subject.calls, role, _rows_of(both), at_once=True).share == 1:
+                verdict = Killed(1.0)  # queries and keys are mixed before they meet
         result.errors[f"{role} found"] = verdict.share
         if verdict.wrong:
             result.fail(f"{role} rows", why=f" are others: {verdict.wrong}")
@@ -300,6 +303,10 @@ def _check_roles(result: Result, subject: Subject, arm: Arm) -> None:
                 result.verdict = PARTIAL if unsaid else IN_PART
             missed = (unsaid or verdict.missed)[0]
             result.reason += f"{role} in {verdict.share:.0%} of attention calls, not in {missed}; "
+
+
+def _rows_of(model: nn.Module) -> dict[tuple[str, str], Any]:
+    return {(name, next(iter(layer.updates()))): layer.adapters.rows for name, layer in _adapted(model).items()}
 
 
 def _adapted(model: nn.Module) -> dict[str, Any]:

@@ -72,12 +72,15 @@ def subject(model_type: str) -> Subject:
         if sum(p.numel() for p in model.parameters()) > LARGEST:
             reasons.append(f"{sum(p.numel() for p in model.parameters()):,} parameters")
             continue
-        for calls in calls_of(model):
-            if (error := _error(model, calls)) is None:
-                towers = [call for call in tower_calls(model) if _error(model, [call]) is None]
-                has_image = any("pixel" in argument for argument in calls[0].arguments)
-                return Subject(model_type, model, calls + ([] if has_image else towers))
-            reasons.append(f"not run: {error}")
+        try:
+            for calls in calls_of(model):
+                if (error := _error(model, calls)) is None:
+                    towers = [call for call in tower_calls(model) if _error(model, [call]) is None]
+                    has_image = any("pixel" in argument for argument in calls[0].arguments)
+                    return Subject(model_type, model, calls + ([] if has_image else towers))
+                reasons.append(f"not run: {error}")
+        except AttributeError as error:  # its configuration has other fields than those that say what it is called with
+            reasons.append(f"not called: {_one_line(error)}")
     raise RuntimeError(" | ".join(dict.fromkeys(reasons)))
 
 

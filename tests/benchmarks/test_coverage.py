@@ -17,7 +17,7 @@ SAMPLE = [
     "transformers:codegen", "transformers:mpt", "transformers:deepseek_v3", "transformers:siglip",
     "transformers:wavlm", "transformers:mamba", "transformers:phi4_multimodal", "transformers:longformer",
     "transformers:zamba", "transformers:gpt_oss", "transformers:mixtral", "transformers:qwen2_vl",
-    "timm:tiny_vit_5m_224", "timm:visformer_tiny", "timm:test_vit", "timm:rexnet_100",
+    "timm:tiny_vit_5m_224", "timm:visformer_tiny", "timm:test_vit", "timm:rexnet_100", "timm:iformer_t",
 ]  # fmt: skip
 WITHOUT_ATTENTION = ["transformers:mamba", "timm:rexnet_100"]
 
@@ -30,6 +30,24 @@ def test_all_linear_and_the_roles_are_right(name):
         row = rows[arm, targets]
         is_absent = targets == "q v" and name in WITHOUT_ATTENTION
         assert row["verdict"] == ("absent" if is_absent else "right"), row
+
+
+# Mixtures with experts in each layout among them, towers, encoders, decoders and both.
+READ_BOTH_WAYS = [
+    "bert", "distilbert", "albert", "xlm-roberta", "deberta-v2", "nystromformer", "gpt_neo", "gpt_neox", "ctrl",
+    "mistral", "cohere", "glm4", "olmo3", "bamba", "gpt_oss", "olmoe", "qwen2_moe", "glm4_moe", "flex_olmo", "dots1",
+    "minimax", "aria_text", "t5", "t5gemma", "fsmt", "qwen2_vl", "clip_vision_model", "dinov2", "swinv2", "convnext",
+    "unispeech", "audio-spectrogram-transformer",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", READ_BOTH_WAYS)
+def test_files_are_read_by_peft_and_read_from_peft_with_the_same_output(name):
+    wanted = [("ours", "all-linear"), ("peft", "all-linear")]
+    rows = {row["arm"]: row for row in rows_of(f"transformers:{name}", wanted)}
+    for arm in ("peft reads ours", "ours reads peft"):
+        assert rows[arm]["verdict"] == "right", rows[arm]
 
 
 def test_a_role_in_some_attention_alone_is_in_part_where_the_report_says_so(monkeypatch):

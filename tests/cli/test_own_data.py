@@ -91,6 +91,8 @@ def test_images_are_predicted_by_name_from_a_run_an_adapter_and_an_export(images
     assert [row["id"] for row in rows[0]] == [*(f"elsewhere/bee/{n}.png" for n in range(4)), "elsewhere/cat/0.png"]
     assert list(rows[0][0]) == ["id", "label", *(f"probability_{name}" for name in CLASSES)]
     assert rows[1:] == rows[:1] * 3
+    assert main(["test", "--config", "images.yaml", "--data.folder", "elsewhere", "--ckpt_path", str(images),
+                 "--trainer.fast_dev_run=true"]) == 0  # fmt: skip
     as_json = predict(capsys, *loose, "--ckpt_path", "exported", "--predictions", "p.jsonl")
     assert [row["label"] for row in as_json] == [row["label"] for row in rows[0]]
 

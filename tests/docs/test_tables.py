@@ -7,6 +7,8 @@ import pytest
 
 import asym_lightning
 from asym_lightning.adapters.init.rule import init_names, init_rule
+from benchmarks.coverage.__main__ import RESULTS, read_rows
+from benchmarks.coverage.page import PAGE, write_page
 
 ROOT = Path(__file__).parents[2]
 # When tests are collected: later others may register rules of their own.
@@ -38,3 +40,8 @@ def test_the_table_of_frozen_As_has_every_rule_what_it_needs_and_how_it_is_store
 def test_what_one_adds_to_lies_where_the_page_says(row):
     for place in re.findall(r"`([\w/]+(?:/|\.py))`", row[3]):
         assert (Path(asym_lightning.__file__).parent / place.replace("asym_lightning/", "")).exists(), place
+
+
+def test_the_page_of_coverage_says_what_the_results_say(tmp_path):
+    write_page(read_rows(ROOT / RESULTS), tmp_path / "coverage.md")
+    assert (ROOT / PAGE).read_text() == (tmp_path / "coverage.md").read_text()

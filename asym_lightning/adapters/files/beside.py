@@ -73,7 +73,7 @@ def _holds_new_rows(name: str, layer: nn.Module, config: Any) -> bool:
     Raises:
         RuntimeError: Some of them are, and others not.
     """
-    rows: Any = layer._modules.get(CHILD)
+    rows: Any = getattr(layer, CHILD, None)
     if rows is None:
         return False
     kind: Any = type(config)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.files.beside import resized_embeddings
-from asym_lightning.adapters.files.schema import first_not_finite
+from asym_lightning.adapters.files.schema import first_not_finite, without_buffers
 from asym_lightning.adapters.kernels import dropout
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name, factors_by_name
 from asym_lightning.adapters.surgery.quantize import QuantizedPart, quantized_state_names
@@ -53,7 +53,7 @@ def fill_checkpoint(module: nn.Module, checkpoint: MutableMapping[str, Any]) -> 
         ValueError: A parameter holds NaN or infinity.
     """
     state = trained_state_dict(module, checkpoint[STATE_KEY])
-    if (name := _first_diverged(module, state)) is not None:
+    if (name := first_not_finite(without_buffers(module, state))) is not None:
         raise ValueError(
             f"`{name}` holds NaN or infinity: the run has diverged, and no checkpoint is written of it; earlier ones "
             "are as they were. Train at a lower rate, or in a wider precision."
@@ -170,7 +170,7 @@ def check_trained_state_dict(module: nn.Module, state: Mapping[str, Tensor]) -> 
             raise ValueError(
                 f"The checkpoint does not fit the model: `{name}` should be {_kind(own[name])}, found {_kind(tensor)}."
             )
-    if (diverged := _first_diverged(module, state)) is not None:
+    if (diverged := first_not_finite(without_buffers(module, state))) is not None:
         raise ValueError(
             f"The checkpoint holds NaN or infinity in `{diverged}`: the run diverged; take an earlier checkpoint."
         )
@@ -262,12 +262,6 @@ def _extra_states(module: nn.Module, ranks: Mapping[str, int]) -> dict[str, Tens
 
 def _in_modules(module: nn.Module, names: Sequence[str]) -> set[str]:
     return {name for name in plain_state(module) if is_within(name, names)} if names else set()
-
-
-def _first_diverged(module: nn.Module, state: Mapping[str, Any]) -> str | None:
-    """The first parameter with NaN or an infinity in it; a buffer may hold infinities, as a mask does."""
-    parameters = {plain_name(name) for name, _ in module.named_parameters(remove_duplicate=False)}
-    return first_not_finite({name: tensor for name, tensor in state.items() if name in parameters})
 
 
 def _sample_frozen(model: nn.Module) -> dict[str, list[float]]:

@@ -13,7 +13,7 @@ from asym_lightning.adapters.files import token_rows
 from asym_lightning.adapters.files.directory import CONFIG_FILE, SavedAdapter, peft_scaling, read_adapter
 from asym_lightning.adapters.files.old_names import under_present_names
 from asym_lightning.adapters.files.redraw import CHECKSUM_TOLERANCE, checksum, redraw_A
-from asym_lightning.adapters.files.schema import MAX_RANK
+from asym_lightning.adapters.files.schema import MAX_RANK, check_finite, without_buffers
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.kinds.registry import host_kind, layers_of
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name
@@ -240,6 +240,7 @@ def staged(
         if name not in state or state[name].shape != tensor.shape:
             here = tuple(state[name].shape) if name in state else "no such tensor"
             raise ValueError(f"`{saved.path}` holds `{name}` {tuple(tensor.shape)}, the model has {here}.")
+    check_finite(without_buffers(model, saved.others), saved.path)
     for name, tensor in saved.base.items():
         if name not in state or not torch.equal(whole(state[name]).to(tensor), tensor):
             raise ValueError(f"`{saved.path}` was trained over another `{name}` than the model has.")

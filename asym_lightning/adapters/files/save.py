@@ -32,7 +32,7 @@ from asym_lightning.adapters.files.backbone import backbone_sample
 from asym_lightning.adapters.files.beside import modules_beside
 from asym_lightning.adapters.files.directory import KEY_PREFIX, METADATA_KEY, AdapterContents, write_directory
 from asym_lightning.adapters.files.redraw import checksum, redraw_A
-from asym_lightning.adapters.files.schema import COMPACT_TYPE, first_not_finite
+from asym_lightning.adapters.files.schema import COMPACT_TYPE, first_not_finite, without_buffers
 from asym_lightning.adapters.layers.adapted import AdaptedLayer, PeftPlace
 from asym_lightning.adapters.layers.kinds.registry import kinds
 from asym_lightning.adapters.layers.lookup import adapter_layers, adapters_by_name, factors_by_name
@@ -75,15 +75,15 @@ def save_adapters(
     Raises:
         RuntimeError: The model has no adapters, or they are merged, or something that trains or has changed lies in no
             module that could be saved whole.
-        ValueError: A tensor holds NaN or infinity.
+        ValueError: A factor or a parameter holds NaN or infinity.
     """
     contents = adapter_contents(model, include_frozen=include_frozen, state=state)
     if contents is not None:
         tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in contents.tensors.items()}
-        if (name := first_not_finite(tensors)) is not None:
+        named = {key.removeprefix(KEY_PREFIX): tensor for key, tensor in tensors.items()}
+        if (name := first_not_finite(without_buffers(model, named))) is not None:
             raise ValueError(
-                f"`{name.removeprefix(KEY_PREFIX)}` holds NaN or infinity: the run has diverged, and `{directory}` is "
-                "left as it was."
+                f"`{name}` holds NaN or infinity: the run has diverged, and `{directory}` is left as it was."
             )
         write_directory(Path(directory), contents._replace(tensors=tensors))
 

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.targets.patterns import is_within
 from asym_lightning.core.dtensor import is_sharded
 from asym_lightning.core.kinds import FractionBelowOne, Positive, Range, check_fields, check_names
 from asym_lightning.core.messages import shown
+from asym_lightning.core.names import plain_name, plain_state
 
 COMPACT_TYPE = "ASYM_LIGHTNING_COMPACT"
 MAX_RANK = 2**16  # of what a file may claim: a rank is at most a layer's width
@@ -199,6 +200,13 @@ def first_not_finite(tensors: Mapping[str, Any]) -> str | None:
         if is_readable and not tensor.is_meta and not torch.isfinite(tensor).all():
             return name
     return None
+
+
+def without_buffers(model: nn.Module, tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Tensors by their plain names in a model, but for its buffers, which may hold infinities, as a mask does."""
+    parameters = {plain_name(name) for name, _ in model.named_parameters(remove_duplicate=False)}
+    others = plain_state(model).keys() - parameters
+    return {name: tensor for name, tensor in tensors.items() if name not in others}
 
 
 def _check_pattern(field: str, pattern: str) -> None:

@@ -74,7 +74,7 @@ def token_rows_of(model: nn.Module) -> dict[str, TokenRows]:
 
 def layers_with(model: nn.Module, rows: TokenRows) -> Iterator[nn.Module]:
     """The layers in which some rows stand."""
-    return (module for module in model.modules() if module._modules.get(CHILD) is rows)
+    return (module for module in model.modules() if getattr(module, CHILD, None) is rows)
 
 
 def attach(layer: nn.Module, rows: TokenRows) -> None:
@@ -139,10 +139,10 @@ def refusal(layer: nn.Module) -> str | None:
 
 
 def _embed(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
-    rows: Any = layer._modules[CHILD]
+    rows: Any = getattr(layer, CHILD)
     return rows.embed(layer, inputs[0], out)  # type: ignore[no-any-return]
 
 
 def _score(layer: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
-    rows: Any = layer._modules[CHILD]
+    rows: Any = getattr(layer, CHILD)
     return rows.score(layer, inputs[0], out)  # type: ignore[no-any-return]

@@ -156,7 +156,7 @@ class AdapterStack:
 
         Raises:
             ValueError: There is no adapter of a name, or no name at all.
-            RuntimeError: Rows use others already.
+            RuntimeError: Rows use others already, or the model's adapters are merged, disabled or gone by now.
         """
         if not names:
             raise ValueError("`rows_use` needs a name, or None, for each row of the batch.")
@@ -166,6 +166,8 @@ class AdapterStack:
         if self._in_use:
             raise RuntimeError("Rows use adapters already: leave that `rows_use` first.")
         layers = adapter_layers(self.model)
+        if set(adapters_by_name(self.model)) != set(self._stacks):
+            raise RuntimeError("The model's adapters have been merged, disabled or taken off since they were stacked.")
         places = [_NO_ADAPTER if name is None else self._places[name] for name in names]
         rows: dict[torch.device, RowsInUse] = {}
         self._in_use = [*dict.fromkeys(name for name in names if name is not None)] or [""]

@@ -20,7 +20,7 @@ from asym_lightning.adapters.rows import Rows
 from asym_lightning.adapters.targets.families.layouts import by_head, in_order
 from asym_lightning.core.names import submodule
 
-ATTENTION = re.compile(r"Attention|Attn|SelfAtt|SelfOutput|[A-Z]SA$|XCA|MLA")
+ATTENTION = re.compile(r"Attention|Attn|SelfAtt|SelfOutput|[A-Z]SA$|SHMA$|XCA|MLA")
 MLP = re.compile(r"MLP|Mlp|FeedForward|FFN|Ffn|Dense\w*Act|Intermediate|Experts|(?<!Self)(?<!Attention)Output$")
 # State spaces, linear attention and recurrences, by what their classes are called: Mamba's mixers, delta networks,
 # lightning attention, RWKV's time mixing. `KimiLinearAttention` is the full attention of a model of that name.

@@ -91,9 +91,14 @@ class Candidate:
     is_derived: bool
     places: Container[str]
 
+    @property
+    def whole(self) -> dict[str, tuple[Rows, str]]:
+        """All of this layer as one slice, with its rows and its role."""
+        return {WHOLE: (Rows(0, self.kind.shape_of(self.layer)[0]), self.role)}
+
     def slices_for(self, token: str) -> dict[str, tuple[Rows, str]]:
         """Slices of this layer that ``token`` names, each with its rows and its role."""
-        whole = {WHOLE: (Rows(0, self.kind.shape_of(self.layer)[0]), self.role)}
+        whole = self.whole
         if token in (*EVERY, *PLACES):
             means = self.kind.is_convolution if token == ALL_CONV else self.kind.counts_as_linear(self.layer)
             if self.is_output or not means or (token in PLACES and token not in self.places):
@@ -140,9 +145,16 @@ def find_targets(model: nn.Module, config: AdapterConfig, heads: Iterable[str] =
     derived: dict[str, list[str]] = {}
     for token in config.targets:
         of_token = candidates if token in (*roles(), *EVERY) else matching(token, candidates)
-        hits = {name: found for name in of_token if (found := candidates[name].slices_for(token))}
-        hits = {n: {s: rows for s, rows in hit.items() if f"{n}.{s}" not in excluded_slices} for n, hit in hits.items()}
+        meant = {name: found for name in of_token if (found := candidates[name].slices_for(token))}
+        if not meant and token in candidates:  # a word for a role that no layer plays, and the name of one
+            meant = {token: candidates[token].whole}
+        hits = {
+            n: {s: rows for s, rows in hit.items() if f"{n}.{s}" not in excluded_slices} for n, hit in meant.items()
+        }
         hits = {name: found for name, found in hits.items() if found}
+        if meant and not hits:
+            slices_of = [f"`{name}.{part}`" for name, found in meant.items() for part in found]
+            raise ValueError(f"`targets` entry {token!r} means only slices that are excluded: {listed(slices_of, 8)}.")
         if not hits:
             raise ValueError(_no_match(token, model, layers, candidates))
         for name, found in hits.items():

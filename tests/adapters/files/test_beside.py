@@ -7,7 +7,8 @@ import peft
 import pytest
 import torch
 import transformers as tf
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from asym_lightning.adapters import (
@@ -137,12 +138,36 @@ def test_numbers_that_are_none_are_refused_and_the_old_files_stay(name, value, t
         fill_checkpoint(model, {"state_dict": model.state_dict()})
 
 
-def test_a_mask_may_hold_infinity():
+def with_mask():
     model = adapted()
     model.head.register_buffer("mask", torch.full((2,), -torch.inf))
+    return model
+
+
+def test_a_mask_may_hold_infinity(tmp_path):
+    model = trained(with_mask())
     checkpoint = {"state_dict": model.state_dict()}
     fill_checkpoint(model, checkpoint)
     check_trained_state_dict(model, checkpoint["state_dict"])
+    save_adapters(model, tmp_path)
+    load_adapters(loaded := with_mask(), tmp_path)
+    assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_head_of_a_file_that_holds_no_numbers_is_refused_and_nothing_is_loaded(value, tmp_path):
+    save_adapters(trained(with_mask()), tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    tensors = load_file(path)
+    tensors["base_model.model.head.weight"][0, 0] = value
+    save_file(tensors, path, header)
+    model = with_mask()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match=r"holds NaN or infinity in `head\.weight`"):
+        load_adapters(model, tmp_path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 # --- vocabularies --------------------------------------------------------------------------------------------------

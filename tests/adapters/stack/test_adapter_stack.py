@@ -302,8 +302,12 @@ def test_layers_where_rows_can_not_differ_are_named(tmp_path):
 
 def test_merged_adapters_are_refused(two):
     model, _ = two
+    with adapters_disabled(model), pytest.raises(RuntimeError, match="merged, disabled"), two[1].rows_use(ROWS):
+        pass
     merge_adapters(model)
-    with pytest.raises(RuntimeError, match="merged"):
+    with pytest.raises(RuntimeError, match="merged, disabled"), two[1].rows_use(ROWS):
+        pass
+    with pytest.raises(RuntimeError, match="are merged into the weights"):
         AdapterStack(model)
 
 

@@ -151,6 +151,12 @@ def test_torchs_own_transformer_is_refused_in_one_message():
         inject_adapters(nn.Transformer(16, 2, 1, 1, 32), AdapterConfig(rank=32))
 
 
+def test_a_target_whose_slices_are_all_excluded_says_so():
+    config = AdapterConfig(rank=2, targets=["k", "q"], exclude=["attn.qkv.q"])
+    with pytest.raises(ValueError, match=r"'q' means only slices that are excluded: `blocks\.0\.attn\.qkv\.q`, "):
+        inject_adapters(tiny_vit(), config)
+
+
 def test_names_that_messages_print_are_excluded():
     model = nn.ModuleDict({"net": blocks(x=(8, 8), y=(8, 8)), "other": blocks(z=(8, 8))})
     inject_adapters(model, AdapterConfig(rank=2, targets=["all-linear"], exclude=["net.x.all", "other"]))
@@ -181,3 +187,9 @@ def test_names_that_no_message_prints_are_not(pattern):
 def test_hints_name_what_the_model_has(model, target, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         inject_adapters(model, AdapterConfig(rank=2, targets=[target]))
+
+
+def test_a_word_for_a_role_that_no_layer_plays_is_the_name_of_a_layer():
+    model = nn.ModuleDict({"projector": nn.Linear(4, 4), "other": nn.Linear(4, 4)})
+    inject_adapters(model, AdapterConfig(rank=2, targets=["projector"]))
+    assert list(adapter_layers(model)) == ["projector"]

@@ -1,4 +1,4 @@
-"""finetuning-scheduler: its callback, which thaws layers by a schedule, is refused; the module of its users lives."""
+"""finetuning-scheduler: its callback, which thaws layers by a schedule, is refused; a module of BERT lives on."""
 
 from __future__ import annotations
 

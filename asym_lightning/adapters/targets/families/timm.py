@@ -70,6 +70,11 @@ def _fused(*names: str) -> Any:
     return layout
 
 
+def _value_and_gate(d_out: int, attention: Any) -> Mapping[str, Rows]:
+    """Of a modulation (iFormer): values, and what their sum is multiplied by."""
+    return in_order(v=d_out // 2, gate=d_out // 2) if type(attention).__name__ == "SHMA" else {}
+
+
 def _in_split(d_out: int, block: Any) -> Mapping[str, Rows]:
     """A parallel block, whose one input projection is of the MLP too."""
     sizes = getattr(block, "in_split", ())
@@ -91,6 +96,7 @@ register_family(
             **{f"qkvs.*{norm}": _fused("q", "k", "v") for norm in _WITH_NORM},
             **{f"kv{norm}": _fused("k", "v") for norm in _WITH_NORM},
             "qk": _fused("q", "k"),
+            **{f"v_gate{norm}": _value_and_gate for norm in _WITH_NORM},
             "in_proj": _in_split,
         },
         heads=(),  # timm models name their own classifier
