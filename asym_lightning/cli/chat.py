@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from asym_lightning.cli.writing.writer import Writer
 
 DESCRIPTION = """Talk with what a run trained, with an adapter, or with a model as it is. Type /reset to begin anew,
-/adapter NAME or /base to go on with another adapter or with none, /exit or Ctrl-D to end; Ctrl-C stops an answer."""
+/adapter NAME or /base to go on with another adapter or with none, /exit or Ctrl-D to end; Ctrl-C stops an answer. One
+has at most 256 tokens, unless --max-new-tokens says otherwise."""
 COMMANDS = ("/reset", "/adapter", "/base", "/exit")
 MAX_NEW_TOKENS = 256
 

@@ -47,12 +47,14 @@ def decoding_options(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _add_decoding(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("decoding", "what is not said here is as the run has it")
     explained = explanations(DECODING)
     for name, is_switch in _fields().items():
         kind: dict[str, Any] = (
             {"action": argparse.BooleanOptionalAction} if is_switch else {"type": number, "metavar": "N"}
         )
-        parser.add_argument(f"--{name.replace('_', '-')}", default=None, help=explained[name].rstrip("."), **kind)
+        told = explained[name].rstrip(".")
+        group.add_argument(f"--{name.replace('_', '-')}", default=None, help=told[0].lower() + told[1:], **kind)
 
 
 def _fields() -> dict[str, bool]:
