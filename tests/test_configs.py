@@ -63,5 +63,5 @@ def test_quickstart_says_its_defaults_out_loud():
 
 def test_quickstart_reaches_the_promised_accuracy(capsys):
     assert main(["fit", "--config", str(QUICKSTART), "--trainer.enable_progress_bar", "false"]) == 0
-    summary = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.strip().splitlines()[-6:])
+    summary = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.strip().splitlines()[-8:])
     assert float(summary["test/accuracy"]) >= 0.80

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DataDependentOutputException",
+    "FakeTensor",
     "FakeTensorMode",
     "TorchDispatchMode",
 ]

@@ -49,7 +49,9 @@ def test_quickstart_equals_its_run(capsys, tmp_path):
     assert main(["fit", "--config", QUICKSTART, logger, *options]) == 0
     (adapter,) = tmp_path.glob("**/adapter")
     (checkpoint,) = tmp_path.glob("**/*.ckpt")
-    assert found["files"]["adapter directory"] == sum(file.stat().st_size for file in adapter.iterdir())
+    # Names of classes are not known before, and a sampled number of the backbone has as many digits as it has.
+    written = sum(file.stat().st_size for file in adapter.iterdir() if file.name != "label_names.json")
+    assert found["files"]["adapter directory"] == pytest.approx(written, rel=0.01)
     assert found["files"]["checkpoint"] == pytest.approx(checkpoint.stat().st_size, rel=0.1)
 
 
@@ -123,7 +125,10 @@ def test_quantised_weights_count_as_they_are_kept(capsys):
     options = ["--config", QUICKSTART, "--model.backbone_options.quantization", "nf4"]
     whole, few_bits = numbers(capsys, *options[:2]), numbers(capsys, *options)
     assert few_bits["weights"] < 0.2 * whole["weights"]
-    assert all(few_bits[name] == whole[name] for name in ("parameters", "trained", "activations", "files"))
+    assert all(few_bits[name] == whole[name] for name in ("parameters", "trained", "activations"))
+    assert few_bits["files"].pop("checkpoint") == whole["files"].pop("checkpoint")
+    for name, size in few_bits["files"].items():  # which lack the sample of dense weights
+        assert 0.98 * whole["files"][name] < size < whole["files"][name]
     assert few_bits["peak"] - few_bits["weights"] == whole["peak"] - whole["weights"]
     code, _, err = run(capsys, *options, "--strategy", "fsdp2", "--devices", "2")
     assert code != 0 and err == "error: `strategy` 'fsdp2' can't shard a quantised backbone: choose single or ddp.\n"

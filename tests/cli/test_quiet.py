@@ -111,7 +111,8 @@ def test_quiet_run_says_what_came_out_and_nothing_else(tmp_path):
     out, err = fit(tmp_path, "--quiet")
     assert err == ""
     names = [line.split()[0] for line in out.splitlines()]
-    assert names == ["test/accuracy", "test/loss", "time", "trained", "checkpoint", "adapter"]
+    scores = ["test/accuracy", "test/calibration_error", "test/loss", "test/macro_f1"]
+    assert names == [*scores, "time", "trained", "checkpoint", "adapter"]
 
 
 def test_help_names_the_option(capsys):

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from asym_lightning.adapters.layers.lookup import adapter_layers
 from asym_lightning.core.dtensor import first_numbers, is_sharded
+from asym_lightning.core.private_names import FakeTensor
 
 _NUM_SAMPLED = 8
+_NUM_DIGITS = 4  # far more than the tolerance asks for
 _TOLERANCE = (2e-2, 1e-4)  # relative and absolute, for a backbone kept in bfloat16 then and in float32 now
 
 
@@ -24,7 +26,8 @@ def backbone_sample(model: nn.Module, num_layers: int | None = None) -> dict[str
     weights = {name: layer.base_parameters()[0] for name, layer in adapter_layers(model).items()}
     dense = [name for name, weight in weights.items() if _is_dense(weight)]
     step = 1 if num_layers is None else max(len(dense) // num_layers, 1)
-    return {name: first_numbers(weights[name], _NUM_SAMPLED).float().tolist() for name in dense[::step][:num_layers]}
+    numbers = {name: first_numbers(weights[name], _NUM_SAMPLED).float().tolist() for name in dense[::step][:num_layers]}
+    return {name: [float(f"{n:.{_NUM_DIGITS}g}") for n in of_layer] for name, of_layer in numbers.items()}
 
 
 def other_weight(here: Mapping[str, Sequence[float]], there: Mapping[str, Sequence[float]]) -> str | None:
@@ -41,5 +44,5 @@ def other_weight(here: Mapping[str, Sequence[float]], there: Mapping[str, Sequen
 
 
 def _is_dense(weight: Tensor) -> bool:
-    is_plain = type(weight) is nn.Parameter or is_sharded(weight)
+    is_plain = type(weight) in (nn.Parameter, FakeTensor) or is_sharded(weight)  # fake where sizes are estimated
     return is_plain and weight.is_floating_point() and not weight.is_meta
