@@ -15,9 +15,7 @@ from tests.callbacks.foreign import Foreign, injection, loader, trainer
 
 
 def fit(folder, module, **options):
-    trainer(folder, injection(adapter={"rank": 4}), RunRecord(), **options).fit(
-        module, loader(), loader()
-    )
+    trainer(folder, injection(adapter={"rank": 4}), RunRecord(), **options).fit(module, loader(), loader())
     return json.loads((folder / "record.json").read_text())
 
 
