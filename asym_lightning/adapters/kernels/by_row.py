@@ -161,5 +161,5 @@ def _differentiable(
         h = F.linear(dropped, As[0 if plan.shares_a else i].to(x.dtype))
         B = factors.stacks[i][factors.rows.places].to(x.dtype)
         update = torch.bmm(h.reshape(len(B), -1, h.shape[-1]), B).reshape(*x.shape[:-1], -1)
-        rows.view(out).add_(rows.split(update), alpha=scaling)
+        out = rows.plus(out, update, scaling)
     return out
