@@ -7,8 +7,9 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
+from typing import Any
 
 PATIENCE = 5.0
 """Seconds in which a command may clean up; only after that does another Ctrl-C end it at once."""
@@ -78,27 +79,24 @@ def heard() -> None:
         interrupts.hear()
 
 
-@contextmanager
-def leaving_termination_to_trainer() -> Iterator[None]:
+def leaving_termination_to_trainer() -> AbstractContextManager[None]:
     """Let Lightning take SIGTERM for itself, which it does where no one else has: it ends after the step, and saves."""
-    if not _current or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    ours = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, ours)
+    return _handled_by(signal.SIGTERM, signal.SIG_DFL) if _current else nullcontext()
+
+
+def interruptible_again() -> AbstractContextManager[None]:
+    """Let each Ctrl-C raise `KeyboardInterrupt`, for what goes on after it."""
+    return _handled_by(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
-def interruptible_again() -> Iterator[None]:
-    """Let each Ctrl-C raise `KeyboardInterrupt`, for what goes on after it."""
+def _handled_by(number: int, handler: Any) -> Iterator[None]:
+    """Let a signal have another handler in the context; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    once = signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, once)
+        signal.signal(number, before)
