@@ -35,9 +35,9 @@ def main(arguments: Sequence[str]) -> int:
         merge_adapters(backbone, keep_weights=False, dequantize=options.dequantize)
         save_plain(backbone, folder, run.label_names)
         if run.tokenizer_name is not None:
-            from transformers import AutoTokenizer
+            from asym_lightning.data.tokenized_text import load_tokenizer  # and with it transformers
 
-            AutoTokenizer.from_pretrained(run.tokenizer_name, trust_remote_code=False).save_pretrained(folder)
+            load_tokenizer(run.tokenizer_name).save_pretrained(folder)
     print(f"merged  {options.output}")
     if quantized.num_layers:
         print(f"        {quantized.num_layers} layers, which were {' and '.join(quantized.kinds)}, are dense again")
