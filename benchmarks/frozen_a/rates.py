@@ -96,11 +96,16 @@ class Setting:
         return f"{self.factor}, {self.rule}, rank {self.rank}, width {self.width}"
 
     @property
+    def scheme(self) -> str:
+        """Of the adapter, with the rule that A is chosen by."""
+        return {"B": f"hB_zero_A_{self.rule}", "A": "B_rand_hA_zero", "both": "hB_zero_hA_he"}[self.factor]
+
+    @property
     def arm(self) -> Arm:
         """As in the comparison of rules."""
         if self.factor == "B":
             return frozen(self.name, self.rule, self.rank)
-        return Arm(self.name, {"A": "B_rand_hA_zero", "both": "hB_zero_hA_he"}[self.factor], rank=self.rank)
+        return Arm(self.name, self.scheme, rank=self.rank)
 
 
 SETTINGS = (
@@ -166,22 +171,18 @@ def step_size(setting: Setting) -> float:
     data.prepare_data()
     data.setup("fit")
     batches = list(data.train_dataloader())[:8]
-    scheme = {"B": f"hB_zero_A_{setting.rule}", "A": "B_rand_hA_zero", "both": "hB_zero_hA_he"}[setting.factor]
-    config = AdapterConfig(scheme, rank=setting.rank, alpha=2 * setting.rank, targets=task.targets, share_a=True)
+    config = AdapterConfig(
+        setting.scheme, rank=setting.rank, alpha=2 * setting.rank, targets=task.targets, share_a=True
+    )
     inject_adapters(model, config, draw=not config.needs_data)
-    sites = adapter_sites(model)
     loss = lambda batch: F.cross_entropy(model(batch[0]), batch[1])  # noqa: E731
-    if setting.factor == "A":  # B's columns give A gradients
-        of_x = {key: s.inputs for key, s in calibration_statistics(model, sites, batches, loss)}
-    else:
-        found = dict(calibration_statistics(model, sites, batches, loss))
-        of_x = {key: s.inputs for key, s in found.items()}
-        if config.needs_data:
-            reset_adapters(model, statistics=drawn_from(model, found.items()))
+    found = dict(calibration_statistics(model, adapter_sites(model), batches, loss))
+    if config.needs_data:
+        reset_adapters(model, statistics=drawn_from(model, found.items()))
     mean_modulus = math.sqrt(2 / math.pi)
     squares = []
     for adapter in adapters_by_name(model).values():
-        S, A, B = of_x[adapter.A_key].double(), adapter.A.detach().double(), adapter.B.detach().double()
+        S, A, B = (t.detach().double() for t in (found[adapter.A_key].inputs, adapter.A, adapter.B))
         if setting.factor == "A":
             change = B.sum(dim=1).square().mean().sqrt() * mean_modulus * S.diagonal().sqrt().sum()
         else:
