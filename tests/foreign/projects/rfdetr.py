@@ -62,7 +62,7 @@ class Client(Project):
     def module(self):
         return RFDETRModelModule(self.model_config(), self.train_config("unused"))
 
-    def data(self):
+    def other_data(self):
         return RFDETRDataModule(self.model_config(), self.train_config("unused"))
 
     def trainer(self, folder, *callbacks, **options):
@@ -73,14 +73,8 @@ class Client(Project):
         return trainer
 
     def fit(self, trainer, module, checkpoint):
-        trainer.fit(module, self.data(), ckpt_path=checkpoint)
+        trainer.fit(module, self.other_data(), ckpt_path=checkpoint)
         return module
-
-    def test(self, trainer, module):
-        return trainer.test(module, self.data(), verbose=False)
-
-    def predict(self, trainer, module):
-        return trainer.predict(module, self.data())
 
     def kept(self, module, folder):
         kept = self.module()
