@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from asym_lightning.adapters.kernels.linear import PATHS
+from asym_lightning.adapters.kernels.plan import PATHS
 from asym_lightning.adapters.scheme import Scheme
 from asym_lightning.core.kinds import Count, FractionBelowOne, NumberOrZero, Positive
 from asym_lightning.core.messages import check_choice, shown

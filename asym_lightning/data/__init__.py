@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from asym_lightning.data.mmlu import MMLUDataModule
     from asym_lightning.data.summarization import SummarizationDataModule
     from asym_lightning.data.text_files import TextFilesDataModule
+    from asym_lightning.data.token_classification import TokenClassificationDataModule
 else:
     __getattr__, __dir__ = lazy_imports(__name__)
 
@@ -27,4 +28,5 @@ __all__ = [
     "MMLUDataModule",
     "SummarizationDataModule",
     "TextFilesDataModule",
+    "TokenClassificationDataModule",
 ]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
-from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
@@ -163,16 +162,14 @@ class AlpacaDataModule(TokenizedTextDataModule):
             rows.append((tokens, [IGNORED, *targets[1:]]))  # nothing comes before the first token to tell it from
         return rows
 
-    def setup(self, stage: str) -> None:
-        """Read what the stage needs, and say what was left out."""
-        before = set(self.rows)
-        super().setup(stage)
-        for split in self.rows.keys() - before:
-            if dropped := self.rows[split].facts.get("num_dropped"):
-                rank_zero_warn(
-                    f"{dropped} records of {split} were left out: their prompts alone fill the {self.longest} tokens "
-                    "of `max_length`."
-                )
+    def remarks(self, split: str, rows: TokenizedRows) -> Iterator[str]:
+        """Say what was cut and what was left out."""
+        yield from super().remarks(split, rows)
+        if dropped := rows.facts.get("num_dropped"):
+            yield (
+                f"{dropped} records of {split} were left out: their prompts alone fill the {self.longest} tokens of "
+                "`max_length`."
+            )
 
     def train_dataloader(self) -> DataLoader:
         """Training batches: rows of like length in random order, or packed rows."""

@@ -39,8 +39,11 @@ class RecordFile:
         """Read the file.
 
         Raises:
+            FileNotFoundError: If there is no such file.
             ValueError: If something in it is not a JSON object, or no UTF-8; the message says on which line.
         """
+        if not self.path.is_file():  # a pipe or a device gives no end of text
+            raise FileNotFoundError(f"there is no file {str(self.path)!r}.")
         if self.path.suffix not in (".json", ".jsonl"):
             return LocalFile(self.path).read()
         source = str(self.path)

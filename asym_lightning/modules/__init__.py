@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
     from asym_lightning.modules.summarizer import Summarizer
     from asym_lightning.modules.text_classifier import TextClassifier
+    from asym_lightning.modules.token_classifier import TokenClassifier
 else:
     __getattr__, __dir__ = lazy_imports(__name__)
 
@@ -25,6 +26,7 @@ __all__ = [
     "StepOutput",
     "Summarizer",
     "TextClassifier",
+    "TokenClassifier",
     "TorchSchedule",
     "WarmupSchedule",
 ]

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import wraps
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.core.extras import check_installed
 from asym_lightning.core.kinds import Fraction, NumberOrZero
-from asym_lightning.core.tokens import IGNORED
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.generative_module import GenerativeModule
+from asym_lightning.modules.label_positions import label_positions, with_label_positions
 from asym_lightning.modules.rouge import Rouge
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 
@@ -108,6 +110,11 @@ class Summarizer(GenerativeModule):
         """Return the documents."""
         return batch["input_ids"], batch["attention_mask"]
 
+    @wraps(LightningModule.on_before_batch_transfer, assigned=())  # or Lightning warns of it beside any data module
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # type: ignore[override]
+        """Look for the summaries' tokens while the batch is on the CPU."""
+        return with_label_positions(batch)
+
     def step(self, batch: dict[str, Any]) -> StepOutput:
         """Return the mean cross-entropy of the reference summaries' tokens."""
         input_ids, labels = batch["input_ids"], batch["labels"]
@@ -116,8 +123,9 @@ class Summarizer(GenerativeModule):
         shift: Any = getattr(self.backbone, "prepare_decoder_input_ids_from_labels", None)
         # With `labels` in place of it the model would compute a loss of its own, in vain.
         inputs |= {"labels": labels} if shift is None else {"decoder_input_ids": shift(labels=labels)}
-        is_token = labels != IGNORED
-        logits, targets = self(**inputs).logits[is_token].float(), labels[is_token]
+        positions = label_positions(batch)
+        logits = self(**inputs).logits.flatten(0, 1).index_select(0, positions).float()
+        targets = labels.flatten().index_select(0, positions)
         smoothing = self.label_smoothing if self.training else 0.0
         return StepOutput(F.cross_entropy(logits, targets, label_smoothing=smoothing), logits.argmax(dim=-1), targets)
 

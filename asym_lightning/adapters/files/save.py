@@ -252,6 +252,8 @@ def task_type(model: nn.Module) -> str | None:
     is_text_to_text = getattr(model_config, "is_encoder_decoder", False) and model.main_input_name == "input_ids"
     for suffix, task in (
         ("ForSequenceClassification", "SEQ_CLS"),
+        ("ForTokenClassification", "TOKEN_CLS"),
+        ("ForQuestionAnswering", "QUESTION_ANS"),
         ("ForCausalLM", "CAUSAL_LM"),
         ("LMHeadModel", "CAUSAL_LM"),
         ("ForConditionalGeneration", "SEQ_2_SEQ_LM" if is_text_to_text else None),
