@@ -13,7 +13,14 @@ ROOT = Path(__file__).parents[1]
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 TEXT = ("transformers", "datasets", "pyarrow", "rouge_score")
 VISION = ("timm", "torchvision")
-TEXT_MODULES = ("TextClassifier", "TokenClassifier", "Summarizer", "InstructionTuner", "MMLUEvaluator")
+TEXT_MODULES = (
+    "TextClassifier",
+    "TokenClassifier",
+    "Summarizer",
+    "InstructionTuner",
+    "PreferenceTuner",
+    "MMLUEvaluator",
+)
 
 # As if they were not installed: other libraries ask for specs and for distributions, and expect no error of either.
 PRELUDE = """
