@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from asym_lightning.adapters.kernels.linear import Plan, Weight, dense_in, in_compute_dtype
+from asym_lightning.adapters.kernels.linear import in_compute_dtype
+from asym_lightning.adapters.kernels.once_differentiable import once_differentiable
+from asym_lightning.adapters.kernels.plan import Plan, Weight
+from asym_lightning.adapters.kernels.products import dense_in
 from asym_lightning.core.private_names import unsafe_view
 
 

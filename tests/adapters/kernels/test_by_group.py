@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from asym_lightning.adapters.kernels.by_group import FactorsByGroup
-from asym_lightning.adapters.kernels.linear import Plan, adapted_linear
+from asym_lightning.adapters.kernels.linear import adapted_linear
+from asym_lightning.adapters.kernels.plan import Plan
 from tests.adapters.kernels.test_by_row import D_IN, LAYOUTS, RANK
 
 MODELS = 3
