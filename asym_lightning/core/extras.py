@@ -18,6 +18,7 @@ EXTRAS = {
     "sklearn": "demo",
     "lm_eval": "lm-eval",
     "matplotlib": "figures",
+    "opacus": "private",
 }
 _PROJECTS = {"PIL": "pillow", "rouge_score": "rouge-score", "sklearn": "scikit-learn"}
 
