@@ -254,16 +254,19 @@ class PrivateTraining(CheckedArguments, Callback):
             norms, sums = found.norms(), dict(found.weighted_sums(torch.full((count,), 1 / count)))
             for name, parameter in trained.items():
                 gradient = whole[id(parameter)]
-                other = 0 if gradient is None else gradient
-                if (sums[parameter] - other).norm() > tolerance * norms.max():
+                if gradient is None:
+                    raise ValueError(
+                        f"`{name}` gets no gradient in the training step and would learn noise alone: freeze it, or "
+                        "name its layer in the adapter's `exclude`."
+                    )
+                if (sums[parameter] - gradient).norm() > tolerance * norms.max():
                     raise ValueError(
                         f"`{name}` gets gradients that are not of calls of its layer, as where it is shared, read by "
                         "other code or compiled, so those of single samples are not known: freeze it."
                     )
             for number in range(count):
                 _backward(rehearsal, rows_of(samples, slice(number, number + 1)), trained)
-                gradients = [p.grad.float().norm() for p in trained.values() if p.grad is not None]
-                alone = torch.stack(gradients).norm() if gradients else torch.zeros(())
+                alone = torch.stack([p.grad.float().norm() for p in trained.values() if p.grad is not None]).norm()
                 if (alone - norms[number]).abs() > tolerance * norms.max():
                     raise ValueError(
                         f"A sample's gradient has norm {alone:.3g} alone and {norms[number]:.3g} in a batch of {count}:"

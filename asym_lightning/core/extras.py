@@ -19,6 +19,7 @@ EXTRAS = {
     "lm_eval": "lm-eval",
     "matplotlib": "figures",
     "opacus": "private",
+    "flwr": "federated",
 }
 _PROJECTS = {"PIL": "pillow", "rouge_score": "rouge-score", "sklearn": "scikit-learn"}
 

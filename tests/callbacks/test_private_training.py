@@ -160,6 +160,13 @@ class Reads(Foreign):
         return super().forward(x) + self.head.weight.mean(1)
 
 
+class Unused(Foreign):
+    """It leaves its backbone out."""
+
+    def forward(self, x):
+        return self.aux(self.head(x))
+
+
 class Weighted(Foreign):
     """Its loss is a mean by weights of the classes."""
 
@@ -200,6 +207,7 @@ def drawn_twice():
 
 REFUSED = {
     "reads": ({"module": Reads}, "`head.weight` gets gradients that are not of calls of its layer"),
+    "unused": ({"module": Unused}, "`net.first.adapters.all.factor_B` gets no gradient"),
     "weights": ({"module": Weighted}, "alone and .* in a batch of .*without weights of classes"),
     "batch statistics": ({"module": Normalized}, "`aux` computes with statistics of the batch"),
     "by hand": ({"module": ByHand}, "steps its optimizers by itself"),

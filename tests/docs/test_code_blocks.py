@@ -26,7 +26,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 FENCE = re.compile(
     r"^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
-OF_EXTRAS = {"quantized_backbones": "bitsandbytes", "private_training": "opacus"}
+OF_EXTRAS = {"quantized_backbones": "bitsandbytes", "private_training": "opacus", "federated": "flwr"}
 FIT_SHORTER = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false"]
 
 
