@@ -147,4 +147,4 @@ def test_each_extra_brings_what_it_is_named_for(package, extra):
 @pytest.mark.parametrize("whole", ["demo", "bench"])
 def test_set_ups_bring_both_halves(whole):
     assert f'{whole} = ["asym-lightning[figures,text,vision]"' in PYPROJECT
-    assert '"asym-lightning[bench,demo,quantized]"' in PYPROJECT  # in dev
+    assert '"asym-lightning[bench,demo,private,quantized]"' in PYPROJECT  # in dev
