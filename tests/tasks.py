@@ -96,10 +96,10 @@ TASKS: dict[str, Callable[..., Case]] = {
     "images": images,
     "images, weighted": partial(images, class_weights=[1.0, 2.0, 1.0], label_smoothing=0.1),
     "images, mixed": partial(images, mixup=0.2),
-    **{task: partial(texts, task=task) for task in ("classification", "cola", "mrpc", "mnli", "stsb", "regression")},
+    **{task: partial(texts, task=task) for task in ("classification", "cola", "mrpc", "regression")},
     "instructions": instructions,
     "instructions, all logits": partial(instructions, chunk_size=None),
-    "instructions, packed": partial(instructions, is_packed=True),
+    "packed instructions": partial(instructions, is_packed=True),
     "summaries": summaries,
     "summaries, smooth": partial(summaries, label_smoothing=0.1),
 }

@@ -13,7 +13,7 @@ KEY = "label_positions"
 
 
 def with_label_positions(batch: Any, *, first: int = 0) -> Any:
-    """Add the places of labels to a batch that has labels; it is returned as it is where there are none.
+    """Add the places of labels to a batch; one that has them, or has no labels, is returned as it is.
 
     How many labels count is a question about numbers: asked on a GPU it waits for all that the GPU has been given to
     do, asked of a batch that has yet to get there it costs nothing.
@@ -30,7 +30,7 @@ def with_label_positions(batch: Any, *, first: int = 0) -> Any:
         >>> with_label_positions(batch, first=1)["label_positions"]
         tensor([1, 3])
     """
-    if not isinstance(batch, Mapping) or not isinstance(batch.get("labels"), Tensor):
+    if not isinstance(batch, Mapping) or KEY in batch or not isinstance(batch.get("labels"), Tensor):
         return batch
     return {**batch, KEY: _positions(batch["labels"][:, first:])}
 
