@@ -9,10 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asym_lightning.core.tokens import IGNORED
-
-"""Label of a position that takes no part in the loss."""
-
 
 def chunked_cross_entropy(
     hidden: Tensor,
@@ -23,32 +19,29 @@ def chunked_cross_entropy(
 ) -> tuple[Tensor, Tensor]:
     """Return the summed cross-entropy of labels given hidden states, and the most likely tokens.
 
-    loss = sum over i with labels[i] != -100 of -log softmax(output_layer(hidden[i]))[labels[i]]
+    loss = sum over i of -log softmax(output_layer(hidden[i]))[labels[i]]
 
-    Positions without a label are left out before the output layer, so a prompt costs nothing here. The others go
-    through it `chunk_size` at a time, and each chunk's gradient is computed at once, in the forward pass: of a chunk's
-    logits nothing is kept. At 128k tokens of vocabulary, 8 sequences of 2,048 and 1,024 positions a chunk that is
-    0.5 GB in place of 8.4 GB, twice (logits and their gradient).
+    Positions go through the output layer `chunk_size` at a time, and each chunk's gradient is computed at once, in the
+    forward pass: of a chunk's logits nothing is kept. At 128k tokens of vocabulary, 8 sequences of 2,048 and 1,024
+    positions a chunk that is 0.5 GB in place of 8.4 GB, twice (logits and their gradient).
 
     Args:
-        hidden: Last hidden states (positions, width).
-        labels: Tokens to predict (positions,), or -100.
+        hidden: Last hidden states (positions, width) of those alone that have a label, so that a prompt costs nothing.
+        labels: Tokens to predict (positions,).
         output_layer: From hidden states (n, width) to logits (n, vocabulary).
         parameters: Parameters of the output layer that are trained; those that are not among them get no gradient.
         chunk_size: Positions whose logits exist at one time; None means all.
 
     Returns:
-        The loss, a scalar in float32, and the tokens (labelled positions,) with the greatest logits.
+        The loss, a scalar in float32, and the tokens (positions,) with the greatest logits.
 
     Example:
         >>> hidden = torch.eye(3, requires_grad=True)
-        >>> loss, likely = chunked_cross_entropy(hidden, torch.tensor([0, -100, 1]), lambda h: 2 * h, chunk_size=1)
+        >>> loss, likely = chunked_cross_entropy(hidden[[0, 2]], torch.tensor([0, 1]), lambda h: 2 * h, chunk_size=1)
         >>> loss.backward()
         >>> round(loss.item(), 4), likely.tolist(), hidden.grad[1].tolist()
         (2.4791, [0, 2], [0.0, 0.0, 0.0])
     """
-    is_labelled = labels != IGNORED
-    hidden, labels = hidden[is_labelled], labels[is_labelled]
     if not torch.is_grad_enabled():  # what requires a gradient still says so to a Function
         hidden, parameters = hidden.detach(), ()
     loss, likely = _ChunkedCrossEntropy.apply(hidden, labels, output_layer, chunk_size, *parameters)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import Metric
@@ -20,16 +21,14 @@ _PLACES = {"B": _BEGIN, "I": _INSIDE, "M": _INSIDE, "E": _END, "L": _END, "S": _
 
 
 class Entities(NamedTuple):
-    """Entities in a batch of sentences, in order.
+    """Entities of sentences, at each word (sentences, words), so that no GPU is asked for their number.
 
     Attributes:
-        rows: Number of the sentence of each.
-        starts: Its first word.
-        ends: Its last word.
-        types: Number of its type in `TagScheme.types`.
+        starts: Whether an entity starts with the word.
+        ends: Of a word with which one starts, the last word.
+        types: Of such a word, the number of the entity's type in `TagScheme.types`.
     """
 
-    rows: Tensor
     starts: Tensor
     ends: Tensor
     types: Tensor
@@ -45,8 +44,9 @@ class TagScheme:
 
     Example:
         >>> scheme = TagScheme(["O", "B-PER", "I-PER"])
-        >>> scheme.entities(torch.tensor([[1, 2, 0, 2]])).ends.tolist(), scheme.types
-        ([1, 3], ['PER'])
+        >>> entities = scheme.entities(torch.tensor([[1, 2, 0, 2]]))
+        >>> entities.starts.tolist(), entities.ends[entities.starts].tolist(), scheme.types
+        ([[True, False, False, True]], [1, 3], ['PER'])
     """
 
     def __init__(self, tags: Sequence[str]) -> None:
@@ -66,20 +66,19 @@ class TagScheme:
         Args:
             tags: Numbers of tags (sentences, words); negative ones are outside of all.
         """
-        edge = tags.new_full((len(tags), 1), -1)
-        tags = torch.cat([edge, tags, edge], dim=1)  # so that sentences do not touch when they are laid in a row
-        known = tags.clamp(min=0).flatten()
-        is_known = (tags >= 0).flatten()
-        place = self._places.to(tags.device)[known].where(is_known, _OUTSIDE)
-        kind = self._types.to(tags.device)[known].where(is_known, -1)
-        before, place_before, kind_before = place[1:], place[:-1], kind[:-1]
-        closes = (place_before == _END) | (place_before == _SINGLE)
-        opens = (before == _BEGIN) | (before == _SINGLE) | (before == _OUTSIDE)
-        is_edge = closes | opens | (kind_before != kind[1:])  # between a word and the next one
-        ends = ((place_before != _OUTSIDE) & is_edge).nonzero().flatten()
-        starts = ((before != _OUTSIDE) & is_edge).nonzero().flatten() + 1
-        width = tags.shape[1]
-        return Entities(starts // width, starts % width - 1, ends % width - 1, kind[starts])
+        self._places, self._types = self._places.to(tags.device), self._types.to(tags.device)
+        place = F.pad(self._places[tags.clamp(min=0)].where(tags >= 0, _OUTSIDE), (1, 1), value=_OUTSIDE)
+        kind = F.pad(self._types[tags.clamp(min=0)].where(tags >= 0, -1), (1, 1), value=-1)
+        left, right = place[:, :-1], place[:, 1:]  # of each gap between words
+        closes = (left == _END) | (left == _SINGLE)
+        opens = (right == _BEGIN) | (right == _SINGLE) | (right == _OUTSIDE)
+        is_edge = closes | opens | (kind[:, :-1] != kind[:, 1:])
+        starts = ((right != _OUTSIDE) & is_edge)[:, :-1]
+        is_end = ((left != _OUTSIDE) & is_edge)[:, 1:]
+        words = torch.arange(tags.shape[1], device=tags.device).expand_as(tags)
+        # The first end from a word on.
+        ends = words.where(is_end, tags.shape[1]).flip(1).cummin(1).values.flip(1)
+        return Entities(starts, ends, kind[:, 1:-1])
 
 
 class EntityScore(Metric):
@@ -116,12 +115,10 @@ class EntityScore(Metric):
         known = labels.gather(1, order)
         found = predictions.gather(1, order).where(known != IGNORED, IGNORED)
         ours, theirs = self.scheme.entities(found), self.scheme.entities(known)
-        at = [torch.full((*known.shape, 2), -1, device=known.device) for _ in range(2)]
-        for table, entities in zip(at, (ours, theirs), strict=True):
-            table[entities.rows, entities.starts] = torch.stack([entities.ends, entities.types], dim=1)
-        self.num_right += ((at[0] == at[1]).all(dim=-1) & (at[0][..., 0] >= 0)).sum()
-        self.num_found += len(ours.starts)
-        self.num_known += len(theirs.starts)
+        is_same = (ours.ends == theirs.ends) & (ours.types == theirs.types)
+        self.num_right += (ours.starts & theirs.starts & is_same).sum()
+        self.num_found += ours.starts.sum()
+        self.num_known += theirs.starts.sum()
 
     def compute(self) -> Tensor:
         """Return the score, 0 where nothing is found; it warns where there is nothing to find."""

@@ -20,12 +20,13 @@ from asym_lightning.modules.chunked_cross_entropy import chunked_cross_entropy
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.exact_match import ExactMatch
 from asym_lightning.modules.generative_module import GenerativeModule
+from asym_lightning.modules.label_positions import LabelPositions
 from asym_lightning.modules.language_model import last_hidden_states
 from asym_lightning.modules.packed_attention import packed_inputs
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 
 
-class InstructionTuner(GenerativeModule):
+class InstructionTuner(LabelPositions, GenerativeModule):
     """Teach a decoder to answer: cross-entropy of the responses, given the prompts.
 
     Batches are dictionaries with `input_ids`, `attention_mask` and `labels` (batch, length); labels are the tokens
@@ -65,6 +66,7 @@ class InstructionTuner(GenerativeModule):
     architecture = "causal"
     sample_keys = ("prompt", "reference", "response")
     predictions_file = "responses.jsonl"
+    first_label = 1  # of the second token: nothing comes before the first one
 
     def __init__(
         self,
@@ -114,25 +116,34 @@ class InstructionTuner(GenerativeModule):
         """Return the summed cross-entropy of the responses' tokens, the most likely tokens, and the tokens."""
         input_ids = batch["input_ids"]
         segment_ids = batch.get("segment_ids")
-        self.check_length(input_ids.shape[1] if segment_ids is None else int(batch["position_ids"].max()) + 1)
+        self._check_length(batch)
         inputs: dict[str, Any] = {"input_ids": input_ids, "use_cache": False}
         if segment_ids is None:
             inputs["attention_mask"] = batch["attention_mask"]
         else:
             inputs |= packed_inputs(self.backbone, segment_ids, batch["position_ids"])
-        targets = batch["labels"][:, 1:].flatten()  # the hidden state of each token is to give the next one
+        # The hidden state of each token is to give the next one.
+        positions = self.label_positions(batch)
+        targets = batch["labels"][:, 1:].flatten().index_select(0, positions)
         if self.chunk_size is None:
-            return self._loss_of_logits(self(**inputs).logits[:, :-1].flatten(0, 1), targets)
+            logits = self(**inputs).logits[:, :-1].flatten(0, 1).index_select(0, positions).float()
+            return F.cross_entropy(logits, targets, reduction="sum"), logits.argmax(dim=-1), targets
         to_logits = self.checked_output_layer(input_ids)
         hidden = last_hidden_states(self.backbone, **inputs).last_hidden_state[:, :-1].flatten(0, 1)
         loss, likely = chunked_cross_entropy(
-            hidden, targets, to_logits, self._trained_output_parameters(), self.chunk_size
+            hidden.index_select(0, positions),
+            targets,
+            to_logits,
+            self._trained_output_parameters(),
+            self.chunk_size,
         )
-        return loss, likely, targets[targets != IGNORED]
+        return loss, likely, targets
 
-    def _loss_of_logits(self, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits, targets = logits[targets != IGNORED].float(), targets[targets != IGNORED]
-        return F.cross_entropy(logits, targets, reduction="sum"), logits.argmax(dim=-1), targets
+    def _check_length(self, batch: Mapping[str, Any]) -> None:
+        length = batch["input_ids"].shape[1]
+        if self._longest is not None and length > self._longest and "segment_ids" in batch:
+            length = int(batch["position_ids"].max()) + 1  # of the longest example in rows of several
+        self.check_length(length)
 
     def _trained_output_parameters(self) -> list[nn.Parameter]:
         layer: nn.Module = self.backbone.get_output_embeddings()  # type: ignore[operator]

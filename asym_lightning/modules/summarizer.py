@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.core.extras import check_installed
 from asym_lightning.core.kinds import Fraction, NumberOrZero
-from asym_lightning.core.tokens import IGNORED
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.generative_module import GenerativeModule
+from asym_lightning.modules.label_positions import LabelPositions
 from asym_lightning.modules.rouge import Rouge
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 
 
-class Summarizer(GenerativeModule):
+class Summarizer(LabelPositions, GenerativeModule):
     """Summarise with BART, Pegasus, T5 or another encoder-decoder: cross-entropy of the references, ROUGE of summaries.
 
     Batches are dictionaries with `input_ids` and `attention_mask` (batch, length) and `labels` (batch, length of the
@@ -116,8 +116,9 @@ class Summarizer(GenerativeModule):
         shift: Any = getattr(self.backbone, "prepare_decoder_input_ids_from_labels", None)
         # With `labels` in place of it the model would compute a loss of its own, in vain.
         inputs |= {"labels": labels} if shift is None else {"decoder_input_ids": shift(labels=labels)}
-        is_token = labels != IGNORED
-        logits, targets = self(**inputs).logits[is_token].float(), labels[is_token]
+        positions = self.label_positions(batch)
+        logits = self(**inputs).logits.flatten(0, 1).index_select(0, positions).float()
+        targets = labels.flatten().index_select(0, positions)
         smoothing = self.label_smoothing if self.training else 0.0
         return StepOutput(F.cross_entropy(logits, targets, label_smoothing=smoothing), logits.argmax(dim=-1), targets)
 

@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import MeanSquaredError, Metric, MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
-from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy, MulticlassF1Score, MulticlassMatthewsCorrCoef
 
 from asym_lightning.core.messages import check_choice
+from asym_lightning.modules.class_metrics import Accuracy, MacroF1, MatthewsCorrelation, f1
 
 TASK_METRICS: Mapping[str, tuple[str, ...]] = {
     "classification": ("accuracy", "macro_f1"),
@@ -58,35 +58,10 @@ def check_text_task(task: str) -> None:
 
 
 def _metric(name: str, num_classes: int) -> Metric:
-    if name == "accuracy":  # micro: the share of rows that are right. torchmetrics' default is the mean over classes.
-        return MulticlassAccuracy(num_classes, average="micro")
-    if name == "f1":  # of class 1, as GLUE has it
-        return BinaryF1Score()
-    if name == "macro_f1":
-        return MulticlassF1Score(num_classes, average="macro")
-    if name == "matthews":
-        return MatthewsCorrelation(num_classes)
-    return {"pearson": PearsonCorrelation, "spearman": SpearmanCorrelation, "mse": MeanSquaredError}[name]()
-
-
-class MatthewsCorrelation(MulticlassMatthewsCorrCoef):
-    """Matthews correlation that is 0 when all predictions, or all labels, are of one class.
-
-    The coefficient is 0 / 0 there, and scikit-learn settles it as 0. torchmetrics replaces the fraction in the binary
-    case, which gives a number that depends on the shares of the classes. It matters: arms that train too little
-    do predict one class on CoLA.
-
-    Example:
-        >>> metric = MatthewsCorrelation(2)
-        >>> metric(torch.tensor([1, 1, 1, 1]), torch.tensor([1, 1, 1, 0]))
-        tensor(0.)
-    """
-
-    def compute(self) -> Tensor:
-        """Return the coefficient, in [-1, 1]."""
-        confusion = self.confmat.float()  # labels by predictions
-        is_constant = any((confusion.sum(dim) > 0).sum() <= 1 for dim in (0, 1))
-        return confusion.new_zeros(()) if is_constant else super().compute()
+    of_classes = {"accuracy": Accuracy, "macro_f1": MacroF1, "matthews": MatthewsCorrelation}
+    if name in of_classes:
+        return of_classes[name](num_classes)
+    return {"f1": f1, "pearson": PearsonCorrelation, "spearman": SpearmanCorrelation, "mse": MeanSquaredError}[name]()
 
 
 class PearsonCorrelation(PearsonCorrCoef):

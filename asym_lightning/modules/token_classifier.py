@@ -10,24 +10,24 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from transformers import AutoModelForTokenClassification
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.core.kinds import Fraction, NotNegative
-from asym_lightning.core.tokens import IGNORED
 from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.class_loss import ClassLoss
+from asym_lightning.modules.class_metrics import Accuracy, MacroF1
 from asym_lightning.modules.class_rows import with_identifiers
 from asym_lightning.modules.entity_scores import EntityScore, TagScheme
 from asym_lightning.modules.headed_text_module import HeadedTextModule
+from asym_lightning.modules.label_positions import LabelPositions
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 
 
-class TokenClassifier(HeadedTextModule):
+class TokenClassifier(LabelPositions, HeadedTextModule):
     """Label each word of a text: named entities, parts of speech, or other tags.
 
     Batches are dictionaries with `input_ids` and `attention_mask` (batch, length), `token_type_ids` if the model has
@@ -98,19 +98,18 @@ class TokenClassifier(HeadedTextModule):
     def build_metrics(self) -> MetricCollection:
         """Return the accuracy of words, and scores of entities or of tags."""
         self.class_loss.check_classes(self.num_outputs)
-        accuracy = MulticlassAccuracy(self.num_outputs, average="micro", ignore_index=IGNORED)
+        accuracy = Accuracy(self.num_outputs)
         if TagScheme(self.tags).marks_entities:
             scores = {name: EntityScore(name, self.tags) for name in ("precision", "recall", "f1")}
             return MetricCollection({"accuracy": accuracy, **scores})
-        macro_f1 = MulticlassF1Score(self.num_outputs, average="macro", ignore_index=IGNORED)
-        return MetricCollection({"accuracy": accuracy, "macro_f1": macro_f1})
+        return MetricCollection({"accuracy": accuracy, "macro_f1": MacroF1(self.num_outputs)})
 
     def step(self, batch: dict[str, Any]) -> StepOutput:
         """Return the cross-entropy of the words, of which there may be none."""
-        logits, labels = self.logits(batch), batch["labels"]
-        of_words = labels != IGNORED
-        loss = self.class_loss(logits[of_words], labels[of_words], is_training=self.training)
-        return StepOutput(loss if of_words.any() else 0 * logits.sum(), logits.argmax(dim=-1), labels)
+        logits, labels, words = self.logits(batch), batch["labels"], self.label_positions(batch)
+        of_words = logits.flatten(0, 1).index_select(0, words), labels.flatten().index_select(0, words)
+        loss = self.class_loss(*of_words, is_training=self.training) if len(words) else 0 * logits.sum()
+        return StepOutput(loss, logits.argmax(dim=-1), labels)
 
     def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
         """Return rows of tokens, each of which is a word."""
@@ -139,6 +138,7 @@ class TokenClassifier(HeadedTextModule):
         scheme = TagScheme(self.tags)
         if not scheme.marks_entities:
             return {}
-        of_text = zip(*(column.tolist() for column in scheme.entities(found)[1:]), strict=True)
-        named = [(edges[first][0], edges[last][1], scheme.types[kind]) for first, last, kind in of_text]
+        starts, ends, types = (of_text[0].tolist() for of_text in scheme.entities(found))
+        found_at = [i for i, is_start in enumerate(starts) if is_start]
+        named = [(edges[i][0], edges[ends[i]][1], scheme.types[types[i]]) for i in found_at]
         return {"entities": [dict(zip(("start", "end", "label"), entity, strict=True)) for entity in named]}

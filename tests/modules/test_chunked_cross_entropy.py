@@ -16,7 +16,7 @@ def case() -> SimpleNamespace:
     torch.manual_seed(0)
     labels = torch.randint(0, 50, (37,))
     labels[::3] = -100
-    return SimpleNamespace(hidden=torch.randn(37, 8), labels=labels, head=torch.nn.Linear(8, 50))
+    return SimpleNamespace(hidden=torch.randn(37, 8), labels=labels, kept=labels != -100, head=torch.nn.Linear(8, 50))
 
 
 @pytest.mark.parametrize("chunk_size", [1, 5, 25, 1000, None])
@@ -25,7 +25,7 @@ def test_loss_and_gradients_equal_those_of_all_logits_at_once(case, chunk_size, 
     case.head.requires_grad_(trains_head)
     ours, plain = (case.hidden.clone().requires_grad_() for _ in range(2))
     parameters = list(case.head.parameters()) if trains_head else []
-    loss, likely = chunked_cross_entropy(ours, case.labels, case.head, parameters, chunk_size)
+    loss, likely = chunked_cross_entropy(ours[case.kept], case.labels[case.kept], case.head, parameters, chunk_size)
     (3 * loss).backward()
     gradients = [p.grad for p in parameters]
     case.head.zero_grad()
@@ -46,13 +46,15 @@ def test_no_more_logits_than_a_chunk_exist_at_one_time(case) -> None:
         sizes.append(len(hidden))
         return case.head(hidden)
 
-    loss, _ = chunked_cross_entropy(case.hidden.requires_grad_(), case.labels, head, chunk_size=10)
+    loss, _ = chunked_cross_entropy(
+        case.hidden.requires_grad_()[case.kept], case.labels[case.kept], head, chunk_size=10
+    )
     loss.backward()
     assert sizes == [10, 10, 4]  # 24 labelled positions; the 13 others never reach the output layer
 
 
 def test_nothing_to_predict_is_a_loss_of_zero(case) -> None:
-    loss, likely = chunked_cross_entropy(case.hidden.requires_grad_(), torch.full((37,), -100), case.head)
+    loss, likely = chunked_cross_entropy(case.hidden.requires_grad_()[:0], case.labels[:0], case.head)
     loss.backward()
     assert (loss.item(), len(likely), case.hidden.grad.abs().sum().item()) == (0.0, 0, 0.0)
 
@@ -60,7 +62,7 @@ def test_nothing_to_predict_is_a_loss_of_zero(case) -> None:
 def test_works_under_autocast_and_without_gradients(case) -> None:
     expected = F.cross_entropy(case.head(case.hidden), case.labels, reduction="sum")
     with torch.autocast("cpu", torch.bfloat16):
-        loss, _ = chunked_cross_entropy(case.hidden, case.labels, case.head)
+        loss, _ = chunked_cross_entropy(case.hidden[case.kept], case.labels[case.kept], case.head)
     torch.testing.assert_close(loss, expected.detach(), rtol=1e-2, atol=0.1)
     assert loss.dtype == torch.float32
 
@@ -69,7 +71,9 @@ def test_works_under_autocast_and_without_gradients(case) -> None:
 def test_no_gradient_is_computed_where_none_is_asked_for(case, mode) -> None:
     expected = F.cross_entropy(case.head(case.hidden), case.labels, reduction="sum")
     with mode():
-        loss, _ = chunked_cross_entropy(case.hidden, case.labels, case.head, list(case.head.parameters()))
+        loss, _ = chunked_cross_entropy(
+            case.hidden[case.kept], case.labels[case.kept], case.head, list(case.head.parameters())
+        )
     torch.testing.assert_close(loss, expected.detach())
     assert not loss.requires_grad
 

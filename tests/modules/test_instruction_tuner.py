@@ -58,6 +58,23 @@ def test_loss_of_a_padded_batch_is_the_sum_of_its_examples(rows, chunk_size) -> 
     )
 
 
+@pytest.mark.parametrize("chunk_size", [None, 7])
+def test_labels_that_are_found_before_the_step_change_nothing(rows, chunk_size) -> None:
+    module = tuner(chunk_size=chunk_size)
+    batch = PAD([rows[i] for i in range(4)])
+    batch["labels"][1, 0] = 5  # nothing comes before it to tell it from
+    prepared = module.on_before_batch_transfer(batch, 0)
+    assert prepared.keys() - batch.keys() == {"label_positions"}
+    for ours, plain in zip(module.summed_loss(prepared), module.summed_loss(batch), strict=True):
+        assert torch.equal(ours, plain)
+    assert len(prepared["label_positions"]) == int((batch["labels"][:, 1:] != -100).sum())
+
+
+def test_a_batch_without_labels_is_left_alone() -> None:
+    batch = {"input_ids": torch.ones(1, 2)}
+    assert tuner().on_before_batch_transfer(batch, 0) is batch
+
+
 MODELS = {
     "llama sdpa": lambda: tiny_llama(VOCABULARY, initializer_range=0.2, attn_implementation="sdpa"),
     "llama eager": lambda: tiny_llama(VOCABULARY, initializer_range=0.2, attn_implementation="eager"),

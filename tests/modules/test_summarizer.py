@@ -90,6 +90,16 @@ def test_loss_is_the_model_s_own(family, tokenizer) -> None:
     assert len(output.targets) == 7
 
 
+def test_looking_for_labels_before_a_step_changes_nothing_and_warns_of_nothing(data, tmp_path, tokenizer, recwarn):
+    module = Summarizer(tiny_bart(len(tokenizer)), AdapterConfig(rank=2))
+    trainer(tmp_path, fast_dev_run=True).fit(module, datamodule=data)
+    assert not [warning for warning in recwarn if "on_before_batch_transfer" in str(warning.message)]
+    batch = next(iter(data.train_dataloader()))
+    prepared = module.eval().on_before_batch_transfer(batch, 0)
+    assert prepared.keys() - batch.keys() == {"label_positions"}
+    assert torch.equal(module.step(prepared).loss, module.step(batch).loss)
+
+
 def test_scores_are_of_what_the_model_generates(data, tmp_path, tokenizer) -> None:
     decoding = Decoding(num_beams=3, max_new_tokens=6, min_new_tokens=2, length_penalty=2.0, no_repeat_ngram_size=2)
     module = Summarizer(tiny_bart(len(tokenizer), init_std=0.5), AdapterConfig(rank=2), decoding=decoding)

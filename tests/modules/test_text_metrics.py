@@ -5,9 +5,9 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, matthews_corrcoef
 
+from asym_lightning.modules.class_metrics import MatthewsCorrelation
 from asym_lightning.modules.text_metrics import (
     TASK_METRICS,
-    MatthewsCorrelation,
     PearsonCorrelation,
     SpearmanCorrelation,
     text_metrics,

@@ -1,0 +1,141 @@
+"""Every task with a tiny backbone and a batch, a foreign project and callbacks, for tests of what all of them do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import transformers as tf
+from lightning.pytorch import Callback, LightningModule
+from torch import Tensor
+from torch.nn import functional as F
+
+from asym_lightning.adapters import AdapterConfig
+from asym_lightning.adapters.rank.policies import Energy, Milestones
+from asym_lightning.callbacks import AdapterCheckpoint, AdapterInjection, BNormMonitor, FreezeA, RankScheduler, RedrawA
+from asym_lightning.callbacks.run_record import RunRecord
+from asym_lightning.data.packing import PackedRows
+from asym_lightning.data.padding import PadBatch
+from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
+from asym_lightning.modules import (
+    ImageClassifier,
+    InstructionTuner,
+    PreferenceTuner,
+    Summarizer,
+    TextClassifier,
+    TokenClassifier,
+)
+from asym_lightning.modules.language_module import LanguageModule
+from tests.language_models import tiny_bart, tiny_llama, word_tokenizer
+from tests.text_stand_ins import tiny_bert_config
+
+VOCABULARY = 50
+PAD = PadBatch({"labels": -100}, multiple=1)
+B_ONLY, A_ONLY, BOTH = "hB_zero_A_rand", "hA_rand_B_U", "hA_rand_hB_zero"
+ARMS = (B_ONLY, A_ONLY, BOTH)
+Case = tuple[LightningModule, Any]
+"""A module and a batch for it."""
+
+
+def config(**options: Any) -> AdapterConfig:
+    return AdapterConfig(**{"rank": 2, "targets": "all-linear", "dropout": 0.1, **options})
+
+
+def images(adapter: AdapterConfig, **options: Any) -> Case:
+    module = ImageClassifier("vit_digits", num_classes=3, adapter=adapter, **options)
+    return module, (torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 1]))
+
+
+def texts(adapter: AdapterConfig, task: str, **options: Any) -> Case:
+    is_regression = task in ("stsb", "regression")
+    model = tf.BertForSequenceClassification(tiny_bert_config(num_labels=1 if is_regression else 2))
+    labels = torch.tensor([0.5, 1.0, 2.0]) if is_regression else torch.tensor([0, 1, 1])
+    rows = [np.arange(4, 4 + size) for size in (5, 3, 6)]
+    batch = PAD([{"input_ids": row} for row in rows]) | {"labels": labels}
+    return TextClassifier(model, task, adapter=adapter, **options), batch
+
+
+def words(adapter: AdapterConfig, tags: Sequence[str]) -> Case:
+    model = tf.BertForTokenClassification(tiny_bert_config(num_labels=len(tags)))
+    rows = [np.arange(4, 4 + size) for size in (5, 3, 6)]
+    batch = PAD([{"input_ids": row, "labels": np.where(row % 2, row % 3, -100)} for row in rows])
+    return TokenClassifier(model, tags, adapter), batch
+
+
+def rows() -> TokenizedRows:
+    random = np.random.default_rng(0)
+    ids = [random.integers(3, VOCABULARY, size).tolist() for size in (5, 9, 3, 12, 7, 4, 10, 6)]
+    labels = [[-100] * (len(i) // 2) + i[len(i) // 2 :] for i in ids]
+    return TokenizedRows({"input_ids": Ragged.of(ids), "labels": Ragged.of(labels)})
+
+
+def instructions(adapter: AdapterConfig, is_packed: bool = False, **options: Any) -> Case:
+    examples = PackedRows(rows(), capacity=24) if is_packed else rows()
+    batch = PAD([examples[0], examples[1]])
+    return with_tokenizer(InstructionTuner(tiny_llama(VOCABULARY), adapter, **options)), batch
+
+
+def summaries(adapter: AdapterConfig, **options: Any) -> Case:
+    batch = PAD([rows()[0], rows()[1]])
+    return with_tokenizer(Summarizer(tiny_bart(VOCABULARY), adapter, **options)), batch
+
+
+def preferences(adapter: AdapterConfig, loss: str) -> Case:
+    pairs = rows()
+    sides = {side: PAD([pairs[number], pairs[number + 1]]) for side, number in (("chosen", 0), ("rejected", 2))}
+    batch = {f"{side}_{name}": value for side, values in sides.items() for name, value in values.items()}
+    return with_tokenizer(PreferenceTuner(tiny_llama(VOCABULARY), adapter, loss=loss)), batch
+
+
+def with_tokenizer(module: LanguageModule) -> LanguageModule:
+    module.tokenizer = word_tokenizer(["a text"])
+    return module
+
+
+class Foreign(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = torch.nn.Sequential(torch.nn.Linear(6, 6), torch.nn.BatchNorm1d(6), torch.nn.Linear(6, 2))
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        return F.mse_loss(self.net(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters())
+
+
+def foreign(scheme: str, callbacks: list[Callback]) -> tuple[LightningModule, Any, list[Callback]]:
+    """A foreign project with an injection and other callbacks, and a batch for it."""
+    injection = AdapterInjection(config(targets=["net.0"], scheme=scheme, heads=["net.2"]))
+    return Foreign(), [torch.randn(8, 6), torch.randn(8, 2)], [injection, *callbacks]
+
+
+TASKS: dict[str, Callable[..., Case]] = {
+    "images": images,
+    "images, weighted": partial(images, class_weights=[1.0, 2.0, 1.0], label_smoothing=0.1),
+    "images, mixed": partial(images, mixup=0.2),
+    **{task: partial(texts, task=task) for task in ("classification", "cola", "mrpc", "mnli", "stsb", "regression")},
+    "entities": partial(words, tags=["O", "B-PER", "I-PER"]),
+    "parts of speech": partial(words, tags=["NOUN", "VERB", "ADJ"]),
+    "instructions": instructions,
+    "instructions, all logits": partial(instructions, chunk_size=None),
+    "instructions, packed": partial(instructions, is_packed=True),
+    **{loss: partial(preferences, loss=loss) for loss in ("dpo", "ipo", "kto", "orpo", "simpo")},
+    "summaries": summaries,
+    "summaries, smooth": partial(summaries, label_smoothing=0.1),
+}
+# Of each the arm that it is for.
+CALLBACKS: list[tuple[str, Callable[[], list[Callback]]]] = [
+    *((scheme, list) for scheme in ARMS),
+    (BOTH, lambda: [FreezeA(after_steps=100)]),
+    (B_ONLY, lambda: [FreezeA()]),
+    (B_ONLY, lambda: [RedrawA(2, every_n_steps=1)]),
+    (BOTH, lambda: [RankScheduler(Milestones({0: 2, 100: 4}))]),
+    (A_ONLY, lambda: [RankScheduler(Energy(every_n_steps=100))]),
+    (BOTH, lambda: [BNormMonitor(every_n_steps=100)]),
+    (BOTH, lambda: [AdapterCheckpoint(every_n_train_steps=100)]),
+    (B_ONLY, lambda: [RunRecord()]),
+]
