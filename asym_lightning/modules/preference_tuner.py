@@ -16,7 +16,7 @@ from asym_lightning.adapters import AdapterConfig
 from asym_lightning.core.kinds import Count, NotNegative, Positive
 from asym_lightning.core.private_names import trainer_of
 from asym_lightning.core.tokens import IGNORED
-from asym_lightning.lifecycle.predictions import PREDICTIONS, Row
+from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.answer_tokens import SIDES, AnswerTokens, PairTokens
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import StepOutput
@@ -24,7 +24,7 @@ from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.class_rows import with_identifiers
 from asym_lightning.modules.language_model import last_hidden_states
 from asym_lightning.modules.language_module import LanguageModule
-from asym_lightning.modules.preference_loss import WITH_REFERENCE, Answers, LossName, Pairs, PreferenceLoss
+from asym_lightning.modules.preference_loss import Answers, LossName, Pairs, PreferenceLoss
 from asym_lightning.modules.preference_metrics import preference_metrics
 from asym_lightning.modules.reference_model import as_reference, check_is_reference
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
@@ -36,8 +36,8 @@ TOKENS = "answer_tokens"
 class PreferenceTuner(LanguageModule):
     """Teach a decoder which of two answers is preferred, where the reference is the same model with its adapters off.
 
-    Batches hold `chosen_input_ids`, `chosen_attention_mask` and `chosen_labels` (pairs, length), the answer's tokens and
-    -100 elsewhere, and the same of `rejected`. Sequences are padded at their ends.
+    Batches hold `chosen_input_ids`, `chosen_attention_mask` and `chosen_labels` (pairs, length), answers' tokens and
+    -100 elsewhere, and the same of `rejected`, padded at their ends.
 
     Logs `loss`, `accuracy`, the share of pairs whose chosen answer has the larger reward, `margin`, by how much it is
     larger, `chosen_reward` and `rejected_reward`. `predict` writes both rewards of each pair to `predictions.csv`.
@@ -61,7 +61,6 @@ class PreferenceTuner(LanguageModule):
     """
 
     architecture = "causal"
-    predictions_file = PREDICTIONS
 
     def __init__(
         self,
@@ -81,14 +80,13 @@ class PreferenceTuner(LanguageModule):
         super().__init__(backbone, adapter, train_backbone, optimizer, scheduler, backbone_options)
         self.preference = PreferenceLoss(loss, beta, gamma, desirable_weight, undesirable_weight)
         self.chunk_size = chunk_size
-        self._has_reference = loss in WITH_REFERENCE
-        if self._has_reference and adapter is None:
+        if self.preference.needs_reference and adapter is None:
             raise ValueError(f"`loss: {loss}` needs an `adapter`: its reference is the backbone without one.")
 
     def configure_model(self) -> None:
         """Build the backbone, inject the adapter, and check that without it the backbone is the reference."""
         super().configure_model()
-        if self._has_reference:
+        if self.preference.needs_reference:
             check_is_reference(self.backbone, f"`loss: {self.preference.name}`")
 
     def build_metrics(self) -> MetricCollection:
@@ -113,7 +111,7 @@ class PreferenceTuner(LanguageModule):
         by_token = self._log_probabilities(tokens)  # first of all: autocast keeps the weights that a gradient has met
         sums, lengths = (by_token * is_answer).sum(dim=1), is_answer.sum(dim=1)
         chosen, rejected = map(Answers, sums.chunk(2), lengths.chunk(2))
-        if not self._has_reference:
+        if not self.preference.needs_reference:
             num_tokens = (tokens.labels[:, 1:].chunk(2)[0] != IGNORED).sum()
             return Pairs(chosen, rejected, likelihood=-by_token.chunk(2)[0].sum() / num_tokens)
         with as_reference(self.backbone):
@@ -139,8 +137,8 @@ class PreferenceTuner(LanguageModule):
 
     def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
         """Return pairs of rows of tokens, all of which count."""
-        batch = shape.text(self._longest)
-        batch["labels"] = torch.zeros_like(batch["input_ids"])
+        text = shape.text(self._longest)
+        batch = {**text, "labels": text["input_ids"]}
         return {f"{side}_{name}": value for side in SIDES for name, value in batch.items()}
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
@@ -149,5 +147,5 @@ class PreferenceTuner(LanguageModule):
 
     def prediction_rows(self, prediction: Tensor, batch: dict[str, Any], identifiers: Sequence[str]) -> Sequence[Row]:
         """Return both rewards of each pair, and by how much the chosen answer's is larger."""
-        of = [{"chosen_reward": c, "rejected_reward": r, "margin": c - r} for c, r in prediction.tolist()]
-        return with_identifiers(of, identifiers)
+        rows = [{"chosen_reward": c, "rejected_reward": r, "margin": c - r} for c, r in prediction.tolist()]
+        return with_identifiers(rows, identifiers)
