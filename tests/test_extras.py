@@ -72,14 +72,7 @@ missing(asym_lightning.data, "GLUEDataModule")
 """
     assert run_without(TEXT, program) == [
         f"`{name}` needs transformers: pip install 'asym-lightning[text]'."
-        for name in (
-            "TextClassifier",
-            "TokenClassifier",
-            "Summarizer",
-            "InstructionTuner",
-            "MMLUEvaluator",
-            "GLUEDataModule",
-        )
+        for name in (*TEXT_MODULES, "GLUEDataModule")
     ]
 
 
