@@ -22,7 +22,7 @@ _HOOK = "input_gradient_hook"
 
 def ask_for_input_gradients(model: nn.Module) -> None:
     """Let the inputs of such hosts need gradients, where adapters lie in the blocks that they give away."""
-    for module in [module for module in model.modules() if any(True for _ in module.children())]:
+    for module in model.modules():
         if any(isinstance(layer, AdaptedLayer) for block in _given_away(module) for layer in block.modules()):
             vars(module)[_HOOK] = module.register_forward_pre_hook(_need_gradients, with_kwargs=True)
 
