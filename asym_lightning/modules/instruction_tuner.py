@@ -131,11 +131,7 @@ class InstructionTuner(LabelPositions, GenerativeModule):
         to_logits = self.checked_output_layer(input_ids)
         hidden = last_hidden_states(self.backbone, **inputs).last_hidden_state[:, :-1].flatten(0, 1)
         loss, likely = chunked_cross_entropy(
-            hidden.index_select(0, positions),
-            targets,
-            to_logits,
-            self._trained_output_parameters(),
-            self.chunk_size,
+            hidden.index_select(0, positions), targets, to_logits, self._trained_output_parameters(), self.chunk_size
         )
         return loss, likely, targets
 
