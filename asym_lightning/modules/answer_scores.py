@@ -37,7 +37,7 @@ class AnswerScore(Metric):
     def __init__(self, score: Literal["exact_match", "f1"]) -> None:
         super().__init__()
         self.score = score
-        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("num_answers", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, predictions: Tensor | Sequence[str], references: Tensor | Sequence[Sequence[str]]) -> None:
@@ -50,16 +50,18 @@ class AnswerScore(Metric):
 
     def compute(self) -> Tensor:
         """Return the score."""
-        return (self.total / self.num_answers.clamp(min=1)).float()
+        return self.total / self.num_answers.clamp(min=1)
 
     def _of_tokens(self, found: Tensor, known: Tensor) -> Tensor:
         if self.score == "exact_match":
-            return (found == known).all(dim=1).double()
+            return (found == known).all(dim=1).float()
         shared = (torch.minimum(found[:, 1], known[:, 1]) - torch.maximum(found[:, 0], known[:, 0]) + 1).clamp(min=0)
         sizes = [(side[:, 1] - side[:, 0] + 1).clamp(min=0) for side in (found, known)]
-        return 2 * shared.double() / (sizes[0] + sizes[1]).clamp(min=1)
+        return 2 * shared / (sizes[0] + sizes[1]).clamp(min=1)
 
     def _of_texts(self, found: Sequence[Any], known: Sequence[Any]) -> float:
         predictions: Any = [{"prediction_text": text, "id": str(number)} for number, text in enumerate(found)]
-        references = [{"answers": {"text": texts or [""]}, "id": str(number)} for number, texts in enumerate(known)]
+        references: Any = [
+            {"answers": {"text": texts or [""]}, "id": str(number)} for number, texts in enumerate(known)
+        ]
         return float(squad(predictions, references)[self.score]) / 100 * len(found) if found else 0.0
