@@ -13,7 +13,14 @@ ROOT = Path(__file__).parents[1]
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 TEXT = ("transformers", "datasets", "pyarrow", "rouge_score")
 VISION = ("timm", "torchvision")
-TEXT_MODULES = ("TextClassifier", "TokenClassifier", "Summarizer", "InstructionTuner", "MMLUEvaluator")
+TEXT_MODULES = (
+    "TextClassifier",
+    "TokenClassifier",
+    "Summarizer",
+    "InstructionTuner",
+    "PreferenceTuner",
+    "MMLUEvaluator",
+)
 
 # As if they were not installed: other libraries ask for specs and for distributions, and expect no error of either.
 PRELUDE = """
@@ -65,14 +72,7 @@ missing(asym_lightning.data, "GLUEDataModule")
 """
     assert run_without(TEXT, program) == [
         f"`{name}` needs transformers: pip install 'asym-lightning[text]'."
-        for name in (
-            "TextClassifier",
-            "TokenClassifier",
-            "Summarizer",
-            "InstructionTuner",
-            "MMLUEvaluator",
-            "GLUEDataModule",
-        )
+        for name in (*TEXT_MODULES, "GLUEDataModule")
     ]
 
 
@@ -140,4 +140,4 @@ def test_each_extra_brings_what_it_is_named_for(package, extra):
 @pytest.mark.parametrize("whole", ["demo", "bench"])
 def test_set_ups_bring_both_halves(whole):
     assert f'{whole} = ["asym-lightning[figures,text,vision]"' in PYPROJECT
-    assert '"asym-lightning[bench,demo,quantized]"' in PYPROJECT  # in dev
+    assert '"asym-lightning[bench,demo,private,quantized]"' in PYPROJECT  # in dev

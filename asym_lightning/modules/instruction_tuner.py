@@ -21,7 +21,7 @@ from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.exact_match import ExactMatch
 from asym_lightning.modules.generative_module import GenerativeModule
 from asym_lightning.modules.label_positions import LabelPositions
-from asym_lightning.modules.language_model import check_output_layer, last_hidden_states, output_layer
+from asym_lightning.modules.language_model import last_hidden_states
 from asym_lightning.modules.packed_attention import packed_inputs
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 
@@ -93,7 +93,6 @@ class InstructionTuner(LabelPositions, GenerativeModule):
             backbone_options=backbone_options,
         )
         self.chunk_size = chunk_size
-        self._is_output_layer_checked = False
 
     def build_text_metric(self) -> ExactMatch:
         """Return the share of responses that are right to the letter."""
@@ -129,16 +128,10 @@ class InstructionTuner(LabelPositions, GenerativeModule):
         if self.chunk_size is None:
             logits = self(**inputs).logits[:, :-1].flatten(0, 1).index_select(0, positions).float()
             return F.cross_entropy(logits, targets, reduction="sum"), logits.argmax(dim=-1), targets
-        if not self._is_output_layer_checked:
-            check_output_layer(self.backbone, input_ids[:1, :4])
-            self._is_output_layer_checked = True
+        to_logits = self.checked_output_layer(input_ids)
         hidden = last_hidden_states(self.backbone, **inputs).last_hidden_state[:, :-1].flatten(0, 1)
         loss, likely = chunked_cross_entropy(
-            hidden.index_select(0, positions),
-            targets,
-            output_layer(self.backbone),
-            self._trained_output_parameters(),
-            self.chunk_size,
+            hidden.index_select(0, positions), targets, to_logits, self._trained_output_parameters(), self.chunk_size
         )
         return loss, likely, targets
 

@@ -20,6 +20,7 @@ from asym_lightning.data import (
     GLUEDataModule,
     LoaderOptions,
     MMLUDataModule,
+    PreferenceDataModule,
     SummarizationDataModule,
     TextFilesDataModule,
     TokenClassificationDataModule,
@@ -80,6 +81,10 @@ def _spans(path: Path) -> None:
     _use(TokenClassificationDataModule(train=path, **_common()))
 
 
+def _pairs(path: Path) -> None:
+    _use(PreferenceDataModule(train=path, template="none", **_common()))
+
+
 def _use(data: Any) -> None:
     data.setup("fit")
     next(iter(data.train_dataloader()))
@@ -109,6 +114,10 @@ def _marked() -> list[Row]:
     return [{"text": "a b c", "spans": [{"start": 0, "end": 3, "label": "x"}]} for _ in range(ROWS)]
 
 
+def _preferences() -> list[Row]:
+    return [{"prompt": "a b", "chosen": "c", "rejected": "d e"} for _ in range(ROWS)]
+
+
 # Task: its reader, its rows, and its columns with what may not be in a cell of them.
 _NO_TEXTS: Sequence[Any] = (None, ["a"], {"a": 1}, float("nan"))
 _NO_LABELS: Sequence[Any] = (None, ["x"], {"x": 1}, float("nan"), "")
@@ -125,11 +134,13 @@ TASKS: Mapping[str, tuple[Callable[[Path], None], Callable[[], list[Row]], Mappi
     "spans": (_spans, _marked,
               {"text": (*_NO_TEXTS, "", 3),
                "spans": (None, "x", [3], [{}], [[0, 9, "x"]], [[0, 1, "x"], [0, 1, "y"]], [[2, 1, "x"]], [[0, 1, 3]])}),
+    "preferences": (_pairs, _preferences,
+                    {"prompt": (None, {}, 3, ["a"]), "chosen": (*_NO_TEXTS, 3, ""), "rejected": (None, 3, [], " ")}),
     "summaries": (_summaries, _documents, {"document": (["a"], {"a": 1}), "summary": (["a"], {"a": 1})}),
 }  # fmt: skip
 
 
-RECORDS = ("alpaca", "summaries", "tags", "spans")
+RECORDS = ("alpaca", "summaries", "tags", "spans", "preferences")
 """Tasks whose files may be arrays of JSON."""
 
 

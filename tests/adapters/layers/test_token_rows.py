@@ -144,6 +144,21 @@ def test_a_checkpoint_holds_the_rows_and_no_table():
     torch.testing.assert_close(logits(resumed), logits(model), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_compiled_model_computes_and_trains_the_same_rows(tied):
+    torch.compiler.reset()
+    model = adapted(tied=tied)
+    perturb(model)
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
+    gradients = []
+    for either in (model, compiled):
+        model.zero_grad(set_to_none=True)
+        out = logits(either)
+        (out * torch.linspace(-1, 1, 60)).square().sum().backward()
+        gradients.append([out.detach(), *(rows.weight.grad for rows in token_rows_of(model).values())])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-5)
+
+
 def test_a_table_whose_output_is_scaled_scales_the_rows():
     torch.manual_seed(0)
     model = tf.Gemma3ForCausalLM(GEMMA).eval()
