@@ -55,7 +55,7 @@ def fit(folder: Path, module: LightningModule, batch: Any, callbacks: Sequence[C
     return watched.watch.num_operators
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [pytest.param(t, marks=[pytest.mark.slow] * (", " in t)) for t in TASKS])
 def test_a_step_that_logs_nothing_never_waits(task, tmp_path) -> None:
     assert fit(tmp_path, *TASKS[task](config())) > 300
 
