@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from asym_lightning.adapters import AdapterConfig, inject_adapters, save_adapters
-from asym_lightning.adapters.kernels.linear import PATHS
+from asym_lightning.adapters.kernels.plan import PATHS
 from asym_lightning.adapters.targets.find import find_targets
 from asym_lightning.adapters.targets.heads import find_heads
 from benchmarks.cells import TARGETS, Cell

@@ -77,6 +77,11 @@ SUITES: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"model": "roberta-large", "depth": 2, "batch": 8, "length": 128},
         {"model": "llama-s", "depth": 4, "batch": 4, "length": 256},
     ],
+    # The widths of ViT-B and RoBERTa-base, where products with W are nearly all of a step.
+    "base": [
+        {"model": "vit-b", "depth": 3, "batch": 8, "length": 196},
+        {"model": "roberta-base", "depth": 3, "batch": 16, "length": 128},
+    ],
     "kinds": [  # of adapted layers, each beside peft
         {"model": "mixtral-s", "depth": 2, "batch": 4, "length": 128, "targets": "experts"},
         {"model": "torch-encoder", "depth": 4, "batch": 8, "length": 128, "targets": "qkv"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from asym_lightning.callbacks.run_record import RunRecord
 from asym_lightning.data.packing import PackedRows
 from asym_lightning.data.padding import PadBatch
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
-from asym_lightning.modules import ImageClassifier, InstructionTuner, Summarizer, TextClassifier
+from asym_lightning.modules import ImageClassifier, InstructionTuner, Summarizer, TextClassifier, TokenClassifier
 from asym_lightning.modules.generative_module import GenerativeModule
 from tests.language_models import tiny_bart, tiny_llama, word_tokenizer
 from tests.text_stand_ins import tiny_bert_config
@@ -49,6 +49,13 @@ def texts(adapter: AdapterConfig, task: str, **options: Any) -> Case:
     rows = [np.arange(4, 4 + size) for size in (5, 3, 6)]
     batch = PAD([{"input_ids": row} for row in rows]) | {"labels": labels}
     return TextClassifier(model, task, adapter=adapter, **options), batch
+
+
+def words(adapter: AdapterConfig, tags: Sequence[str]) -> Case:
+    model = tf.BertForTokenClassification(tiny_bert_config(num_labels=len(tags)))
+    rows = [np.arange(4, 4 + size) for size in (5, 3, 6)]
+    batch = PAD([{"input_ids": row, "labels": np.where(row % 2, row % 3, -100)} for row in rows])
+    return TokenClassifier(model, tags, adapter), batch
 
 
 def rows() -> TokenizedRows:
@@ -97,6 +104,8 @@ TASKS: dict[str, Callable[..., Case]] = {
     "images, weighted": partial(images, class_weights=[1.0, 2.0, 1.0], label_smoothing=0.1),
     "images, mixed": partial(images, mixup=0.2),
     **{task: partial(texts, task=task) for task in ("classification", "cola", "mrpc", "regression")},
+    "entities": partial(words, tags=["O", "B-PER", "I-PER"]),
+    "parts of speech": partial(words, tags=["NOUN", "VERB", "ADJ"]),
     "instructions": instructions,
     "instructions, all logits": partial(instructions, chunk_size=None),
     "packed instructions": partial(instructions, is_packed=True),

@@ -13,6 +13,14 @@ ROOT = Path(__file__).parents[1]
 PYPROJECT = (ROOT / "pyproject.toml").read_text()
 TEXT = ("transformers", "datasets", "pyarrow", "rouge_score")
 VISION = ("timm", "torchvision")
+TEXT_MODULES = (
+    "TextClassifier",
+    "TokenClassifier",
+    "Summarizer",
+    "InstructionTuner",
+    "PreferenceTuner",
+    "MMLUEvaluator",
+)
 
 # As if they were not installed: other libraries ask for specs and for distributions, and expect no error of either.
 PRELUDE = """
@@ -49,21 +57,29 @@ def run_without(packages, program, errors=False):
 
 
 def test_images_need_no_packages_for_text():
-    program = """
+    program = f"""
 import torch
+TEXT_MODULES = {TEXT_MODULES}
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.data import DigitsDataModule, DomainBedDataModule, ImageFolderDataModule
 from asym_lightning.modules import AdapterModule, ImageClassifier
 module = ImageClassifier("vit_digits", num_classes=10, adapter=AdapterConfig(rank=2, targets=["q", "v"]))
 module.configure_model()
 module(torch.zeros(2, 1, 8, 8)).sum().backward()
-for name in ("TextClassifier", "Summarizer", "InstructionTuner", "MMLUEvaluator"):
+for name in TEXT_MODULES:
     missing(asym_lightning.modules, name)
 missing(asym_lightning.data, "GLUEDataModule")
 """
     assert run_without(TEXT, program) == [
         f"`{name}` needs transformers: pip install 'asym-lightning[text]'."
-        for name in ("TextClassifier", "Summarizer", "InstructionTuner", "MMLUEvaluator", "GLUEDataModule")
+        for name in (
+            "TextClassifier",
+            "TokenClassifier",
+            "Summarizer",
+            "InstructionTuner",
+            "MMLUEvaluator",
+            "GLUEDataModule",
+        )
     ]
 
 

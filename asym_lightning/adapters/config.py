@@ -5,17 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-from asym_lightning.adapters.kernels.linear import PATHS
+from asym_lightning.adapters.kernels.plan import PATHS
 from asym_lightning.adapters.scheme import Scheme
 from asym_lightning.core.kinds import Count, FractionBelowOne, NumberOrZero, Positive
 from asym_lightning.core.messages import check_choice, shown
 from asym_lightning.core.options import check_kinds
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)  # not by the mark `KW_ONLY`, which typing of Python 3.10 does not take
 class AdapterConfig:
     """What to adapt and how: ``W`` becomes ``W + scaling * B A`` with ``scaling = alpha / rank``.
 
@@ -52,8 +52,7 @@ class AdapterConfig:
         TypeError: A value is of the wrong kind.
     """
 
-    scheme: str = "hB_zero_A_rand"
-    _: KW_ONLY
+    scheme: str = field(default="hB_zero_A_rand", kw_only=False)
     rank: Count = 8
     alpha: Positive = 16
     dropout: FractionBelowOne = 0.0

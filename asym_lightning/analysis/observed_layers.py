@@ -47,7 +47,11 @@ def _hook(name: str, observe: Observer) -> Callable[[nn.Module, tuple[Any, ...],
             return
         x = inputs[0].detach()
         kind = type(layer) if isinstance(layer, AdaptedLayer) else kind_of(layer) or AdaptedLayer
-        # The method reads only what the host's layer has.
-        output.register_hook(lambda gradient: observe(name, *kind.tokens(layer, x, gradient.detach())))  # type: ignore[arg-type]
+
+        def on_gradient(gradient: Tensor) -> None:
+            host: Any = layer  # the methods read only what the host's layer has
+            observe(name, kind.input_tokens(host, x), kind.output_tokens(host, gradient.detach()))
+
+        output.register_hook(on_gradient)
 
     return on_forward

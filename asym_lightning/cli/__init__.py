@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from asym_lightning.cli.commands import TOOLS, run_tool
-from asym_lightning.cli.interrupts import heard, interruptible
+from asym_lightning.cli.interrupts import interruptible
 from asym_lightning.cli.processes import process_number, report_error
 from asym_lightning.cli.quiet import hushed, show_plain_warnings
 from asym_lightning.cli.usage import UsageError
@@ -29,19 +29,19 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         0 if all went well, 1 if the command failed, 2 if it was not understood, 130 if it was interrupted.
     """
-    with interruptible(ends_process=args is None):
-        return _code_of(list(sys.argv[1:] if args is None else args))
+    try:
+        with interruptible(ends_process=args is None):
+            return _code_of(list(sys.argv[1:] if args is None else args))
+    except KeyboardInterrupt as interrupt:  # out here, for one may come while an error is being reported
+        if process_number() == 0:
+            print(str(interrupt) or "interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 def _code_of(arguments: list[str]) -> int:
     try:
         with hushed():
             return _run(arguments)
-    except KeyboardInterrupt as interrupt:
-        heard()
-        if process_number() == 0:
-            print(str(interrupt) or "interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
     except Exception as error:
         if "--debug" in arguments:
             raise

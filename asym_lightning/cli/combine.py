@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     from asym_lightning.adapters.arithmetic import combined
     from asym_lightning.cli.hub import new_folder
     from asym_lightning.core.messages import not_one_of
-    from asym_lightning.lifecycle.label_names import save_label_names
+    from asym_lightning.lifecycle.label_names import save_label_names, shared_label_names
 
     if options.heads_of is not None and options.heads_of not in options.adapters:
         raise ValueError(not_one_of("`--heads-of`", options.heads_of, options.adapters))
@@ -59,28 +59,6 @@ def main(arguments: Sequence[str]) -> int:
             heads_of=heads_of,
         )
         write_adapter(result, folder)
-        save_label_names(_label_names([adapter.path for adapter in adapters], heads_of), folder)
+        save_label_names(shared_label_names([adapter.path for adapter in adapters], heads_of), folder)
     print(f"combined  {Path(options.output)}  ({options.join or options.method} of {len(options.adapters)})")
     return 0
-
-
-def _label_names(adapters: Sequence[Path], heads_of: int | None) -> Sequence[str] | None:
-    """Names of the classes of combined heads: those of one adapter, or of all.
-
-    Raises:
-        ValueError: If heads are combined that tell other classes apart.
-    """
-    from asym_lightning.lifecycle.label_names import saved_label_names
-
-    named = [(adapter, saved_label_names(adapter)) for adapter in adapters]
-    if heads_of is not None:
-        return named[heads_of][1]
-    told = [(adapter, names) for adapter, names in named if names is not None]
-    for adapter, names in told:
-        first, known = told[0]
-        if names != known:
-            raise ValueError(
-                f"`{first}` and `{adapter}` tell other classes apart, so their heads can't be combined: choose those "
-                "of one by `--heads-of`."
-            )
-    return told[0][1] if told else None

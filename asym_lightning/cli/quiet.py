@@ -21,6 +21,7 @@ _LINES = re.compile(
             r"The following callbacks returned in `LightningModule\.configure_callbacks` .* Trainer: PredictionsFile$",
             "predictions    ",  # which the command says at its end
             r"`Trainer\.fit` stopped: `max_(epochs|steps)=",  # what the user asked for
+            r"\nDetected KeyboardInterrupt",  # the command says where it ended
         ]
     )
 )
@@ -68,6 +69,12 @@ def show_plain_warnings() -> None:
         return others(message, category, filename, *args, **kwargs)
 
     warnings.formatwarning = formatted  # type: ignore[assignment]  # as the documentation of `warnings` says
+
+
+def hush_own_folder(folder: str) -> None:
+    """Leave out, until the end of the context, that a folder has checkpoints: it is that of the run that goes on."""
+    message = rf"Checkpoint directory .*{re.escape(folder)}\b.* exists and is not empty"
+    warnings.filterwarnings("ignore", message, module=_LIGHTNING)
 
 
 def hush_progress() -> None:

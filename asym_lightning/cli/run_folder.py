@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from typing_extensions import override
 
+from asym_lightning.cli.quiet import hush_own_folder
 from asym_lightning.cli.run_checkpoints import best_checkpoint, newest_checkpoint, number_at_end
 from asym_lightning.core.private_names import chooses_version, set_version
 from asym_lightning.core.run_files import CONFIG, METRICS, RUNS, find_checkpoints, read_config
@@ -160,6 +161,8 @@ class RunFolder:
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]  # it is set by a connector
             if isinstance(callback, SaveConfigCallback):
                 callback.overwrite = checkpoint is not None
+        if checkpoint is not None:
+            hush_own_folder(self.path)
         if checkpoint is not None and isinstance(self.logger, CSVLogger) and self.trainer.is_global_zero:
             _keep_rows(self.logger, _step_of(checkpoint))
 

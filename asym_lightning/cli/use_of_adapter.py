@@ -14,6 +14,8 @@ from asym_lightning.adapters.files.save import task_type
 FOLDER = 'folder = "."  # where this adapter is\n'
 _AUTO_CLASSES = {
     "SEQ_CLS": "AutoPeftModelForSequenceClassification",
+    "TOKEN_CLS": "AutoPeftModelForTokenClassification",
+    "QUESTION_ANS": "AutoPeftModelForQuestionAnswering",
     "CAUSAL_LM": "AutoPeftModelForCausalLM",
     "SEQ_2_SEQ_LM": "AutoPeftModelForSeq2SeqLM",
 }

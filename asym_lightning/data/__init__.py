@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from asym_lightning.data.image_folder import ImageFolderDataModule
     from asym_lightning.data.loader_options import LoaderOptions
     from asym_lightning.data.mmlu import MMLUDataModule
+    from asym_lightning.data.preferences import PreferenceDataModule
     from asym_lightning.data.summarization import SummarizationDataModule
     from asym_lightning.data.text_files import TextFilesDataModule
+    from asym_lightning.data.token_classification import TokenClassificationDataModule
 else:
     __getattr__, __dir__ = lazy_imports(__name__)
 
@@ -25,6 +27,8 @@ __all__ = [
     "ImageFolderDataModule",
     "LoaderOptions",
     "MMLUDataModule",
+    "PreferenceDataModule",
     "SummarizationDataModule",
     "TextFilesDataModule",
+    "TokenClassificationDataModule",
 ]

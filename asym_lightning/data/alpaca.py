@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-import numpy.typing as npt
-from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from asym_lightning.core.kinds import Count, NumberOrZero, Seed
 from asym_lightning.core.messages import check_choice
 from asym_lightning.core.tokens import IGNORED
+from asym_lightning.data.learnt_tokens import learnt_tokens
 from asym_lightning.data.length_bucketing import LengthBucketSampler
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.packing import PackedRows
 from asym_lightning.data.prompts import Part, Template, alpaca_parts, chat_parts
-from asym_lightning.data.record_file import RandomPart, RecordFile
+from asym_lightning.data.record_file import RecordFile, with_validation
 from asym_lightning.data.text_source import HubSplit, TextSource
 from asym_lightning.data.text_table import TextTable
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
@@ -89,10 +87,7 @@ class AlpacaDataModule(TokenizedTextDataModule):
         }
         if not sources:
             sources["train"] = HubSplit(HUB_REPOSITORY, None, "train")
-        if "train" in sources and "val" not in sources and self.num_val:
-            whole = sources["train"]
-            sources["train"] = RandomPart(whole, self.num_val, is_rest=True, seed=self.seed)
-            sources["val"] = RandomPart(whole, self.num_val, is_rest=False, seed=self.seed)
+        sources = with_validation(sources, self.num_val, self.seed)
         for split, instead in {"test": "val", "predict": "test"}.items():
             if split not in sources and instead in sources:
                 sources[split] = sources[instead]
@@ -111,7 +106,8 @@ class AlpacaDataModule(TokenizedTextDataModule):
         ids: list[list[int]] = []
         labels: list[list[int]] = []
         num_dropped = num_truncated = 0
-        for tokens, targets in self._tokenized([self._parts(table, row) for row in range(len(table))]):
+        examples = [self._parts(table, row) for row in range(len(table))]
+        for tokens, targets in learnt_tokens(self.tokenizer, examples, has_ends=self.template == "chat"):
             num_truncated += len(tokens) > self.longest
             tokens, targets = tokens[: self.longest], targets[: self.longest]
             if all(target == IGNORED for target in targets):
@@ -134,45 +130,14 @@ class AlpacaDataModule(TokenizedTextDataModule):
         except ValueError as error:
             raise ValueError(f"{table.where(row)}: {error}") from None
 
-    def _tokenized(self, examples: Sequence[Sequence[Part]]) -> list[tuple[list[int], list[int]]]:
-        if not self.tokenizer.is_fast:
-            raise ValueError(
-                f"the tokenizer {self.tokenizer.name_or_path!r} does not tell which characters its tokens stand for, "
-                "which is needed to tell prompts from responses: use its fast (Rust) form."
+    def remarks(self, split: str, rows: TokenizedRows) -> Iterator[str]:
+        """Say what was cut and what was left out."""
+        yield from super().remarks(split, rows)
+        if dropped := rows.facts.get("num_dropped"):
+            yield (
+                f"{dropped} records of {split} were left out: their prompts alone fill the {self.longest} tokens of "
+                "`max_length`."
             )
-        is_chat = self.template == "chat"
-        eos = self.tokenizer.eos_token_id
-        if eos is None and not is_chat:
-            raise ValueError(f"the tokenizer {self.tokenizer.name_or_path!r} has no token that ends a text to learn.")
-        encoded = self.tokenizer(
-            ["".join(part.text for part in parts) for parts in examples],
-            add_special_tokens=not is_chat,  # a chat template writes its own
-            truncation=False,
-            padding=False,
-            return_offsets_mapping=True,
-            verbose=False,
-        )
-        rows: list[tuple[list[int], list[int]]] = []
-        for parts, tokens, offsets in zip(examples, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-            is_learnt = _is_learnt(parts, offsets)
-            targets = [token if learnt else IGNORED for token, learnt in zip(tokens, is_learnt, strict=True)]
-            if not is_chat:
-                if tokens and tokens[-1] == eos:
-                    tokens, targets = tokens[:-1], targets[:-1]
-                tokens, targets = [*tokens, eos], [*targets, eos]
-            rows.append((tokens, [IGNORED, *targets[1:]]))  # nothing comes before the first token to tell it from
-        return rows
-
-    def setup(self, stage: str) -> None:
-        """Read what the stage needs, and say what was left out."""
-        before = set(self.rows)
-        super().setup(stage)
-        for split in self.rows.keys() - before:
-            if dropped := self.rows[split].facts.get("num_dropped"):
-                rank_zero_warn(
-                    f"{dropped} records of {split} were left out: their prompts alone fill the {self.longest} tokens "
-                    "of `max_length`."
-                )
 
     def train_dataloader(self) -> DataLoader:
         """Training batches: rows of like length in random order, or packed rows."""
@@ -187,21 +152,3 @@ class AlpacaDataModule(TokenizedTextDataModule):
     def pad_values(self) -> dict[str, int]:
         """Pad labels with what the loss leaves out."""
         return {"labels": IGNORED}
-
-
-def _is_learnt(parts: Sequence[Part], offsets: Sequence[tuple[int, int]]) -> npt.NDArray[np.bool_]:
-    """Tell for each token whether it lies in a part that is learnt; one that begins in a part before it does not.
-
-    A token goes by its last character: some tokenizers leave leading spaces out of the offsets, so that a token of
-    spaces seems to be empty, at its end. Tokens that stand for no text, such as a beginning, are at 0.
-
-    >>> _is_learnt([Part("Say:", False), Part(" hi", True)], [(0, 0), (0, 3), (3, 4), (5, 7)]).tolist()
-    [False, False, False, True]
-    """
-    stops = np.cumsum([len(part.text) for part in parts])
-    starts = stops - [len(part.text) for part in parts]
-    first, last = np.array(offsets).reshape(-1, 2).T
-    part = np.searchsorted(stops, last - 1, side="right").clip(max=len(parts) - 1)
-    before = np.concatenate([[0], last[:-1]])
-    begins_within = np.maximum(first, before) >= starts[part]
-    return np.array([part.is_learnt for part in parts])[part] & begins_within & (last > 0)

@@ -12,7 +12,7 @@ import numpy as np
 
 from asym_lightning.core.messages import not_one_of, shown
 from asym_lightning.data.text_table import TextTable, is_cell, is_missing
-from asym_lightning.data.tokenized_rows import TokenizedRows
+from asym_lightning.data.tokenized_rows import Texts, TokenizedRows
 from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_texts
 
 LARGEST_SCORE = 1e30
@@ -72,10 +72,10 @@ class LabelledTextDataModule(TokenizedTextDataModule):
         sequences, num_truncated = self.encode_texts(*texts)
         labels = self._labels(table, columns)
         identifiers = table.column(columns.identifier) if columns.identifier else range(len(table))
-        texts_by_row = {"ids": np.array([str(identifier) for identifier in identifiers])}
+        texts_by_row = {"ids": Texts.of(map(str, identifiers))}
         if columns.adapter is not None:
             names = table.column(columns.adapter)
-            texts_by_row["adapters"] = np.array(["" if is_missing(name) else str(name) for name in names])
+            texts_by_row["adapters"] = Texts.of("" if is_missing(name) else str(name) for name in names)
         return TokenizedRows(
             sequences,
             numbers={"labels": labels},

@@ -36,7 +36,7 @@ class PadBatch:
     longest: int | None = None
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Return the batch; `attention_mask` marks what is not padding of `input_ids`."""
+        """Return the batch; `attention_mask` marks what is not padding of `input_ids`, whatever stands before both."""
         batch: dict[str, Any] = {}
         for name, first in rows[0].items():
             values = [row[name] for row in rows]
@@ -46,10 +46,10 @@ class PadBatch:
                 batch[name] = values
             else:
                 batch[name] = torch.tensor(values)
-        if "input_ids" in batch:
-            lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-            positions = torch.arange(batch["input_ids"].shape[1])
-            batch["attention_mask"] = (positions < lengths[:, None]).long()
+        for name in [name for name in batch if name.endswith("input_ids")]:
+            lengths = torch.tensor([len(row[name]) for row in rows])
+            positions = torch.arange(batch[name].shape[1])
+            batch[name.replace("input_ids", "attention_mask")] = (positions < lengths[:, None]).long()
         return batch
 
     def _padded(self, sequences: list[np.ndarray], value: int) -> np.ndarray:

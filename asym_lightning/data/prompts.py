@@ -91,11 +91,11 @@ def open_prompt(record: Record, template: PromptTemplate, tokenizer: PreTrainedT
             raise ValueError(
                 f"the tokenizer {tokenizer.name_or_path!r} has no chat template: use the template `alpaca`."
             )
-        return _rendered(_conversation(record), tokenizer, True)
+        return rendered(conversation(record), tokenizer, True)
     if kind == "messages":
         if template == "none":
             raise ValueError("`messages` take a template, `chat` or `alpaca`.")
-        return _alpaca_conversation(_conversation(record))
+        return _alpaca_conversation(conversation(record))
     if template == "alpaca":
         return alpaca_prompt(record[kind], (record.get("input") or "") if kind == "instruction" else "")
     return _question(record)
@@ -118,7 +118,7 @@ def asked_by(record: Record) -> Literal["prompt", "instruction", "messages"]:
             "there is none of `prompt`, `instruction` and `messages`, but "
             f"{', '.join(f'`{name}`' for name in list(record)[:6]) or 'nothing'}."
         )
-    _check_messages(record["messages"])
+    check_messages(record["messages"])
     if not all(isinstance(message["content"], str) for message in record["messages"]):
         raise ValueError("a `content` of `messages` is not a text.")
     if not any(message["role"] == "user" for message in record["messages"]):
@@ -130,7 +130,8 @@ def _question(record: Record) -> str:
     return "\n\n".join(filter(None, (record.get("prompt") or record.get("instruction"), record.get("input"))))
 
 
-def _conversation(record: Record) -> list[Message]:
+def conversation(record: Record) -> list[Message]:
+    """Return what a record asks as messages; an answer at its end is left out."""
     if asked_by(record) != "messages":
         return [{"role": "user", "content": _question(record)}]
     messages = list(record["messages"])
@@ -167,7 +168,7 @@ def chat_parts(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[Part]
     if not tokenizer.chat_template:
         raise ValueError(f"the tokenizer {tokenizer.name_or_path!r} has no chat template: use `template: alpaca`.")
     messages = record["messages"] if record.get("messages") is not None else _as_messages(record)
-    _check_messages(messages)
+    check_messages(messages)
     if not messages or messages[-1]["role"] != "assistant":
         raise ValueError("`messages` must end with a message of the assistant, from which to learn.")
     parts: list[Part] = []
@@ -175,11 +176,11 @@ def chat_parts(record: Record, tokenizer: PreTrainedTokenizerBase) -> list[Part]
     for number, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        before = _rendered(messages[:number], tokenizer, True)
-        after = _rendered(messages[: number + 1], tokenizer, False)
+        before = rendered(messages[:number], tokenizer, True)
+        after = rendered(messages[: number + 1], tokenizer, False)
         if not before.startswith(done) or not after.startswith(before):
             # Templates that drop earlier thoughts rewrite what came before: only the last answer is what is shown.
-            before, after = (_rendered(messages[:-1], tokenizer, True), _rendered(messages, tokenizer, False))
+            before, after = (rendered(messages[:-1], tokenizer, True), rendered(messages, tokenizer, False))
             if not after.startswith(before):
                 raise ValueError("the chat template does not continue its own prompt with the assistant's message.")
             return [Part(before, False), Part(after[len(before) :], True)]
@@ -194,13 +195,23 @@ def _as_messages(record: Record) -> list[dict[str, str]]:
     return [{"role": "user", "content": question}, {"role": "assistant", "content": response.text}]
 
 
-def _check_messages(messages: Any) -> None:
+def check_messages(messages: Any) -> None:
+    """Check that something is a list of messages.
+
+    Raises:
+        ValueError: If it is not.
+    """
     is_list = isinstance(messages, Sequence) and not isinstance(messages, str)
     if not is_list or not all(isinstance(m, Mapping) and {"role", "content"} <= m.keys() for m in messages):
         raise ValueError("`messages` must be a list of objects with `role` and `content`.")
 
 
-def _rendered(messages: Sequence[Mapping[str, str]], tokenizer: PreTrainedTokenizerBase, is_open: bool) -> str:
+def rendered(messages: Sequence[Mapping[str, str]], tokenizer: PreTrainedTokenizerBase, is_open: bool) -> str:
+    """Return messages in the tokenizer's chat template, up to where an answer begins if it is open.
+
+    Raises:
+        ValueError: If the template does not take them.
+    """
     conversation = [dict(message) for message in messages]
     try:
         return str(tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=is_open))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,11 @@ class RecordFile:
         """Read the file.
 
         Raises:
+            FileNotFoundError: If there is no such file.
             ValueError: If something in it is not a JSON object, or no UTF-8; the message says on which line.
         """
+        if not self.path.is_file():  # a pipe or a device gives no end of text
+            raise FileNotFoundError(f"there is no file {str(self.path)!r}.")
         if self.path.suffix not in (".json", ".jsonl"):
             return LocalFile(self.path).read()
         source = str(self.path)
@@ -111,6 +114,21 @@ class RandomPart:
         rows = np.flatnonzero(is_apart != self.is_rest).tolist()
         columns = {name: [values[row] for row in rows] for name, values in table.columns.items()}
         return TextTable(table.source, columns, [table.lines[row] for row in rows] if table.lines else None)
+
+
+def with_validation(sources: Mapping[str, TextSource], num_val: int, seed: int) -> dict[str, TextSource]:
+    """Return sources in which a part of the training data is for validation, unless there is validation data.
+
+    Args:
+        sources: Where each split comes from.
+        num_val: Number of rows that are set apart; 0 leaves all as it is.
+        seed: Seed of the choice.
+    """
+    if "train" not in sources or "val" in sources or not num_val:
+        return dict(sources)
+    whole = sources["train"]
+    parts = {split: RandomPart(whole, num_val, split == "train", seed) for split in ("train", "val")}
+    return {**sources, **parts}
 
 
 def _lines(source: str, text: str) -> Iterator[tuple[int, Any]]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_warn
 from transformers import PreTrainedTokenizerBase
 
 from asym_lightning.core.kinds import Count, Seed
@@ -160,21 +159,23 @@ class SummarizationDataModule(TokenizedTextDataModule):
         return documents, as_texts(table.column(summary), table)
 
     def setup(self, stage: str) -> None:
-        """Read what the stage needs, with the texts themselves for evaluation, and say what was left out."""
+        """Read what the stage needs, with the texts themselves for evaluation."""
         before = set(self.rows)
         super().setup(stage)
-        for split in self.rows.keys() - before:
-            rows = self.rows[split]
-            if dropped := rows.facts.get("num_dropped"):
-                rank_zero_warn(f"{dropped} pairs of {split} were left out: their document or summary is empty.")
-            if cut := rows.facts.get("num_cut_summaries"):
-                rank_zero_warn(
-                    f"{cut} of the {len(rows)} summaries of {split} are longer than the {self.max_target_length} "
-                    "tokens of `max_target_length`; the loss takes their beginnings, scores take all of them."
-                )
-            if split != "train":
-                table = self.sources()[split].read()
-                self.rows[split] = RowsWithTexts.of(rows, *self._texts(split, table))
+        for split in self.rows.keys() - before - {"train"}:
+            table = self.sources()[split].read()
+            self.rows[split] = RowsWithTexts.of(self.rows[split], *self._texts(split, table))
+
+    def remarks(self, split: str, rows: TokenizedRows) -> Iterator[str]:
+        """Say what was cut and what was left out."""
+        yield from super().remarks(split, rows)
+        if dropped := rows.facts.get("num_dropped"):
+            yield f"{dropped} pairs of {split} were left out: their document or summary is empty."
+        if cut := rows.facts.get("num_cut_summaries"):
+            yield (
+                f"{cut} of the {len(rows)} summaries of {split} are longer than the {self.max_target_length} tokens of "
+                "`max_target_length`; the loss takes their beginnings, scores take all of them."
+            )
 
     def pad_values(self) -> dict[str, int]:
         """Pad labels with what the loss leaves out."""

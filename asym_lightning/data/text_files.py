@@ -11,10 +11,11 @@ from transformers import PreTrainedTokenizerBase
 
 from asym_lightning.core.kinds import Count, Names, Seed, as_names
 from asym_lightning.core.messages import shown
+from asym_lightning.data.found_labels import found_labels
 from asym_lightning.data.labelled_text import LabelledColumns, LabelledTextDataModule
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.text_source import LocalFile, TextSource
-from asym_lightning.data.text_table import is_cell, is_missing
+from asym_lightning.data.text_table import TextTable, is_cell, is_missing
 
 
 class TextFilesDataModule(LabelledTextDataModule):
@@ -129,23 +130,16 @@ class TextFilesDataModule(LabelledTextDataModule):
         if self.regression:
             return None
         if self._given_label_names is None:
-            is_there = "train" in self.files and self.files["train"].is_file()
-            if not is_there and (names := self.label_names_of_model) is not None:
+            names = found_labels(self.sources().get("train"), self.label_names_of_model, self._labels_of)
+            if "train" not in self.files:  # another model may know others
                 return names
-            self._given_label_names = self._labels_of_training_file()
+            self._given_label_names = tuple(names)
         return self._given_label_names
 
-    def _labels_of_training_file(self) -> tuple[str, ...]:
-        if "train" not in self.files:
-            raise ValueError(
-                "`label_names` must be given where there is no training file to take them from, and no `--ckpt_path`."
-            )
-        table = self.sources()["train"].read()
-        table.check_not_empty("train")
+    def _labels_of(self, table: TextTable) -> Sequence[str]:
         cells = table.column(self.label_column)
         for row, cell in enumerate(cells):
             if not (is_missing(cell) or is_cell(cell)):
                 raise ValueError(f"{table.where(row)}: there is no label, but {shown(cell)}.")
         labels = {str(label) for label in cells if not is_missing(label)} - {""}
-        is_numbered = all(label.isdecimal() for label in labels)
-        return tuple(sorted(labels, key=int) if is_numbered else sorted(labels))
+        return sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels)

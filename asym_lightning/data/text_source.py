@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from asym_lightning.core.extras import extra_named
+from asym_lightning.core.messages import shown
 from asym_lightning.core.private_names import fingerprint
 from asym_lightning.data.text_table import TextTable, read_text_table
 
@@ -58,25 +59,64 @@ class HubSplit:
         repository: Data set, such as `nyu-mll/glue`.
         name: Configuration of the data set, such as `rte`; None where there is but one.
         split: Split, such as `train`.
+        is_decoded: Whether numbers of classes are read as the names that the data set has for them.
     """
 
     repository: str
     name: str | None
     split: str
+    is_decoded: bool = False
 
     def fingerprint(self) -> str:
         """Return the fingerprint that `datasets` keeps."""
-        return fingerprint(self._load())
+        return f"{fingerprint(self._load())} {self.is_decoded or ''}".rstrip()
 
     def read(self) -> TextTable:
         """Download the split, or take it from the cache of `datasets`."""
         data = self._load()
-        return TextTable(f"{self.repository} ({self.name or 'default'}, {self.split})", data.to_dict())
+        columns: dict[str, list[Any]] = data.to_dict()
+        for name, values in columns.items() if self.is_decoded else ():
+            feature = getattr(data.features[name], "feature", data.features[name])  # of a list: that of its entries
+            if (names := getattr(feature, "names", None)) is not None:
+                columns[name] = [_named(value, names) for value in values]
+        return TextTable(f"{self.repository} ({self.name or 'default'}, {self.split})", columns)
 
     def _load(self):  # type: ignore[no-untyped-def]  # `datasets` takes a second to import
         with extra_named(self.repository):
             import datasets
         return datasets.load_dataset(self.repository, self.name, split=self.split)
+
+
+def _named(value: Any, names: Sequence[str]) -> Any:
+    """Classes by name: one, or a list of them; those that are not known stay as they are.
+
+    >>> _named([1, 0, -1], ["no", "yes"])
+    ['yes', 'no', -1]
+    """
+    if isinstance(value, list):
+        return [_named(part, names) for part in value]
+    return names[value] if isinstance(value, int) and 0 <= value < len(names) else value
+
+
+def hub_split(name: str) -> HubSplit | None:
+    """Return the split that a name beginning with `hf:` stands for, in place of a file; None for other names.
+
+    Args:
+        name: `hf:` and the data set, its configuration where it has several, and the split.
+
+    Raises:
+        ValueError: If it is not of this form.
+
+    Example:
+        >>> hub_split("hf:nyu-mll/glue:rte:train").name, hub_split("train.jsonl")
+        ('rte', None)
+    """
+    if not name.startswith("hf:"):
+        return None
+    parts = name.split(":")[1:]
+    if len(parts) not in (2, 3) or not all(parts):
+        raise ValueError(f"{shown(name)} must be `hf:owner/name:split` or `hf:owner/name:configuration:split`.")
+    return HubSplit(parts[0], parts[1] if len(parts) == 3 else None, parts[-1], is_decoded=True)
 
 
 def local_file(folder: Path, names: Sequence[str]) -> Path | None:

@@ -145,7 +145,7 @@ def _delimited_rows(path: Path, header: Sequence[str] | None) -> Iterator[Row]:
     rows = _csv_cells(path) if path.suffix == ".csv" else _tsv_cells(path)
     for line, cells in rows:
         if isinstance(cells, UnicodeDecodeError):
-            yield line, (_byte(cells),), None
+            yield line, (not_utf8(cells),), None
         elif header is None:
             header = cells
         elif cells:
@@ -153,7 +153,7 @@ def _delimited_rows(path: Path, header: Sequence[str] | None) -> Iterator[Row]:
 
 
 def _tsv_cells(path: Path) -> Iterator[tuple[int, list[str] | UnicodeDecodeError]]:
-    for line, text in _lines(path):
+    for line, text in text_lines(path):
         if isinstance(text, str):
             text = text.rstrip("\r\n")
             yield line, text.split("\t") if text else []
@@ -171,16 +171,16 @@ def _csv_cells(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _texts(path: Path) -> Iterator[str]:
-    for line, text in _lines(path):
+    for line, text in text_lines(path):
         if not isinstance(text, str):
-            raise ValueError(f"{path}, line {line}: this cannot be read as csv ({_byte(text)}).")
+            raise ValueError(f"{path}, line {line}: this cannot be read as csv ({not_utf8(text)}).")
         yield text
 
 
 def _json_rows(path: Path, header: Sequence[str] | None) -> Iterator[Row]:
-    for line, text in _lines(path):
+    for line, text in text_lines(path):
         if not isinstance(text, str):
-            yield line, (_byte(text),), None
+            yield line, (not_utf8(text),), None
             continue
         if not text.strip():
             continue
@@ -198,7 +198,7 @@ def _json_rows(path: Path, header: Sequence[str] | None) -> Iterator[Row]:
             yield line, (), None
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str | UnicodeDecodeError]]:
+def text_lines(path: Path) -> Iterator[tuple[int, str | UnicodeDecodeError]]:
     """Lines by number, or what is wrong with them; a line feed alone ends them: some sentences hold other breaks."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -208,7 +208,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str | UnicodeDecodeError]]:
                 yield number, error
 
 
-def _byte(error: UnicodeDecodeError) -> str:
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """Say which byte of a line is no UTF-8."""
     return f"not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start}"
 
 

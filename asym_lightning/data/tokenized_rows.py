@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,37 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.ends)
 
+    def __iter__(self) -> Iterator[Array]:
+        return (self[index] for index in range(len(self)))
+
     def __getitem__(self, index: int) -> Array:
         return self.values[self.ends[index - 1] if index else 0 : self.ends[index]]
 
     def lengths(self) -> Array:
         """Return the length of every sequence."""
         return np.diff(self.ends, prepend=0)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Texts of different lengths, one after another in one array: numpy's own take as much for each as the longest.
+
+    >>> Texts.of(["one", "zwölf"])[1]
+    'zwölf'
+    """
+
+    encoded: Ragged
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> Texts:
+        """Lay texts out."""
+        return cls(Ragged.of((list(text.encode("utf-8", "surrogatepass")) for text in texts), np.uint8))
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, index: int) -> str:
+        return self.encoded[index].tobytes().decode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True)
@@ -68,7 +93,7 @@ class TokenizedRows(Dataset):
 
     sequences: Mapping[str, Ragged]
     numbers: Mapping[str, Array] = field(default_factory=dict)
-    texts: Mapping[str, Array] = field(default_factory=dict)
+    texts: Mapping[str, Texts] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -77,7 +102,7 @@ class TokenizedRows(Dataset):
     def __getitem__(self, row: int) -> dict[str, Any]:
         item: dict[str, Any] = {name: ragged[row] for name, ragged in self.sequences.items()}
         item |= {name: numbers[row].item() for name, numbers in self.numbers.items()}
-        item |= {name: str(texts[row]) for name, texts in self.texts.items()}
+        item |= {name: texts[row] for name, texts in self.texts.items()}
         return {**item, "row": row}
 
     def lengths(self) -> Array:
@@ -87,10 +112,11 @@ class TokenizedRows(Dataset):
     def save(self, path: Path) -> None:
         """Write the rows to one file, which appears only when it is complete."""
         arrays: dict[str, Array] = {"facts": np.array(json.dumps(dict(self.facts)))}
-        for name, ragged in self.sequences.items():
-            arrays |= {f"sequences/{name}/values": ragged.values, f"sequences/{name}/ends": ragged.ends}
+        ragged = {f"sequences/{name}": sequences for name, sequences in self.sequences.items()}
+        ragged |= {f"texts/{name}": texts.encoded for name, texts in self.texts.items()}
+        for name, values in ragged.items():
+            arrays |= {f"{name}/values": values.values, f"{name}/ends": values.ends}
         arrays |= {f"numbers/{name}": numbers for name, numbers in self.numbers.items()}
-        arrays |= {f"texts/{name}": texts for name, texts in self.texts.items()}
         remove_unfinished(path.parent, older_than=DAY)
         with atomic_file(path) as staging, staging.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
@@ -112,4 +138,5 @@ class TokenizedRows(Dataset):
             else:
                 fields[kind][name] = array
         sequences = {name: Ragged(**parts) for name, parts in fields["sequences"].items()}
-        return cls(sequences, fields["numbers"], fields["texts"], facts)
+        texts = {name: Texts(Ragged(**parts)) for name, parts in fields["texts"].items()}
+        return cls(sequences, fields["numbers"], texts, facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from asym_lightning.data.text_source import TextSource
 from asym_lightning.data.text_table import TextTable, is_cell, is_missing
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 _SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 LONGEST = 512
 """The limit where none of the config, the tokenizer and the model names one."""
@@ -188,11 +188,16 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
         for split in self.sources():
             if split.partition("/")[0] in _SPLITS[stage] and split not in self.rows:
                 self.rows[split] = rows = self.load(split)
-                if truncated := rows.facts.get("num_truncated"):
-                    rank_zero_warn(
-                        f"{truncated} of the {len(rows)} sequences of {split} are longer than {self.longest} tokens "
-                        "and were truncated."
-                    )
+                for remark in self.remarks(split, rows):
+                    rank_zero_warn(remark)
+
+    def remarks(self, split: str, rows: TokenizedRows) -> Iterator[str]:
+        """Say what there is to know of a split beside its rows, such as what was left out: each is a warning."""
+        if truncated := rows.facts.get("num_truncated"):
+            yield (
+                f"{truncated} of the {len(rows)} sequences of {split} are longer than {self.longest} tokens and were "
+                "truncated."
+            )
 
     def load(self, split: str) -> TokenizedRows:
         """Return a split from the cache, or tokenise it and put it there.

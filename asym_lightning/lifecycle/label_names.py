@@ -56,6 +56,30 @@ def saved_label_names(path: str | Path) -> list[str] | None:
     return names
 
 
+def shared_label_names(adapters: Sequence[Path], heads_of: int | None = None) -> list[str] | None:
+    """Names of the classes of combined heads: those of one adapter, or of all; None where none says any.
+
+    Args:
+        adapters: Their directories.
+        heads_of: Number of the adapter whose heads are taken; None means that heads of all are combined.
+
+    Raises:
+        ValueError: Heads are combined that tell other classes apart.
+    """
+    named = [(adapter, saved_label_names(adapter)) for adapter in adapters]
+    if heads_of is not None:
+        return named[heads_of][1]
+    told = [(adapter, names) for adapter, names in named if names is not None]
+    for adapter, names in told:
+        first, known = told[0]
+        if names != known:
+            raise ValueError(
+                f"`{first}` and `{adapter}` tell other classes apart, so their heads can't be combined: choose those "
+                "of one by `--heads-of`."
+            )
+    return told[0][1] if told else None
+
+
 def is_adapter_directory(path: str | Path) -> bool:
     """Whether a path leads to an adapter, and not to a checkpoint."""
     return Path(path, ADAPTER_CONFIG).is_file()

@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from asym_lightning.modules.image_classifier import ImageClassifier
     from asym_lightning.modules.instruction_tuner import InstructionTuner
     from asym_lightning.modules.mmlu_evaluator import MMLUEvaluator
+    from asym_lightning.modules.preference_tuner import PreferenceTuner
     from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
     from asym_lightning.modules.summarizer import Summarizer
     from asym_lightning.modules.text_classifier import TextClassifier
+    from asym_lightning.modules.token_classifier import TokenClassifier
 else:
     __getattr__, __dir__ = lazy_imports(__name__)
 
@@ -22,9 +24,11 @@ __all__ = [
     "ImageClassifier",
     "InstructionTuner",
     "MMLUEvaluator",
+    "PreferenceTuner",
     "StepOutput",
     "Summarizer",
     "TextClassifier",
+    "TokenClassifier",
     "TorchSchedule",
     "WarmupSchedule",
 ]

@@ -7,25 +7,18 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy, MulticlassF1Score, MulticlassMatthewsCorrCoef
 
-
-def accuracy(num_classes: int) -> Metric:
-    """Return the share of samples that are right; torchmetrics' default is the mean over classes."""
-    return _unchecked(MulticlassAccuracy(num_classes, average="micro"))
+from asym_lightning.core.tokens import IGNORED
 
 
 def f1() -> Metric:
     """Return F1 of class 1, as GLUE has it."""
-    return _unchecked(BinaryF1Score())
-
-
-def _unchecked(metric: Metric) -> Metric:
-    """Leave out the look at each batch's values: the loss has refused classes that there are not."""
-    metric.validate_args = False
+    metric = BinaryF1Score()
+    metric.validate_args = False  # no look at each batch's values: the loss has refused classes that there are not
     return metric
 
 
 def confusion(predictions: Tensor, targets: Tensor, num_classes: int) -> Tensor:
-    """Count samples (classes of targets, classes of predictions).
+    """Count samples (classes of targets, classes of predictions) whose target is not -100.
 
     `torch.bincount`, which torchmetrics counts with, asks a GPU for the greatest number first.
 
@@ -34,13 +27,38 @@ def confusion(predictions: Tensor, targets: Tensor, num_classes: int) -> Tensor:
         tensor([[1, 1],
                 [0, 1]])
     """
-    cells = (targets.flatten() * num_classes + predictions.flatten()).long()
+    is_sample = (targets != IGNORED).flatten()
+    cells = (targets.flatten() * num_classes + predictions.flatten()).long().where(is_sample, 0)
     counts = torch.zeros(num_classes**2, dtype=torch.int64, device=cells.device)
-    return counts.scatter_add_(0, cells, torch.ones_like(cells)).view(num_classes, num_classes)
+    return counts.scatter_add_(0, cells, is_sample.long()).view(num_classes, num_classes)
+
+
+class Accuracy(MulticlassAccuracy):
+    """Share of samples that are right; torchmetrics' default is the mean over classes.
+
+    Takes class numbers or logits (samples, classes), and class numbers, or -100 for what is no sample.
+
+    Example:
+        >>> Accuracy(3)(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 0, 1, -100]))
+        tensor(0.6667)
+    """
+
+    tp: Tensor
+    fp: Tensor
+    fn: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, average="micro")
+
+    def update(self, preds: Tensor, target: Tensor) -> None:
+        """Count samples."""
+        right = ((preds.argmax(dim=1) if preds.ndim > target.ndim else preds) == target).sum()
+        wrong = (target != IGNORED).sum() - right
+        self.tp, self.fp, self.fn = self.tp + right, self.fp + wrong, self.fn + wrong
 
 
 class MacroF1(MulticlassF1Score):
-    """Mean over classes of F1; takes class numbers.
+    """Mean over classes of F1; takes class numbers, or -100.
 
     Example:
         >>> MacroF1(2)(torch.tensor([0, 1, 1]), torch.tensor([0, 0, 1]))

@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.core.kinds import NumberOrZero
 from asym_lightning.core.options import from_plain
-from asym_lightning.core.private_names import trainer_of
-from asym_lightning.core.tokens import longest_sequence, pad_token_id
-from asym_lightning.lifecycle.predictions import Row, file_of_module
+from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
-from asym_lightning.modules.base import AdapterModule
 from asym_lightning.modules.decoding import Decoding, decoded
-from asym_lightning.modules.language_model import Architecture, create_language_model, num_embeddings
+from asym_lightning.modules.language_module import LanguageModule
 from asym_lightning.modules.samples_file import Sample, log_samples, write_jsonl
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 from asym_lightning.modules.token_accuracy import TokenAccuracy
-from asym_lightning.sharding import PretrainedWeights
 
 EvaluationStage = Literal["val", "test"]
 NUM_LOGGED = 8
 
 
-class GenerativeModule(AdapterModule):
+class GenerativeModule(LanguageModule):
     """A language model whose texts are generated and judged in evaluation, beside the loss of the right ones.
 
     Logs `loss` and `token_accuracy` of the reference texts, each weighted by tokens, and what `build_text_metric`
@@ -43,7 +36,7 @@ class GenerativeModule(AdapterModule):
     to `samples/` in the run's directory and to loggers that show text. `predict` generates a text for every row and
     writes them all to a jsonl file in the run's directory.
 
-    A task is a subclass with `step`, `prompts`, `build_text_metric` and the three class attributes.
+    A task is a subclass with `step`, `prompts`, `build_text_metric` and the class attributes.
 
     Args:
         backbone: Name on the hub, local folder with `config.json` and, unless random ones will do, weights, or a model
@@ -61,10 +54,8 @@ class GenerativeModule(AdapterModule):
         ValueError: If there is an `adapter` and `train_backbone` as well, or a number is negative.
     """
 
-    architecture: ClassVar[Architecture]
     sample_keys: ClassVar[tuple[str, str, str]]
     """Names of the given text, the reference and the generated text in samples."""
-    predictions_file: ClassVar[str]
 
     def __init__(
         self,
@@ -110,32 +101,6 @@ class GenerativeModule(AdapterModule):
 
     # Building
 
-    def build_backbone(self, source: str | nn.Module) -> nn.Module:
-        """Build the model; one that is given is used as it is.
-
-        Raises:
-            ValueError: If there is no such model, or the tokenizer has more tokens than it.
-        """
-        model = (
-            create_language_model(source, self.architecture, self.build_options) if isinstance(source, str) else source
-        )
-        self._longest = longest_sequence(getattr(model, "config", None))
-        if trainer_of(self) is not None:
-            self._check_vocabulary(model)
-        return model
-
-    def pretrained_weights(self, source: str | nn.Module) -> PretrainedWeights | None:
-        """Return the safetensors files of a folder or a hub repository."""
-        return PretrainedWeights.of(source) if isinstance(source, str) and self.backbone_options.pretrained else None
-
-    def _check_vocabulary(self, model: nn.Module) -> None:
-        tokenizer, known = self.tokenizer, num_embeddings(model)
-        if len(tokenizer) > known:
-            raise ValueError(
-                f"the tokenizer {tokenizer.name_or_path!r} has {len(tokenizer):,} tokens, but the backbone has "
-                f"embeddings for {known:,}: give the data module the tokenizer that belongs to the backbone."
-            )
-
     def configure_model(self) -> None:
         """Build the backbone, inject the adapter and make the metrics; a second call does nothing."""
         if hasattr(self, "backbone"):
@@ -147,40 +112,6 @@ class GenerativeModule(AdapterModule):
     def build_metrics(self) -> MetricCollection:
         """Return the share of the reference's tokens that are the most likely ones."""
         return MetricCollection({"token_accuracy": TokenAccuracy()})
-
-    @functools.cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The data module's tokenizer, or that of the backbone.
-
-        Raises:
-            ValueError: If there is neither.
-        """
-        data = getattr(trainer_of(self), "datamodule", None)
-        if (tokenizer := getattr(data, "tokenizer", None)) is not None:
-            return tokenizer
-        (source,) = self._backbone_source
-        if not isinstance(source, str):
-            raise ValueError(
-                "there is no tokenizer: the data module has none, and `backbone` is no name to take it from."
-            )
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-
-    @property
-    def pad_token_id(self) -> int:
-        """What is padded with."""
-        return pad_token_id(self.tokenizer)
-
-    def check_length(self, length: int) -> None:
-        """Check that the model has positions for sequences of a length.
-
-        Raises:
-            ValueError: If it has not.
-        """
-        if self._longest is not None and length > self._longest:
-            raise ValueError(
-                f"a batch has sequences of {length} tokens, but the backbone allows {self._longest}: "
-                "set the data module's maximal length to at most that."
-            )
 
     # Generating
 
@@ -265,13 +196,6 @@ class GenerativeModule(AdapterModule):
             log_samples(self.trainer.loggers, f"{stage}/samples", self._samples, self.global_step)
 
     # Prediction
-
-    def configure_callbacks(self) -> list[Callback]:
-        """Return what the base class does, and the callback that writes the texts."""
-        return [
-            *super().configure_callbacks(),
-            *file_of_module(self, self.predictions_file, lambda: self.run_directory),
-        ]
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Sequence[Sample]:
         """Generate a text for each row."""

@@ -21,7 +21,7 @@ from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.class_loss import ClassLoss
-from asym_lightning.modules.class_metrics import accuracy
+from asym_lightning.modules.class_metrics import Accuracy
 from asym_lightning.modules.class_rows import class_rows, with_identifiers
 from asym_lightning.modules.classifier_module import ClassifierModule
 from asym_lightning.modules.mixup import mixed
@@ -161,7 +161,7 @@ class ImageClassifier(ClassifierModule):
 
     def build_metrics(self) -> MetricCollection:
         """Return accuracy, the share of samples that are right."""
-        return MetricCollection({"accuracy": accuracy(self.num_classes)})
+        return MetricCollection({"accuracy": Accuracy(self.num_classes)})
 
     def step(self, batch: tuple[Tensor, Tensor]) -> StepOutput:
         """Return the cross-entropy of a batch."""

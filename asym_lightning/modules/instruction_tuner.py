@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import wraps
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
@@ -22,13 +20,13 @@ from asym_lightning.modules.chunked_cross_entropy import chunked_cross_entropy
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.exact_match import ExactMatch
 from asym_lightning.modules.generative_module import GenerativeModule
-from asym_lightning.modules.label_positions import label_positions, with_label_positions
-from asym_lightning.modules.language_model import check_output_layer, last_hidden_states, output_layer
+from asym_lightning.modules.label_positions import LabelPositions
+from asym_lightning.modules.language_model import last_hidden_states
 from asym_lightning.modules.packed_attention import packed_inputs
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 
 
-class InstructionTuner(GenerativeModule):
+class InstructionTuner(LabelPositions, GenerativeModule):
     """Teach a decoder to answer: cross-entropy of the responses, given the prompts.
 
     Batches are dictionaries with `input_ids`, `attention_mask` and `labels` (batch, length); labels are the tokens
@@ -68,6 +66,7 @@ class InstructionTuner(GenerativeModule):
     architecture = "causal"
     sample_keys = ("prompt", "reference", "response")
     predictions_file = "responses.jsonl"
+    first_label = 1  # of the second token: nothing comes before the first one
 
     def __init__(
         self,
@@ -94,16 +93,10 @@ class InstructionTuner(GenerativeModule):
             backbone_options=backbone_options,
         )
         self.chunk_size = chunk_size
-        self._is_output_layer_checked = False
 
     def build_text_metric(self) -> ExactMatch:
         """Return the share of responses that are right to the letter."""
         return ExactMatch()
-
-    @wraps(LightningModule.on_before_batch_transfer, assigned=())  # or Lightning warns of it beside any data module
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # type: ignore[override]
-        """Look for the labels while the batch is on the CPU."""
-        return with_label_positions(batch, first=1)
 
     def step(self, batch: dict[str, Any]) -> StepOutput:
         """Return the mean cross-entropy of the responses' tokens."""
@@ -130,21 +123,15 @@ class InstructionTuner(GenerativeModule):
         else:
             inputs |= packed_inputs(self.backbone, segment_ids, batch["position_ids"])
         # The hidden state of each token is to give the next one.
-        positions = label_positions(batch, first=1)
+        positions = self.label_positions(batch)
         targets = batch["labels"][:, 1:].flatten().index_select(0, positions)
         if self.chunk_size is None:
             logits = self(**inputs).logits[:, :-1].flatten(0, 1).index_select(0, positions).float()
             return F.cross_entropy(logits, targets, reduction="sum"), logits.argmax(dim=-1), targets
-        if not self._is_output_layer_checked:
-            check_output_layer(self.backbone, input_ids[:1, :4])
-            self._is_output_layer_checked = True
+        to_logits = self.checked_output_layer(input_ids)
         hidden = last_hidden_states(self.backbone, **inputs).last_hidden_state[:, :-1].flatten(0, 1)
         loss, likely = chunked_cross_entropy(
-            hidden.index_select(0, positions),
-            targets,
-            output_layer(self.backbone),
-            self._trained_output_parameters(),
-            self.chunk_size,
+            hidden.index_select(0, positions), targets, to_logits, self._trained_output_parameters(), self.chunk_size
         )
         return loss, likely, targets
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import wraps
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
@@ -20,12 +18,12 @@ from asym_lightning.modules.base import StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.decoding import Decoding
 from asym_lightning.modules.generative_module import GenerativeModule
-from asym_lightning.modules.label_positions import label_positions, with_label_positions
+from asym_lightning.modules.label_positions import LabelPositions
 from asym_lightning.modules.rouge import Rouge
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 
 
-class Summarizer(GenerativeModule):
+class Summarizer(LabelPositions, GenerativeModule):
     """Summarise with BART, Pegasus, T5 or another encoder-decoder: cross-entropy of the references, ROUGE of summaries.
 
     Batches are dictionaries with `input_ids` and `attention_mask` (batch, length) and `labels` (batch, length of the
@@ -110,11 +108,6 @@ class Summarizer(GenerativeModule):
         """Return the documents."""
         return batch["input_ids"], batch["attention_mask"]
 
-    @wraps(LightningModule.on_before_batch_transfer, assigned=())  # or Lightning warns of it beside any data module
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # type: ignore[override]
-        """Look for the summaries' tokens while the batch is on the CPU."""
-        return with_label_positions(batch)
-
     def step(self, batch: dict[str, Any]) -> StepOutput:
         """Return the mean cross-entropy of the reference summaries' tokens."""
         input_ids, labels = batch["input_ids"], batch["labels"]
@@ -123,7 +116,7 @@ class Summarizer(GenerativeModule):
         shift: Any = getattr(self.backbone, "prepare_decoder_input_ids_from_labels", None)
         # With `labels` in place of it the model would compute a loss of its own, in vain.
         inputs |= {"labels": labels} if shift is None else {"decoder_input_ids": shift(labels=labels)}
-        positions = label_positions(batch)
+        positions = self.label_positions(batch)
         logits = self(**inputs).logits.flatten(0, 1).index_select(0, positions).float()
         targets = labels.flatten().index_select(0, positions)
         smoothing = self.label_smoothing if self.training else 0.0

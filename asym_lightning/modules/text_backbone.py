@@ -1,4 +1,4 @@
-"""Hugging Face models with a sequence-classification head: by name, from a local folder, or from random weights."""
+"""Hugging Face models with a head for a task: by name, from a local folder, or from random weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asym_lightning.modules.pretrained_config import check_weights_fit, pretrain
 
 
 class TextBackbone(NamedTuple):
-    """A model with a sequence-classification head.
+    """A model with a head for a task.
 
     Attributes:
         model: The model.
@@ -33,6 +33,7 @@ def create_text_backbone(
     num_outputs: int,
     label_names: Sequence[str] | None = None,
     options: BackboneOptions = BackboneOptions(),
+    auto_class: Any = AutoModelForSequenceClassification,
 ) -> TextBackbone:
     """Build an encoder or decoder with a head of `num_outputs` outputs.
 
@@ -44,10 +45,11 @@ def create_text_backbone(
         num_outputs: Number of outputs; 1 in regression.
         label_names: Names of the classes, which are written to the model's config.
         options: How it is made; its `model_args` are fields of the model's config.
+        auto_class: Class of transformers that knows the models with a head for the task.
 
     Raises:
-        ValueError: If there is no such model, it has no sequence-classification head, or the weights are those of
-            another architecture.
+        ValueError: If there is no such model, it has no head for the task, or the weights are those of another
+            architecture.
     """
     config: Any = pretrained_config(source, options.model_args)
     keeps_head = label_names is not None and set(config.label2id) == set(label_names)
@@ -58,9 +60,9 @@ def create_text_backbone(
             config.label2id = {name: number for number, name in config.id2label.items()}
     try:
         if not options.pretrained:
-            return TextBackbone(AutoModelForSequenceClassification.from_config(config, dtype=options.dtype), [])
+            return TextBackbone(auto_class.from_config(config, dtype=options.dtype), [])
         with _quiet():  # its report of missing weights: `new_modules` are trained
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
+            model, loading = auto_class.from_pretrained(
                 source,
                 config=config,
                 dtype=options.dtype,
@@ -69,8 +71,8 @@ def create_text_backbone(
                 trust_remote_code=False,
             )
     except Exception as error:  # of any kind: what is in the folder goes straight into a constructor
-        why = first_line(error)[:120]
-        raise ValueError(f"the backbone {source!r} cannot be built for classification: {why}") from error
+        task = auto_class.__name__.removeprefix("AutoModelFor")
+        raise ValueError(f"the backbone {source!r} cannot be built for {task}: {first_line(error)[:120]}") from error
     missing = loading["missing_keys"]
     check_weights_fit(source, model, loading)
     return TextBackbone(model, sorted({key.rpartition(".")[0] for key in missing if "." in key}))

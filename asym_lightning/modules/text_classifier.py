@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MetricCollection
+from transformers import AutoModelForSequenceClassification
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.kinds import Fraction, NotNegative
-from asym_lightning.core.tokens import longest_sequence, pad_token_id
-from asym_lightning.lifecycle.predictions import PREDICTIONS, Row, file_of_module
+from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.class_loss import ClassLoss
 from asym_lightning.modules.class_rows import class_rows, with_identifiers
-from asym_lightning.modules.classifier_module import ClassifierModule
+from asym_lightning.modules.headed_text_module import HeadedTextModule
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
-from asym_lightning.modules.text_backbone import class_order, create_text_backbone
 from asym_lightning.modules.text_metrics import REGRESSION_TASKS, check_text_task, text_metrics
-from asym_lightning.sharding import PretrainedWeights
-
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-class TextClassifier(ClassifierModule):
+class TextClassifier(HeadedTextModule):
     """Classify or score texts with a Hugging Face model: a new head that is trained, and the metrics of the task.
 
-    With the head trains whatever else the checkpoint has no weights for, such as the pooler of a BERT that was trained
-    as a masked language model: frozen, it would stay random.
+    With the head trains whatever else the checkpoint has no weights for, such as the pooler of a BERT.
 
     Batches are dictionaries with `input_ids` and `attention_mask` (batch, length), `token_type_ids` if the model
     has them, and `labels` (batch,): class numbers in the order of `label_names`, or scores. For prediction they
@@ -74,6 +65,8 @@ class TextClassifier(ClassifierModule):
         torch.Size([1, 2])
     """
 
+    auto_class = AutoModelForSequenceClassification
+
     def __init__(
         self,
         backbone: Backbone,
@@ -104,60 +97,14 @@ class TextClassifier(ClassifierModule):
             )
         self.label_names = None if label_names is None else list(label_names)
         self.class_loss = ClassLoss(class_weights, label_smoothing)
-        self._new_modules: list[str] = []
+        self.num_scores = 1 if self.is_regression else None
 
-    # Building
-
-    def build_backbone(self, source: Backbone) -> nn.Module:
-        """Build the model with its head; a module that is given is used as it is.
-
-        Raises:
-            ValueError: If the classes are not known, or not as many as the model has outputs.
-        """
-        if isinstance(source, str):
-            if self.label_names is None and not self.is_regression:
-                raise ValueError("`label_names` are neither given nor known to the data module.")
-            num_outputs = 1 if self.is_regression else len(self.label_names or ())
-            model, self._new_modules = create_text_backbone(source, num_outputs, self.label_names, self.build_options)
-            if self._weights is not None:
-                self._new_modules = self._weights.lacking(model)
-        else:
-            model = source
-        config: Any = getattr(model, "config", None)
-        self.num_outputs = int(getattr(config, "num_labels", len(self.label_names or (0,))))
-        self._check_outputs()
-        if config is not None and getattr(config, "pad_token_id", None) is None:
-            # Decoders classify by the last token that is not padding; the data modules pad with the same token.
-            config.pad_token_id = pad_token_id(config)
-        self._longest = longest_sequence(config)
-        self._order = class_order(model, self.label_names)
-        # A wrapper's signature, such as PEFT's, hides inputs behind `**kwargs`.
-        known = {*inspect.signature(model.forward).parameters}
-        known |= set() if "input_ids" in known else {"input_ids", "attention_mask"}
-        known |= {"token_type_ids"} if getattr(config, "type_vocab_size", 0) > 1 else set()
-        self._inputs = [name for name in INPUTS if name in known]
-        return model
-
-    def pretrained_weights(self, source: Backbone) -> PretrainedWeights | None:
-        """Return the safetensors files of a folder or a hub repository."""
-        return PretrainedWeights.of(source) if isinstance(source, str) and self.backbone_options.pretrained else None
-
-    def heads(self, backbone: nn.Module) -> list[str] | None:
-        """Return the head and whatever else the checkpoint has no weights for, such as BERT's pooler."""
-        own = find_heads(backbone, None)
-        others = [n for n in self._new_modules if not any(n == head or n.startswith(f"{head}.") for head in own)]
-        if not others:
-            return None
-        rank_zero_info(f"also trained   {', '.join(others)}, for which the checkpoint has no weights")
-        return [*own, *others]
+    @property
+    def _task(self) -> str:
+        return f"the task {self.task!r}"
 
     def _check_outputs(self) -> None:
-        expected = 1 if self.is_regression else len(self.label_names or range(self.num_outputs))
-        if self.num_outputs != expected:
-            raise ValueError(
-                f"the backbone has {self.num_outputs} outputs, but the task {self.task!r} needs {expected}"
-                f"{f', one for each of {self.label_names}' if self.label_names else ''}."
-            )
+        super()._check_outputs()
         self.class_loss.check_classes(self.num_outputs)
 
     def build_metrics(self) -> MetricCollection:
@@ -165,22 +112,6 @@ class TextClassifier(ClassifierModule):
         return text_metrics(self.task, self.num_outputs)
 
     # Training and evaluation
-
-    def logits(self, batch: dict[str, Any]) -> Tensor:
-        """Return the outputs (batch, classes) in the order of `label_names`, or (batch, 1) in regression.
-
-        Raises:
-            ValueError: If a sequence is longer than the model allows.
-        """
-        length = batch["input_ids"].shape[1]
-        if self._longest is not None and length > self._longest:
-            raise ValueError(
-                f"a batch has sequences of {length} tokens, but the backbone allows {self._longest}: "
-                f"set the data module's `max_length` to at most that."
-            )
-        output = self(**{name: batch[name] for name in self._inputs if name in batch})
-        logits = output if isinstance(output, Tensor) else output.logits
-        return logits if self._order is None else logits[:, self._order]
 
     def step(self, batch: dict[str, Any]) -> StepOutput:
         """Return the loss: cross-entropy, or the mean squared error in regression."""
@@ -200,10 +131,6 @@ class TextClassifier(ClassifierModule):
         return batch
 
     # Prediction
-
-    def configure_callbacks(self) -> list[Callback]:
-        """Return what the base class does, and the callback that writes `predictions.csv` unless there is one."""
-        return [*super().configure_callbacks(), *file_of_module(self, PREDICTIONS, lambda: self.run_directory)]
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Return the class probabilities (batch, classes), or the scores (batch,); labels are not used."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import MeanSquaredError, Metric, MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
 
 from asym_lightning.core.messages import check_choice
-from asym_lightning.modules.class_metrics import MacroF1, MatthewsCorrelation, accuracy, f1
+from asym_lightning.modules.class_metrics import Accuracy, MacroF1, MatthewsCorrelation, f1
 
 TASK_METRICS: Mapping[str, tuple[str, ...]] = {
     "classification": ("accuracy", "macro_f1"),
@@ -58,7 +58,7 @@ def check_text_task(task: str) -> None:
 
 
 def _metric(name: str, num_classes: int) -> Metric:
-    of_classes = {"accuracy": accuracy, "macro_f1": MacroF1, "matthews": MatthewsCorrelation}
+    of_classes = {"accuracy": Accuracy, "macro_f1": MacroF1, "matthews": MatthewsCorrelation}
     if name in of_classes:
         return of_classes[name](num_classes)
     return {"f1": f1, "pearson": PearsonCorrelation, "spearman": SpearmanCorrelation, "mse": MeanSquaredError}[name]()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Sequence
 
 from asym_lightning.core.markup import latex_text, markdown_sentence, markdown_text, one_line, spreadsheet_text
 from asym_lightning.report.statistics import Estimate
@@ -19,14 +20,14 @@ def markdown_table(table: ResultsTable) -> str:
     header = ["arm", *columns, "trained", "rate", "seeds"]
     if _has_published(table):
         header.append("published %")
-    lines = [_row(header), _row(["---"] + ["---:"] * (len(header) - 1))]
+    lines = [markdown_row(header), markdown_row(["---"] + ["---:"] * (len(header) - 1))]
     for arm in table.arms:
         cells = [table.cells.get((arm, column)) for column in table.columns]
         row = [markdown_text(arm), *(_marked(cell, "**{}**", "{} *") for cell in cells)]
         row += [_distinct(cells, "trained", "{:,}"), _distinct(cells, "learning_rate", "{:g}"), _seeds(cells)]
         if _has_published(table):
             row.append(_published(cells))
-        lines.append(_row(row))
+        lines.append(markdown_row(row))
     notes = "".join(f"- {markdown_sentence(note)}\n" for note in table.notes)
     return "\n".join(lines) + f"\n\n{LEGEND}\n" + (f"\n{notes}" if notes else "")
 
@@ -82,6 +83,15 @@ def score_text(score: Estimate) -> str:
     return f"{score.mean:.{digits}f} ± {score.error:.{digits}f}"
 
 
+def markdown_row(cells: Sequence[str]) -> str:
+    """Return a row of a table in Markdown.
+
+    >>> markdown_row(["arm", "score"])
+    '| arm | score |'
+    """
+    return f"| {' | '.join(cells)} |"
+
+
 def p_text(p_value: float) -> str:
     """Return a p-value with three decimals; nothing where there is none.
 
@@ -121,10 +131,6 @@ def _mean_of_record(cell: Cell, name: str) -> str:
 
 def _has_published(table: ResultsTable) -> bool:
     return any(cell.published for cell in table.cells.values())
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def _blank(value: float) -> float | str:

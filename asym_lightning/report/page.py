@@ -53,14 +53,17 @@ def named_charts(sections: Sequence[Section]) -> list[tuple[str, Chart]]:
     ]
 
 
-def html_page(table: ResultsTable, sections: Sequence[Section], title: str, folder: Path) -> str:
-    """Return the page: table, comparisons, notes, and the charts of each task.
+def html_page(
+    table: ResultsTable, sections: Sequence[Section], title: str, folder: Path, further: Sequence[str] = ()
+) -> str:
+    """Return the page: table, comparisons, further parts, notes, and the charts of each task.
 
     Args:
         table: The results.
         sections: Charts, as :func:`page_sections` returns them.
         title: Title of the page.
         folder: Where the page is going to be, from which links lead to the runs.
+        further: Further parts, as HTML.
     """
     num_runs = len({run.directory for cell in table.cells.values() for run in cell.runs})
     num_tasks = len({task for task, _ in table.columns})
@@ -70,7 +73,7 @@ def html_page(table: ResultsTable, sections: Sequence[Section], title: str, fold
     )
     results = ["<h2>Results</h2>", _results(table, folder), f"<p><small>{escape(LEGEND)}</small></p>"]
     charts = [f"<h2>{escape(section.heading)}</h2>\n{figures_part(section.figures)}" for section in sections]
-    return document(title, summary, [*results, _comparisons(table), notes_part(table.notes), *charts])
+    return document(title, summary, [*results, _comparisons(table), *further, notes_part(table.notes), *charts])
 
 
 def _results(table: ResultsTable, folder: Path) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from asym_lightning.adapters import adapter_layers, adapters_by_name, reset_adapters
+from asym_lightning.adapters.layers.token_rows import token_rows_of
 from asym_lightning.core.dtensor import sharded_like
 from asym_lightning.sharding.weights import PretrainedWeights
 
@@ -39,7 +40,8 @@ def materialize(
     Raises:
         ValueError: A parameter of no head is in no file, or has another shape there.
     """
-    drawn = {id(p) for adapter in adapters_by_name(model).values() for p in adapter.parameters()}
+    of_adapters = [*adapters_by_name(model).values(), *token_rows_of(model).values()]
+    drawn = {id(p) for module in of_adapters for p in module.parameters()}
     new: dict[nn.Module, list[str]] = {}
     for places in _places(model):
         parameter = places[0].parameter

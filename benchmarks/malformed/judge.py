@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import io
+import os
 import re
 import resource
 import signal
@@ -53,7 +54,7 @@ def judge(area: str, case: Case) -> Verdict:
 
 def _answer(case: Case, folder: Path) -> tuple[str, str]:
     try:
-        with _bounded(), _silent(), contextlib.chdir(folder):
+        with _bounded(), _silent(), _inside(folder):
             case.call(folder)
     except _Hanging:
         return SLOW, f"still at it after {SECONDS:g} s of work, or {WAITING} times as long by the clock"
@@ -64,6 +65,17 @@ def _answer(case: Case, folder: Path) -> tuple[str, str]:
     except Exception as error:  # any is an answer
         return _judged(error, case, folder)
     return ACCEPTED, ""
+
+
+@contextlib.contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    """Work in a folder; `contextlib.chdir` is of Python 3.11."""
+    before = os.getcwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
 
 
 def _judged(error: Exception, case: Case, folder: Path) -> tuple[str, str]:

@@ -20,8 +20,10 @@ from asym_lightning.data import (
     GLUEDataModule,
     LoaderOptions,
     MMLUDataModule,
+    PreferenceDataModule,
     SummarizationDataModule,
     TextFilesDataModule,
+    TokenClassificationDataModule,
 )
 from benchmarks.malformed import values
 from benchmarks.malformed.adapters import PLACES
@@ -71,6 +73,18 @@ def _summaries(path: Path) -> None:
     _use(SummarizationDataModule(train=path, **_common()))
 
 
+def _tags(path: Path) -> None:
+    _use(TokenClassificationDataModule(train=path, **_common()))
+
+
+def _spans(path: Path) -> None:
+    _use(TokenClassificationDataModule(train=path, **_common()))
+
+
+def _pairs(path: Path) -> None:
+    _use(PreferenceDataModule(train=path, template="none", **_common()))
+
+
 def _use(data: Any) -> None:
     data.setup("fit")
     next(iter(data.train_dataloader()))
@@ -92,6 +106,18 @@ def _documents() -> list[Row]:
     return [{"document": "a b c d", "summary": "a b"} for _ in range(ROWS)]
 
 
+def _tagged() -> list[Row]:
+    return [{"tokens": ["a", "b", "c"], "tags": ["O", "B-x", "I-x"]} for _ in range(ROWS)]
+
+
+def _marked() -> list[Row]:
+    return [{"text": "a b c", "spans": [{"start": 0, "end": 3, "label": "x"}]} for _ in range(ROWS)]
+
+
+def _preferences() -> list[Row]:
+    return [{"prompt": "a b", "chosen": "c", "rejected": "d e"} for _ in range(ROWS)]
+
+
 # Task: its reader, its rows, and its columns with what may not be in a cell of them.
 _NO_TEXTS: Sequence[Any] = (None, ["a"], {"a": 1}, float("nan"))
 _NO_LABELS: Sequence[Any] = (None, ["x"], {"x": 1}, float("nan"), "")
@@ -102,8 +128,20 @@ TASKS: Mapping[str, tuple[Callable[[Path], None], Callable[[], list[Row]], Mappi
     "regression": (_regression, _scored, {"text": _NO_TEXTS, "label": _NO_SCORES}),
     "alpaca": (_alpaca, _instructions,
                {"instruction": (*_NO_TEXTS, 3), "output": (*_NO_TEXTS, 3), "input": (["a"], {}, 3)}),
+    "tags": (_tags, _tagged,
+             {"tokens": (*_NO_TEXTS, "a", [], ["a"], ["a", "b", 3]),
+              "tags": (None, "O", ["O"], [["O"], "O", "O"], {}, ["O", None, "O"])}),
+    "spans": (_spans, _marked,
+              {"text": (*_NO_TEXTS, "", 3),
+               "spans": (None, "x", [3], [{}], [[0, 9, "x"]], [[0, 1, "x"], [0, 1, "y"]], [[2, 1, "x"]], [[0, 1, 3]])}),
+    "preferences": (_pairs, _preferences,
+                    {"prompt": (None, {}, 3, ["a"]), "chosen": (*_NO_TEXTS, 3, ""), "rejected": (None, 3, [], " ")}),
     "summaries": (_summaries, _documents, {"document": (["a"], {"a": 1}), "summary": (["a"], {"a": 1})}),
 }  # fmt: skip
+
+
+RECORDS = ("alpaca", "summaries", "tags", "spans", "preferences")
+"""Tasks whose files may be arrays of JSON."""
 
 
 def _write_lines(path: Path, rows: Sequence[Row]) -> None:
@@ -134,7 +172,8 @@ _WRITERS: Mapping[str, Callable[[Path, Sequence[Row]], None]] = {
 
 
 def _formats(task: str) -> list[str]:
-    return [form for form in _WRITERS if form != ".json" or task in ("alpaca", "summaries")]
+    lists = (".jsonl", ".json", ".parquet") if task in ("tags", "spans") else tuple(_WRITERS)  # cells that hold lists
+    return [form for form in lists if form != ".json" or task in RECORDS]
 
 
 def _case(what: str, task: str, form: str, write: Callable[[Path], Any], *offenders: str) -> Case:
@@ -146,7 +185,7 @@ def _case(what: str, task: str, form: str, write: Callable[[Path], Any], *offend
 @st.composite
 def _cell_cases(draw: st.DrawFn) -> Case:
     task = draw(st.sampled_from(list(TASKS)))
-    form = draw(st.sampled_from([".jsonl", ".json"] if task in ("alpaca", "summaries") else [".jsonl"]))
+    form = draw(st.sampled_from([".jsonl", ".json"] if task in RECORDS else [".jsonl"]))
     column = draw(st.sampled_from(list(TASKS[task][2])))
     value, row = draw(st.sampled_from(TASKS[task][2][column])), draw(st.integers(0, ROWS - 1))
 
@@ -202,7 +241,7 @@ def _truncated_cases(draw: st.DrawFn) -> Case:
 def _line_cases(draw: st.DrawFn) -> Case:
     """One bad line among good ones."""
     task = draw(st.sampled_from(list(TASKS)))
-    form = draw(st.sampled_from([".jsonl", ".csv", ".tsv"]))
+    form = draw(st.sampled_from([form for form in (".jsonl", ".csv", ".tsv") if form in _formats(task)]))
     bad = draw(st.sampled_from([b"{", b"[1]", b"\xff\xfe", b"3", b'"', b"a,b,c,d,e,f\tg\th\ti\tj\tk\tl", b"[" * 100_000,
                                 b"null", b'{"a": ', b"'"]))  # fmt: skip
     if (form == ".tsv" and bad == b'"') or bad == b"'":

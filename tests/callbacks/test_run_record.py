@@ -8,7 +8,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from asym_lightning.adapters import quantize_backbone
-from asym_lightning.adapters.kernels import linear
+from asym_lightning.adapters.kernels import plan
 from asym_lightning.adapters.kernels.cpu.library import c_library
 from asym_lightning.callbacks import RunRecord, run_record
 from tests.callbacks.foreign import Foreign, injection, loader, trainer
@@ -121,7 +121,7 @@ def test_nothing_is_counted_after_a_run_that_failed(tmp_path, monkeypatch):
 def test_says_by_what_adapters_were_computed(tmp_path, monkeypatch):
     monkeypatch.setenv("ASYM_LIGHTNING_KERNELS", "0")
     c_library.cache_clear()
-    monkeypatch.setattr(linear, "FEW_TOKENS", 0)  # for which no kernel is asked
+    monkeypatch.setattr(plan, "FEW_TOKENS", 0)  # for which no kernel is asked
     assert fit(tmp_path / "off", Foreign(), max_epochs=1)["cpu_kernels"] == "torch"
     monkeypatch.setenv("ASYM_LIGHTNING_KERNELS", "1")
     c_library.cache_clear()

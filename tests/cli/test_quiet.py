@@ -26,6 +26,7 @@ NOISE = [
     "stopped: `max_epochs",
     "FLOPs",
     "MetricCollection",
+    "exists and is not empty",
 ]
 
 
@@ -73,6 +74,7 @@ def test_lines_are_left_out_by_their_beginning(caplog):
     # Whatever level another test has left Lightning's loggers at.
     with caplog.at_level(logging.INFO), caplog.at_level(logging.INFO, RANK_ZERO), hushed():
         logging.getLogger(RANK_ZERO).info("TPU available: False, using: 0 TPU cores")
+        logging.getLogger(RANK_ZERO).info("\nDetected KeyboardInterrupt, attempting graceful shutdown ...")
         logging.getLogger(RANK_ZERO).info("GPU available: True (cuda), used: False")
         logging.getLogger("my_project").info("TPU available: False")
     assert caplog.messages == ["GPU available: True (cuda), used: False", "TPU available: False"]

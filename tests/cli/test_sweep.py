@@ -120,11 +120,12 @@ def test_arms_have_their_own_rates(workspace):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seeds": []}, "no seeds"),
+        ({"seeds": []}, "no seeds: name some, as in `--seeds 0 1 2`"),
         ({"seeds": [1, 1]}, "`seeds` names a seed twice: 1, 1"),
-        ({"tasks": {}}, "no tasks"),
+        ({"tasks": {}}, "no tasks: name some by `--config`"),
+        ({"arms": {}}, "no arms: name some by `--arm`"),
         ({"arms": {"a b": Arm()}}, "arm 'a b' cannot name a directory"),
-        ({"learning_rates": []}, "arm 'b_only' has no learning rates"),
+        ({"learning_rates": []}, "arm 'b_only' has no learning rates to try: name some, as in `--learning-rates"),
         ({"vary": ["nothing"]}, "`vary` must be one of adapter, head, data, not 'nothing'"),
     ],
 )

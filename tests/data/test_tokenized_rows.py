@@ -3,13 +3,15 @@ import os
 import numpy as np
 import pytest
 
-from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
+from asym_lightning.data.tokenized_rows import Ragged, Texts, TokenizedRows
 
 
 @pytest.fixture
 def rows():
     sequences = {"input_ids": Ragged.of([[5, 6], [7], []])}
-    return TokenizedRows(sequences, {"labels": np.array([1, 0, 2])}, {"ids": np.array(["a", "b", "c"])}, {"cut": 2})
+    return TokenizedRows(
+        sequences, {"labels": np.array([1, 0, 2])}, {"ids": Texts.of(["a", "b ö\ud800", ""])}, {"cut": 2}
+    )
 
 
 def test_rows_come_back_as_they_were_saved(rows, tmp_path):

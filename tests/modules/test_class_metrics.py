@@ -4,10 +4,10 @@ import pytest
 import torch
 from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy, MulticlassF1Score, MulticlassMatthewsCorrCoef
 
-from asym_lightning.modules.class_metrics import MacroF1, MatthewsCorrelation, accuracy, f1
+from asym_lightning.modules.class_metrics import Accuracy, MacroF1, MatthewsCorrelation, f1
 
 CASES = {
-    "accuracy": (accuracy, lambda n: MulticlassAccuracy(n, average="micro")),
+    "accuracy": (Accuracy, lambda n: MulticlassAccuracy(n, average="micro")),
     "macro F1": (MacroF1, lambda n: MulticlassF1Score(n, average="macro")),
     "Matthews": (MatthewsCorrelation, MulticlassMatthewsCorrCoef),
     "F1": (lambda n: f1(), lambda n: BinaryF1Score()),
@@ -25,6 +25,19 @@ def test_equals_torchmetrics_over_batches(name, num_seen) -> None:
         ours.update(predictions, labels)
         theirs.update(predictions, labels)
     assert torch.equal(ours.compute(), theirs.compute())
+
+
+@pytest.mark.parametrize(("ours", "average"), [(Accuracy, "micro"), (MacroF1, "macro")])
+def test_what_has_no_class_is_left_out(ours, average) -> None:
+    predictions, labels = torch.randint(3, (2, 4, 10), generator=torch.Generator().manual_seed(0))
+    labels[:, ::3] = -100
+    theirs = {"micro": MulticlassAccuracy, "macro": MulticlassF1Score}[average](3, average=average, ignore_index=-100)
+    assert ours(3)(predictions, labels) == theirs(predictions, labels)
+
+
+def test_accuracy_takes_logits() -> None:
+    logits, labels = torch.tensor([[0.1, 2.0], [1.0, 0.5]]), torch.tensor([1, 1])
+    assert Accuracy(2)(logits, labels) == 0.5
 
 
 def test_counts_add_up_to_torchmetrics_own() -> None:

@@ -24,8 +24,9 @@ def runs(write_run, tmp_path):
 
 
 def add_adapter(directory, seed):
-    torch.manual_seed(seed)
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 8))
+    torch.manual_seed(seed)
     inject_adapters(model, AdapterConfig(rank=4, targets=["0"], seed=seed))
     for adapter in adapters_by_name(model).values():
         nn.init.normal_(adapter.factor_B)
@@ -157,3 +158,12 @@ def test_maps_side_by_side_have_one_scale(write_run, tmp_path):
     assert main(["report", str(tmp_path)]) == 0
     maps = re.findall(r"<svg[^>]*Norm of B.*?</svg>", (tmp_path / "report.html").read_text())
     assert len(maps) == 2 and all(">2</text>" in one for one in maps)
+
+
+def test_seeds_that_do_not_share_A_give_no_soup(runs, capsys, monkeypatch):
+    monkeypatch.chdir(runs)
+    assert main(["report", "digits", "--soup", "--out", "out"]) == 1
+    error = capsys.readouterr().err
+    assert "error: no soup of arm b_only_r8 on digits: " in error
+    assert "don't share A of `0` (`seed` is 0 and 1)" in error
+    assert not (runs / "out").exists()

@@ -175,6 +175,7 @@ def _peft_form(
             tensors[f"{KEY_PREFIX}{places[name].path}.{key}"] = factor
     own = {f"^{re.escape(places[name].target)}": rank for name, rank in ranks.items() if rank != largest}
     model_config = getattr(model, "config", None)
+    parameters = [place.target for place in places.values() if place.is_parameter]
     return tensors, {
         "peft_type": "LORA",
         "task_type": task_type(model),
@@ -182,11 +183,11 @@ def _peft_form(
         "inference_mode": True,
         "r": largest,
         "lora_alpha": alpha,
-        "lora_dropout": 0.0 if any(place.is_parameter for place in places.values()) else config.dropout,
+        "lora_dropout": 0.0 if parameters else config.dropout,
         "bias": "none",
         "fan_in_fan_out": any(layer.fan_in_fan_out for layer in layers.values()),
         "target_modules": list(dict.fromkeys(place.target for place in places.values() if not place.is_parameter)),
-        "target_parameters": [place.target for place in places.values() if place.is_parameter] or None,
+        **({"target_parameters": parameters} if parameters else {}),  # which PEFT before 0.17 warns of
         "modules_to_save": heads or None,
         "rank_pattern": own,
         "alpha_pattern": {target: scaling * rank for target, rank in own.items()},
@@ -251,6 +252,8 @@ def task_type(model: nn.Module) -> str | None:
     is_text_to_text = getattr(model_config, "is_encoder_decoder", False) and model.main_input_name == "input_ids"
     for suffix, task in (
         ("ForSequenceClassification", "SEQ_CLS"),
+        ("ForTokenClassification", "TOKEN_CLS"),
+        ("ForQuestionAnswering", "QUESTION_ANS"),
         ("ForCausalLM", "CAUSAL_LM"),
         ("LMHeadModel", "CAUSAL_LM"),
         ("ForConditionalGeneration", "SEQ_2_SEQ_LM" if is_text_to_text else None),

@@ -14,15 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from asym_lightning.adapters.kernels.linear import (
-    Plan,
-    Weight,
-    adapted_linear,
-    columns_of_slices,
-    dense_in,
-    in_compute_dtype,
-    read_inputs,
-)
+from asym_lightning.adapters.kernels.linear import adapted_linear, in_compute_dtype
+from asym_lightning.adapters.kernels.plan import Plan, Weight
+from asym_lightning.adapters.kernels.products import columns_of_slices, dense_in, read_inputs
 
 # Up to so many adapters times tokens of a row, as in generation, copying a B for each row costs more than products.
 _FEW = 16

@@ -208,17 +208,16 @@ class AdaptedLayer(nn.Module):
 
     @property
     def shows_tokens(self) -> bool:
-        """Whether :meth:`tokens` can be told from a call, as choosing A from data needs."""
+        """Whether tokens can be told from a call, as choosing A from data needs."""
         return not type(self).is_read
 
-    def tokens(self, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """(tokens, d_in) and (tokens, d_out): what the weight's matrix multiplies, and what it gives or gets back.
+    def input_tokens(self, inputs: Tensor) -> Tensor:
+        """(tokens, d_in): what the weight's matrix multiplies, of what the layer is called with."""
+        return inputs.flatten(0, -2)
 
-        Args:
-            inputs: What the layer is called with.
-            outputs: What it returns, or the loss's gradient by that.
-        """
-        return inputs.flatten(0, -2), outputs.flatten(0, -2)
+    def output_tokens(self, outputs: Tensor) -> Tensor:
+        """(tokens, d_out), in the order of :meth:`input_tokens`: of what the layer returns, or its gradient."""
+        return outputs.flatten(0, -2)
 
     def updates(self) -> dict[str, Tensor]:
         """What merging adds to which parameter of the layer, by the parameter's name."""

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asym_lightning.adapters.kernels.grouped import grouped_product
-from asym_lightning.adapters.kernels.linear import Plan, adapted_linear
+from asym_lightning.adapters.kernels.linear import adapted_linear
+from asym_lightning.adapters.kernels.plan import Plan
 from asym_lightning.adapters.layers.adapted import with_update
 from asym_lightning.adapters.rows import Rows
 from asym_lightning.core.private_names import grouped_mm, without_torch_function

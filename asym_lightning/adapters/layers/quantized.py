@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asym_lightning.adapters.kernels.linear import QuantizedWeight, frozen_linear
+from asym_lightning.adapters.kernels.linear import frozen_linear
+from asym_lightning.adapters.kernels.plan import QuantizedWeight
 
 # On a CPU it warns of a kernel that it can't download, which is for inference and not used here.
 _logger = logging.getLogger("bitsandbytes.backends.cpu.ops")

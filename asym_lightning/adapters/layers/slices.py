@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.init.statistics import Data
 from asym_lightning.adapters.kernels.by_row import FactorsByRow, linear_by_row
-from asym_lightning.adapters.kernels.linear import Plan, Weight, adapted_linear
+from asym_lightning.adapters.kernels.linear import adapted_linear
+from asym_lightning.adapters.kernels.plan import Plan, Weight
 from asym_lightning.adapters.kernels.sparse_rows import SparseRows
 from asym_lightning.adapters.layers.low_rank import LowRankAdapter
 from asym_lightning.adapters.rows import Rows

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
+from asym_lightning.core.dtensor import edited, whole
 from asym_lightning.core.dtypes import InFloat32
 from asym_lightning.core.names import plain_modules
 
@@ -36,18 +37,25 @@ class TokenRows(InFloat32):
         dtype = torch.float32 if weight.dtype.itemsize < 4 else weight.dtype
         self.indices = tuple(indices)
         self.weight = nn.Parameter(torch.empty(len(indices), weight.shape[1], device=weight.device, dtype=dtype))
-        self.register_buffer("index", torch.empty(len(indices), dtype=torch.long, device=weight.device), False)
+        # Buffers are in no file: they have their values where weights are on the meta device, too.
+        device = "cpu" if weight.is_meta else weight.device
+        self.register_buffer("index", torch.empty(len(indices), dtype=torch.long, device=device), persistent=False)
         # By index the place of its row here, or -1.
-        self.register_buffer("places", torch.empty(len(weight), dtype=torch.long, device=weight.device), False)
-        self.reset_parameters(table)
+        self.register_buffer("places", torch.empty(len(weight), dtype=torch.long, device=device), persistent=False)
+        self._set_places()
+        if not weight.is_meta:
+            self.reset_parameters(table)
 
     def reset_parameters(self, table: nn.Module) -> None:
-        """Take the rows that the table has."""
+        """Take the rows that the table has (communicates where they are sharded)."""
+        self._set_places()  # of which `to_empty` leaves nothing
         weight: Any = table.weight
-        with torch.no_grad():
-            self.index.copy_(torch.tensor(self.indices))
-            self.places.fill_(-1).index_copy_(0, self.index, torch.arange(len(self.indices)).to(self.index))
-            self.weight.copy_(weight[self.index])
+        with torch.no_grad(), edited(self.weight) as rows:
+            rows.copy_(whole(weight)[self.index])
+
+    def _set_places(self) -> None:
+        self.index.copy_(torch.tensor(self.indices))
+        self.places.fill_(-1).index_copy_(0, self.index, torch.arange(len(self.indices)).to(self.index))
 
     def embed(self, table: nn.Module, index: Tensor, out: Tensor) -> Tensor:
         """What an embedding gives, with these rows."""

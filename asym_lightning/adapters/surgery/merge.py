@@ -22,6 +22,7 @@ from asym_lightning.adapters.surgery.quantize import (
     quantized_layers,
     requantize_layers,
 )
+from asym_lightning.core.dtensor import any_sharded
 
 _ATTRIBUTE = "merged_adapters"
 
@@ -63,7 +64,7 @@ def merge_adapters(model: nn.Module, *, keep_weights: bool = True, dequantize: b
 
     Raises:
         ValueError: The model is quantised, and ``dequantize`` is ``False``.
-        RuntimeError: A weight is not here: on the meta device, or offloaded by accelerate.
+        RuntimeError: A weight is not here: on the meta device, offloaded by accelerate, or in part in other processes.
     """
     quantized = QuantizedPart.of(model)
     if quantized.num_layers and not dequantize:
@@ -76,6 +77,11 @@ def merge_adapters(model: nn.Module, *, keep_weights: bool = True, dequantize: b
         raise RuntimeError(
             "Some adapted weights are on the meta device, hence a merge would be lost: load them first, and without "
             "offloading (`device_map`, `cpu_offload`)."
+        )
+    if layers and any_sharded(model):
+        raise RuntimeError(
+            "The model is sharded over several processes, each of which would merge into its part alone: save the "
+            "adapters, and merge them into the model loaded whole (on the command line `asym-lightning merge`)."
         )
     owners = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
     for layer in layers:

@@ -69,9 +69,9 @@ class Sweep:
 
     def __post_init__(self) -> None:
         check_kinds(self)
-        for what, names in (("task", self.tasks), ("arm", self.arms)):
+        for what, names, option in (("task", self.tasks, "--config"), ("arm", self.arms, "--arm")):
             if not names:
-                raise ValueError(f"the sweep has no {what}s.")
+                raise ValueError(f"the sweep has no {what}s: name some by `{option}`.")
             for name in names:
                 if not SAFE_NAME.fullmatch(name):
                     raise ValueError(
@@ -79,12 +79,14 @@ class Sweep:
                         "digits and the signs . _ + -"
                     )
         if not self.seeds:
-            raise ValueError("the sweep has no seeds.")
+            raise ValueError("the sweep has no seeds: name some, as in `--seeds 0 1 2`.")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"`seeds` names a seed twice: {', '.join(map(str, self.seeds))}.")
         for name, arm in self.arms.items():
             if not (arm.learning_rates or self.learning_rates):
-                raise ValueError(f"arm {name!r} has no learning rates to try.")
+                raise ValueError(
+                    f"arm {name!r} has no learning rates to try: name some, as in `--learning-rates 1e-2`."
+                )
         for name in self.vary:
             check_choice("vary", name, SEEDS)
 

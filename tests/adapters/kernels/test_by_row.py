@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from asym_lightning.adapters.kernels.by_row import FactorsByRow, RowsInUse, linear_by_row
-from asym_lightning.adapters.kernels.linear import Plan
+from asym_lightning.adapters.kernels.plan import Plan
 from asym_lightning.adapters.rows import Rows
 
 D_IN, RANK, PLACES = 6, 2, 4

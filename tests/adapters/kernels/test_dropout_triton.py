@@ -15,7 +15,8 @@ triton = pytest.importorskip("triton")
 
 from asym_lightning.adapters.kernels import dropout  # noqa: E402
 from asym_lightning.adapters.kernels import dropout_triton as kernels  # noqa: E402
-from asym_lightning.adapters.kernels.linear import Plan, adapted_linear  # noqa: E402
+from asym_lightning.adapters.kernels.linear import adapted_linear  # noqa: E402
+from asym_lightning.adapters.kernels.plan import Plan  # noqa: E402
 from asym_lightning.adapters.rows import Rows  # noqa: E402
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -119,8 +120,9 @@ def test_a_layer_has_the_gradients_of_a_stored_mask(rank, trains, monkeypatch):
         # What a GPU's tensors take, on the interpreter's.
         monkeypatch.setattr(dropout, "_kernels", lambda device: kernels)
         monkeypatch.setattr(dropout, "_drop", lambda x, seed, p: kernels.drop_(x, int(seed), p))
-        for name in ("drop_then_project", "project_back_then_drop"):
-            monkeypatch.setattr(f"asym_lightning.adapters.kernels.linear.{name}", getattr(dropout, f"_{name}"))
+        package = "asym_lightning.adapters.kernels"
+        monkeypatch.setattr(f"{package}.products.drop_then_project", dropout._drop_then_project)
+        monkeypatch.setattr(f"{package}.linear.project_back_then_drop", dropout._project_back_then_drop)
     p, scaling = 0.3, 2.0
     x, A = operands(24, 300, rank)
     W, B = (torch.randn(n, m).to(DEVICE) for n, m in ((40, 300), (40, rank)))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from asym_lightning.adapters import AdapterConfig, inject_adapters
-from asym_lightning.adapters.kernels.linear import FEW_TOKENS
+from asym_lightning.adapters.kernels.plan import FEW_TOKENS
 from tests.adapters.models import perturb
 
 

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from asym_lightning.adapters import AdapterConfig, inject_adapters
 from asym_lightning.adapters.init.rule import Draw, init_rule
 from asym_lightning.adapters.kernels.dropout import drop_
-from asym_lightning.adapters.kernels.linear import FEW_TOKENS, Plan, adapted_linear, choose_path
+from asym_lightning.adapters.kernels.linear import adapted_linear
+from asym_lightning.adapters.kernels.plan import FEW_TOKENS, Plan, choose_path
 from asym_lightning.adapters.rows import Rows
 
 FORCED = ("plain", "two_gemm", "packed", "formed")

@@ -22,7 +22,7 @@ def test_a_rule_that_needs_no_product_is_not_multiplied(rule, kind, monkeypatch)
     x = torch.randn(20, 10)
     assert [type(rows) for rows in layer.adapters.sparse_rows()] == [kind]
     expected = nn.functional.linear(x, layer.weight + layer.delta_weight(), layer.bias)
-    monkeypatch.setattr("asym_lightning.adapters.kernels.linear._stack", None)
+    monkeypatch.setattr("asym_lightning.adapters.kernels.products.stacked", None)
     torch.testing.assert_close(layer(x), expected)
 
 

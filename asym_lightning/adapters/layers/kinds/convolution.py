@@ -62,8 +62,8 @@ class AdaptedConvolution(AdaptedLayer):
         groups: Any = self.groups
         return groups == 1
 
-    def tokens(self: Any, inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """(places, channels * window) and (places, d_out): what the window sees at each place, and what comes of it."""
+    def input_tokens(self: Any, inputs: Tensor) -> Tensor:
+        """(places, channels * window): what the window sees at each place."""
         num_dims = len(self.kernel_size)
         sides: list[int] = []
         for dim in reversed(range(num_dims)):  # the last dimension comes first
@@ -77,8 +77,11 @@ class AdaptedConvolution(AdaptedLayer):
             size = self.dilation[dim] * (self.kernel_size[dim] - 1) + 1
             windows = windows.unfold(2 + dim, size, self.stride[dim])[..., :: self.dilation[dim]]
         # (batch, channels, *places, *window) to (batch, *places, channels, *window)
-        windows = windows.movedim(1, 1 + num_dims).flatten(1 + num_dims).flatten(0, num_dims)
-        return windows, outputs.movedim(1, -1).flatten(0, num_dims)
+        return windows.movedim(1, 1 + num_dims).flatten(1 + num_dims).flatten(0, num_dims)
+
+    def output_tokens(self: Any, outputs: Tensor) -> Tensor:
+        """(places, d_out): what comes of each place."""
+        return outputs.movedim(1, -1).flatten(0, -2)
 
     def to_peft(self, A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
         """Two kernels: (groups * rank, channels of a group, *window) and (d_out, rank, 1, ...)."""

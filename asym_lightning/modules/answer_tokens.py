@@ -1,0 +1,67 @@
+"""Batches of pairs of answers as rows of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from asym_lightning.core.tokens import IGNORED
+
+SIDES = ("chosen", "rejected")
+
+
+class AnswerTokens(NamedTuple):
+    """Prompts with an answer each; where they are of pairs, all chosen answers and then all rejected ones.
+
+    Attributes:
+        input_ids: The tokens (rows, length), padded at their ends.
+        attention_mask: 1 where they are no padding.
+        labels: The answers' tokens, -100 elsewhere.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of_pairs(cls, batch: Mapping[str, Tensor]) -> AnswerTokens:
+        """Stack both sides of a batch, which need not be of one length."""
+        width = max(batch[f"{side}_input_ids"].shape[1] for side in SIDES)
+        stacked = []
+        for name, fill in (("input_ids", 0), ("attention_mask", 0), ("labels", IGNORED)):
+            sides = [batch[f"{side}_{name}"] for side in SIDES]
+            stacked.append(torch.cat([F.pad(side, (0, width - side.shape[1]), value=fill) for side in sides]))
+        return cls(*stacked)
+
+    def with_prompts_of_chosen(self) -> AnswerTokens:
+        """Label the prompts of the chosen half too."""
+        is_chosen = torch.arange(len(self.labels), device=self.labels.device) < len(self.labels) // 2
+        is_text = is_chosen[:, None] & self.attention_mask.bool()
+        return self._replace(labels=self.input_ids.where(is_text, self.labels))
+
+    def answers_of_others(self) -> AnswerTokens:
+        """Give each prompt the answer of the next row, which is to another prompt unless there is but one pair.
+
+        >>> ids = torch.tensor([[1, 2, 5, 0], [3, 6, 7, 0]])
+        >>> labels = torch.tensor([[-100, -100, 5, -100], [-100, 6, 7, -100]])
+        >>> AnswerTokens(ids, (ids > 0).long(), labels).answers_of_others().input_ids.tolist()
+        [[1, 2, 6, 7], [3, 5, 0, 0]]
+        """
+        is_answer = self.labels != IGNORED
+        lengths = self.attention_mask.sum(dim=1)
+        num_answer = is_answer.sum(dim=1)
+        num_prompt = lengths - num_answer
+        given = num_answer.roll(-1)
+        width = int((num_prompt + given).max())
+        at = torch.arange(width, device=self.labels.device).expand(len(lengths), width)
+        in_prompt, in_text = at < num_prompt[:, None], at < (num_prompt + given)[:, None]
+        last = self.input_ids.shape[1] - 1
+        prompts = self.input_ids.gather(1, at.clamp(max=last))
+        of_next = (at - num_prompt[:, None] + num_prompt.roll(-1)[:, None]).clamp(0, last)
+        answers = self.input_ids.roll(-1, dims=0).gather(1, of_next)
+        tokens = prompts.where(in_prompt, answers).where(in_text, 0)
+        return AnswerTokens(tokens, in_text.long(), tokens.where(in_text & ~in_prompt, IGNORED))
