@@ -20,8 +20,15 @@ from asym_lightning.callbacks.run_record import RunRecord
 from asym_lightning.data.packing import PackedRows
 from asym_lightning.data.padding import PadBatch
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
-from asym_lightning.modules import ImageClassifier, InstructionTuner, Summarizer, TextClassifier, TokenClassifier
-from asym_lightning.modules.generative_module import GenerativeModule
+from asym_lightning.modules import (
+    ImageClassifier,
+    InstructionTuner,
+    PreferenceTuner,
+    Summarizer,
+    TextClassifier,
+    TokenClassifier,
+)
+from asym_lightning.modules.language_module import LanguageModule
 from tests.language_models import tiny_bart, tiny_llama, word_tokenizer
 from tests.text_stand_ins import tiny_bert_config
 
@@ -76,7 +83,14 @@ def summaries(adapter: AdapterConfig, **options: Any) -> Case:
     return with_tokenizer(Summarizer(tiny_bart(VOCABULARY), adapter, **options)), batch
 
 
-def with_tokenizer(module: GenerativeModule) -> GenerativeModule:
+def preferences(adapter: AdapterConfig, loss: str) -> Case:
+    pairs = rows()
+    sides = {side: PAD([pairs[number], pairs[number + 1]]) for side, number in (("chosen", 0), ("rejected", 2))}
+    batch = {f"{side}_{name}": value for side, values in sides.items() for name, value in values.items()}
+    return with_tokenizer(PreferenceTuner(tiny_llama(VOCABULARY), adapter, loss=loss)), batch
+
+
+def with_tokenizer(module: LanguageModule) -> LanguageModule:
     module.tokenizer = word_tokenizer(["a text"])
     return module
 
@@ -109,6 +123,7 @@ TASKS: dict[str, Callable[..., Case]] = {
     "instructions": instructions,
     "instructions, all logits": partial(instructions, chunk_size=None),
     "packed instructions": partial(instructions, is_packed=True),
+    **{loss: partial(preferences, loss=loss) for loss in ("dpo", "ipo", "kto", "orpo", "simpo")},
     "summaries": summaries,
     "summaries, smooth": partial(summaries, label_smoothing=0.1),
 }

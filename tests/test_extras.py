@@ -72,14 +72,7 @@ missing(asym_lightning.data, "GLUEDataModule")
 """
     assert run_without(TEXT, program) == [
         f"`{name}` needs transformers: pip install 'asym-lightning[text]'."
-        for name in (
-            "TextClassifier",
-            "TokenClassifier",
-            "Summarizer",
-            "InstructionTuner",
-            "MMLUEvaluator",
-            "GLUEDataModule",
-        )
+        for name in (*TEXT_MODULES, "GLUEDataModule")
     ]
 
 
@@ -147,4 +140,4 @@ def test_each_extra_brings_what_it_is_named_for(package, extra):
 @pytest.mark.parametrize("whole", ["demo", "bench"])
 def test_set_ups_bring_both_halves(whole):
     assert f'{whole} = ["asym-lightning[figures,text,vision]"' in PYPROJECT
-    assert '"asym-lightning[bench,demo,quantized]"' in PYPROJECT  # in dev
+    assert '"asym-lightning[bench,demo,private,quantized]"' in PYPROJECT  # in dev

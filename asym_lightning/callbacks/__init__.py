@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from asym_lightning.callbacks.injection import AdapterInjection
     from asym_lightning.callbacks.norm_monitor import BNormMonitor
     from asym_lightning.callbacks.order_seed import OrderSeed
+    from asym_lightning.callbacks.private_training import PrivateTraining
     from asym_lightning.callbacks.rank_schedule import RankScheduler
     from asym_lightning.callbacks.redraw import RedrawA
     from asym_lightning.callbacks.row_adapters import RowAdapters
@@ -32,6 +33,7 @@ __all__ = [
     "GrowOnStall",
     "Milestones",
     "OrderSeed",
+    "PrivateTraining",
     "RankPolicy",
     "RankScheduler",
     "RedrawA",

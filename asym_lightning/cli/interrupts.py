@@ -89,6 +89,11 @@ def interruptible_again() -> AbstractContextManager[None]:
     return _handled_by(signal.SIGINT, signal.default_int_handler)
 
 
+def keeping_interrupts() -> AbstractContextManager[None]:
+    """Let Ctrl-C mean afterwards what it means now, for Lightning leaves it ignored."""
+    return _handled_by(signal.SIGINT, signal.getsignal(signal.SIGINT))
+
+
 @contextmanager
 def _handled_by(number: int, handler: Any) -> Iterator[None]:
     """Let a signal have another handler in the context; only the main thread can."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,7 +29,7 @@ from asym_lightning.cli.devices import check_devices
 from asym_lightning.cli.errors import check_checkpoint
 from asym_lightning.cli.given import Given
 from asym_lightning.cli.help import VERSION
-from asym_lightning.cli.interrupts import heard, leaving_termination_to_trainer
+from asym_lightning.cli.interrupts import heard, keeping_interrupts, leaving_termination_to_trainer
 from asym_lightning.cli.log_interval import LogEachEpoch
 from asym_lightning.cli.model_summary import TrainedParts
 from asym_lightning.cli.option_ranges import check_ranges
@@ -281,9 +280,9 @@ def started_runs_only(trainer: Trainer) -> Iterator[None]:
     else:
         new = missing(trainer.log_dir or ".")
     run = Path(trainer.log_dir or ".")
-    on_interrupt = signal.getsignal(signal.SIGINT)
     try:
-        yield
+        with keeping_interrupts():
+            yield
     except SystemExit as error:
         if trainer.state.status != TrainerStatus.INTERRUPTED:
             raise
@@ -300,8 +299,6 @@ def started_runs_only(trainer: Trainer) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in REFUSALS and error.filename is None:
             raise OSError(error.errno, error.strerror, str(run)) from error
         raise
-    finally:
-        signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves it ignored
 
 
 def saved_adapter(trainer: Trainer, model: LightningModule) -> Path | None:

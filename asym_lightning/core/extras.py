@@ -18,6 +18,8 @@ EXTRAS = {
     "sklearn": "demo",
     "lm_eval": "lm-eval",
     "matplotlib": "figures",
+    "opacus": "private",
+    "flwr": "federated",
 }
 _PROJECTS = {"PIL": "pillow", "rouge_score": "rouge-score", "sklearn": "scikit-learn"}
 

@@ -238,3 +238,8 @@ def is_offloaded(layer: nn.Module) -> bool:
 def fingerprint(dataset: Any) -> str:
     """What `datasets` keeps results of a data set under: the same for the same data and the same steps."""
     return dataset._fingerprint
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody watches calls of a module; public functions add and remove hooks, none tells of them."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)

@@ -32,6 +32,9 @@ class LengthBucketSampler(Sampler[int], Sized):
         [[1, 2], [3, 7], [8, 9]]
     """
 
+    is_permutation = True
+    """Each row comes once an epoch, so another random order may take this one's place."""
+
     def __init__(self, lengths: npt.ArrayLike, batch_size: int, seed: int = 0) -> None:
         self.lengths = np.asarray(lengths)
         self.batch_size = batch_size

@@ -32,9 +32,7 @@ class TokenClassificationDataModule(TokenizedTextDataModule):
     Three layouts are read: a word a line, as CoNLL has it (`.conll`, `.conllu`, `.bio`, `.iob`, `.tsv`, `.txt`);
     records of `tokens` and `tags`; and records of a `text` with `spans`, objects with `start`, `end` and `label`
     in characters, which become tags of words. Records are `.jsonl`, `.json` or parquet, or a split of a hub's data set,
-    such as `hf:owner/name:train`. The tag of a word is learnt at its first token.
-
-    Batches are as `TokenClassifier` takes them.
+    such as `hf:owner/name:train`. The tag of a word is learnt at its first token. Batches are `TokenClassifier`'s.
 
     Args:
         train: Training file, or `hf:owner/name:split`; None where there is no training.

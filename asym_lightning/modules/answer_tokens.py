@@ -20,12 +20,21 @@ class AnswerTokens(NamedTuple):
     Attributes:
         input_ids: The tokens (rows, length), padded at their ends.
         attention_mask: 1 where they are no padding.
-        labels: The answers' tokens, -100 elsewhere.
+        labels: The tokens whose log-probabilities are asked for, -100 elsewhere.
+        positions: Where these are, among all but the first of each row; found before a batch goes to its device, for on
+            a GPU the question waits for all that it has been given to do.
     """
 
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
+    positions: Tensor
+
+    @classmethod
+    def of(cls, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> AnswerTokens:
+        """Find the positions."""
+        positions = (labels[:, 1:].flatten() != IGNORED).nonzero().flatten()
+        return cls(input_ids, attention_mask, labels, positions)
 
     @classmethod
     def of_pairs(cls, batch: Mapping[str, Tensor]) -> AnswerTokens:
@@ -35,20 +44,20 @@ class AnswerTokens(NamedTuple):
         for name, fill in (("input_ids", 0), ("attention_mask", 0), ("labels", IGNORED)):
             sides = [batch[f"{side}_{name}"] for side in SIDES]
             stacked.append(torch.cat([F.pad(side, (0, width - side.shape[1]), value=fill) for side in sides]))
-        return cls(*stacked)
+        return cls.of(*stacked)
 
     def with_prompts_of_chosen(self) -> AnswerTokens:
         """Label the prompts of the chosen half too."""
         is_chosen = torch.arange(len(self.labels), device=self.labels.device) < len(self.labels) // 2
         is_text = is_chosen[:, None] & self.attention_mask.bool()
-        return self._replace(labels=self.input_ids.where(is_text, self.labels))
+        return self.of(self.input_ids, self.attention_mask, self.input_ids.where(is_text, self.labels))
 
     def answers_of_others(self) -> AnswerTokens:
         """Give each prompt the answer of the next row, which is to another prompt unless there is but one pair.
 
         >>> ids = torch.tensor([[1, 2, 5, 0], [3, 6, 7, 0]])
         >>> labels = torch.tensor([[-100, -100, 5, -100], [-100, 6, 7, -100]])
-        >>> AnswerTokens(ids, (ids > 0).long(), labels).answers_of_others().input_ids.tolist()
+        >>> AnswerTokens.of(ids, (ids > 0).long(), labels).answers_of_others().input_ids.tolist()
         [[1, 2, 6, 7], [3, 5, 0, 0]]
         """
         is_answer = self.labels != IGNORED
@@ -64,4 +73,31 @@ class AnswerTokens(NamedTuple):
         of_next = (at - num_prompt[:, None] + num_prompt.roll(-1)[:, None]).clamp(0, last)
         answers = self.input_ids.roll(-1, dims=0).gather(1, of_next)
         tokens = prompts.where(in_prompt, answers).where(in_text, 0)
-        return AnswerTokens(tokens, in_text.long(), tokens.where(in_text & ~in_prompt, IGNORED))
+        return self.of(tokens, in_text.long(), tokens.where(in_text & ~in_prompt, IGNORED))
+
+
+class PairTokens(NamedTuple):
+    """What goes through the model for a batch of pairs.
+
+    Attributes:
+        answers: Both answers of each pair; for `orpo` the prompts of the chosen ones are labelled too.
+        is_answer: Which tokens are of answers, from the second one on.
+        others: The answers to other prompts, for `kto`.
+    """
+
+    answers: AnswerTokens
+    is_answer: Tensor
+    others: AnswerTokens | None
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Tensor], loss: str) -> PairTokens:
+        """Stack a batch as a loss needs it, in page-locked memory where the batch is."""
+        answers = AnswerTokens.of_pairs(batch)
+        others = answers.answers_of_others() if loss == "kto" else None
+        is_answer = answers.labels[:, 1:] != IGNORED
+        if loss == "orpo":
+            answers = answers.with_prompts_of_chosen()
+        if not batch["chosen_labels"].is_pinned():
+            return cls(answers, is_answer, others)
+        parts = [None if part is None else AnswerTokens(*(t.pin_memory() for t in part)) for part in (answers, others)]
+        return cls(parts[0] or answers, is_answer.pin_memory(), parts[1])

@@ -30,7 +30,7 @@ class LabelPositions(LightningModule):
 
     @wraps(LightningModule.on_before_batch_transfer, assigned=())  # or Lightning warns of it beside any data module
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # type: ignore[override]
-        """Add the places to a batch with `labels` (rows, length), -100 where nothing is learnt; once is enough."""
+        """Add the places to a batch that has `labels` (rows, length), -100 where nothing is to be learnt."""
         if not isinstance(batch, Mapping) or KEY in batch or not isinstance(batch.get("labels"), Tensor):
             return batch
         return {**batch, KEY: self._find(batch["labels"])}

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from asym_lightning.core.private_names import trainer_of
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
-from asym_lightning.lifecycle.predictions import file_of_module
+from asym_lightning.lifecycle.predictions import PREDICTIONS, file_of_module
 from asym_lightning.modules.base import AdapterModule
 from asym_lightning.modules.language_model import (
     Architecture,
@@ -33,7 +33,7 @@ class LanguageModule(AdapterModule):
     """
 
     architecture: ClassVar[Architecture]
-    predictions_file: ClassVar[str]
+    predictions_file: ClassVar[str] = PREDICTIONS
     _is_output_layer_checked = False
 
     def build_backbone(self, source: str | nn.Module) -> nn.Module:

@@ -14,8 +14,6 @@ from asym_lightning.core.kinds import NotNegative, Positive
 from asym_lightning.core.options import check_kinds
 
 LossName = Literal["dpo", "ipo", "kto", "orpo", "simpo"]
-WITH_REFERENCE = ("dpo", "ipo", "kto")
-"""Losses that compare answers with what the model made of them before it was tuned."""
 
 
 class Answers(NamedTuple):
@@ -101,6 +99,11 @@ class PreferenceLoss:
     def __post_init__(self) -> None:
         check_kinds(self)
 
+    @property
+    def needs_reference(self) -> bool:
+        """Whether answers are compared with what the model made of them before it was tuned."""
+        return self.name in ("dpo", "ipo", "kto")
+
     def of_pairs(self, pairs: Pairs) -> Tensor:
         """Return the loss of each pair (pairs,)."""
         return _LOSSES[self.name](pairs, self)
@@ -108,7 +111,7 @@ class PreferenceLoss:
     def rewards(self, pairs: Pairs) -> Tensor:
         """Return the rewards of chosen and rejected answers (pairs, 2)."""
         sides = (pairs.chosen, pairs.rejected)
-        values = [side.ratios if self.name in WITH_REFERENCE else side.means for side in sides]
+        values = [side.ratios if self.needs_reference else side.means for side in sides]
         return self.beta * torch.stack(values, dim=1).detach()
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import wraps
 from typing import Any
 
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -14,26 +16,28 @@ from asym_lightning.adapters import AdapterConfig
 from asym_lightning.core.kinds import Count, NotNegative, Positive
 from asym_lightning.core.private_names import trainer_of
 from asym_lightning.core.tokens import IGNORED
-from asym_lightning.lifecycle.predictions import PREDICTIONS, Row
-from asym_lightning.modules.answer_tokens import AnswerTokens
+from asym_lightning.lifecycle.predictions import Row
+from asym_lightning.modules.answer_tokens import SIDES, AnswerTokens, PairTokens
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.class_rows import with_identifiers
 from asym_lightning.modules.language_model import last_hidden_states
 from asym_lightning.modules.language_module import LanguageModule
-from asym_lightning.modules.preference_loss import WITH_REFERENCE, Answers, LossName, Pairs, PreferenceLoss
+from asym_lightning.modules.preference_loss import Answers, LossName, Pairs, PreferenceLoss
 from asym_lightning.modules.preference_metrics import preference_metrics
 from asym_lightning.modules.reference_model import as_reference, check_is_reference
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 from asym_lightning.modules.token_log_probabilities import token_log_probabilities
 
+TOKENS = "answer_tokens"
+
 
 class PreferenceTuner(LanguageModule):
     """Teach a decoder which of two answers is preferred, where the reference is the same model with its adapters off.
 
-    Batches are dictionaries with `chosen_input_ids`, `chosen_attention_mask` and `chosen_labels` (pairs, length), the
-    answer's tokens and -100 elsewhere, and the same of `rejected`. Sequences are padded at their ends.
+    Batches hold `chosen_input_ids`, `chosen_attention_mask` and `chosen_labels` (pairs, length), answers' tokens and
+    -100 elsewhere, and the same of `rejected`, padded at their ends.
 
     Logs `loss`, `accuracy`, the share of pairs whose chosen answer has the larger reward, `margin`, by how much it is
     larger, `chosen_reward` and `rejected_reward`. `predict` writes both rewards of each pair to `predictions.csv`.
@@ -53,12 +57,10 @@ class PreferenceTuner(LanguageModule):
         backbone_options: How the backbone is made.
 
     Raises:
-        ValueError: If there is an `adapter` and `train_backbone` as well, a number is out of range, or the loss needs a
-            reference and there is none.
+        ValueError: If a number is out of range, or the loss needs a reference and there is no `adapter`.
     """
 
     architecture = "causal"
-    predictions_file = PREDICTIONS
 
     def __init__(
         self,
@@ -78,14 +80,13 @@ class PreferenceTuner(LanguageModule):
         super().__init__(backbone, adapter, train_backbone, optimizer, scheduler, backbone_options)
         self.preference = PreferenceLoss(loss, beta, gamma, desirable_weight, undesirable_weight)
         self.chunk_size = chunk_size
-        self._has_reference = loss in WITH_REFERENCE
-        if self._has_reference and adapter is None:
+        if self.preference.needs_reference and adapter is None:
             raise ValueError(f"`loss: {loss}` needs an `adapter`: its reference is the backbone without one.")
 
     def configure_model(self) -> None:
         """Build the backbone, inject the adapter, and check that without it the backbone is the reference."""
         super().configure_model()
-        if self._has_reference:
+        if self.preference.needs_reference:
             check_is_reference(self.backbone, f"`loss: {self.preference.name}`")
 
     def build_metrics(self) -> MetricCollection:
@@ -98,55 +99,53 @@ class PreferenceTuner(LanguageModule):
         rewards = self.preference.rewards(pairs)
         return StepOutput(self.preference.of_pairs(pairs).mean(), rewards, torch.zeros_like(rewards[:, 0]))
 
+    @wraps(LightningModule.on_before_batch_transfer, assigned=())  # or Lightning warns of it beside any data module
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # type: ignore[override]
+        """Stack both sides of a batch while it is on the CPU."""
+        return {**batch, TOKENS: PairTokens.of(batch, self.preference.name)}
+
     def pairs(self, batch: Mapping[str, Tensor]) -> Pairs:
         """Return the log-probabilities of both answers of each pair."""
-        tokens = AnswerTokens.of_pairs(batch)
-        is_answer = tokens.labels[:, 1:] != IGNORED
-        if self.preference.name == "orpo":
-            tokens = tokens.with_prompts_of_chosen()
+        made: Any = batch.get(TOKENS)
+        tokens, is_answer, others = made or PairTokens.of(batch, self.preference.name)
         by_token = self._log_probabilities(tokens)  # first of all: autocast keeps the weights that a gradient has met
         sums, lengths = (by_token * is_answer).sum(dim=1), is_answer.sum(dim=1)
         chosen, rejected = map(Answers, sums.chunk(2), lengths.chunk(2))
-        if not self._has_reference:
+        if not self.preference.needs_reference:
             num_tokens = (tokens.labels[:, 1:].chunk(2)[0] != IGNORED).sum()
             return Pairs(chosen, rejected, likelihood=-by_token.chunk(2)[0].sum() / num_tokens)
         with as_reference(self.backbone):
-            known = self._log_probabilities(tokens).sum(dim=1).chunk(2)
-        shift = self._mean_ratio(tokens.answers_of_others()) if self.preference.name == "kto" else 0.0
-        return Pairs(chosen._replace(reference=known[0]), rejected._replace(reference=known[1]), shift)
+            before = self._log_probabilities(tokens).sum(dim=1).chunk(2)
+        shift = 0.0 if others is None else self._mean_ratio(others)
+        return Pairs(chosen._replace(reference=before[0]), rejected._replace(reference=before[1]), shift)
 
     @torch.no_grad()
     def _mean_ratio(self, tokens: AnswerTokens) -> Tensor:
-        """Mean over all processes of how much more likely answers are than by the reference, if they are at all."""
+        """Mean over all processes of how much more likely answers are than by the reference; at least 0."""
         sums = self._log_probabilities(tokens).sum(dim=1)
         with as_reference(self.backbone):
-            ratio = (sums - self._log_probabilities(tokens).sum(dim=1)).mean()
-        if trainer_of(self) is not None:
-            ratio = torch.as_tensor(self.all_gather(ratio)).mean()
-        return ratio.clamp(min=0)
+            ratios = sums - self._log_probabilities(tokens).sum(dim=1)
+        return (ratios if trainer_of(self) is None else torch.as_tensor(self.all_gather(ratios))).mean().clamp(min=0)
 
     def _log_probabilities(self, tokens: AnswerTokens) -> Tensor:
         """Log-probabilities of the labels from the second token on (rows, length - 1), 0 where there is none."""
         self.check_length(tokens.input_ids.shape[1])
         to_logits = self.checked_output_layer(tokens.input_ids)
-        inputs = {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask, "use_cache": False}
-        hidden = last_hidden_states(self.backbone, **inputs).last_hidden_state[:, :-1]
-        return token_log_probabilities(hidden, tokens.labels[:, 1:], to_logits, self.chunk_size)
+        inputs: dict[str, Any] = {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask}
+        hidden = last_hidden_states(self.backbone, **inputs, use_cache=False).last_hidden_state[:, :-1]
+        return token_log_probabilities(hidden, tokens.labels[:, 1:], tokens.positions, to_logits, self.chunk_size)
 
     def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
         """Return pairs of rows of tokens, all of which count."""
-        batch = shape.text(self._longest)
-        batch["labels"] = torch.zeros_like(batch["input_ids"])
-        return {f"{side}_{name}": value for side in ("chosen", "rejected") for name, value in batch.items()}
+        text = shape.text(self._longest)
+        batch = {**text, "labels": text["input_ids"]}
+        return {f"{side}_{name}": value for side in SIDES for name, value in batch.items()}
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Return the rewards of chosen and rejected answers (pairs, 2)."""
+        """Return the rewards of both answers (pairs, 2)."""
         return self.preference.rewards(self.pairs(batch))
 
     def prediction_rows(self, prediction: Tensor, batch: dict[str, Any], identifiers: Sequence[str]) -> Sequence[Row]:
         """Return both rewards of each pair, and by how much the chosen answer's is larger."""
-        rows = [
-            {"chosen_reward": chosen, "rejected_reward": rejected, "margin": chosen - rejected}
-            for chosen, rejected in prediction.tolist()
-        ]
+        rows = [{"chosen_reward": c, "rejected_reward": r, "margin": c - r} for c, r in prediction.tolist()]
         return with_identifiers(rows, identifiers)

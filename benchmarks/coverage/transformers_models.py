@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -13,7 +15,17 @@ from transformers import ResNetConfig
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from benchmarks.coverage.small_config import HEAD_DIM, HEADS, VOCABULARY, small_config
+from benchmarks.coverage.small_config import (
+    COUNTS,
+    HEAD_DIM,
+    HEADS,
+    IMAGE,
+    RULES,
+    VOCABULARY,
+    WIDTH,
+    Rules,
+    small_config,
+)
 from benchmarks.coverage.subject import Call, Subject, outputs
 from benchmarks.coverage.transformers_inputs import calls_of, tower_calls
 
@@ -63,25 +75,65 @@ def subject(model_type: str) -> Subject:
     reasons: list[str] = []
     for variant in VARIANTS:
         try:
-            config = small_config(model_type, {**variant, **OVERRIDES.get(model_type, {})})
+            own = OVERRIDES.get(model_type, {})
+            config = small_config(model_type, {**variant.fields, **own}, *variant[1:])
+            if (size := _size(model_class, config)) > LARGEST:
+                reasons.append(f"{size:,} parameters")
+                continue
             torch.manual_seed(0)
             model = model_class._from_config(config).float().eval()
         except Exception as error:  # what a type takes is found by trying
             reasons.append(f"not built: {_one_line(error)}")
             continue
-        if sum(p.numel() for p in model.parameters()) > LARGEST:
-            reasons.append(f"{sum(p.numel() for p in model.parameters()):,} parameters")
-            continue
         try:
-            for calls in calls_of(model):
-                if (error := _error(model, calls)) is None:
-                    towers = [call for call in tower_calls(model) if _error(model, [call]) is None]
-                    has_image = any("pixel" in argument for argument in calls[0].arguments)
-                    return Subject(model_type, model, calls + ([] if has_image else towers))
-                reasons.append(f"not run: {error}")
+            calls, failed = working_calls(model)
         except AttributeError as error:  # its configuration has other fields than those that say what it is called with
             reasons.append(f"not called: {_one_line(error)}")
+            continue
+        if calls:
+            return Subject(model_type, model, calls)
+        reasons += [f"not run: {error}" for error in failed[:1]]
     raise RuntimeError(" | ".join(dict.fromkeys(reasons)))
+
+
+def _size(model_class: Any, config: Any) -> int:
+    """How many weights there would be; 0 where building it needs their values."""
+    try:
+        with torch.device("meta"):
+            return sum(p.numel() for p in model_class._from_config(config).parameters())
+    except Exception:
+        return 0
+
+
+def working_calls(model: nn.Module) -> tuple[list[Call], list[str]]:
+    """The first calls that work, with those of towers; and what was said of the ones before."""
+    failed: list[str] = []
+    # A second time with what the first was told.
+    for calls in itertools.chain(calls_of(model), _calls_as_told(model, failed)):
+        if (error := _error(model, calls)) is not None:
+            failed.append(error)
+            continue
+        if not any("pixel" in argument for argument in calls[0].arguments):
+            calls += tower_calls(model, lambda call: _error(model, [call]) is None)
+        return calls, failed
+    return [], failed
+
+
+# What torch says of an input that has another number of features than a layer wants.
+_WANTED = (
+    re.compile(r"mat1 and mat2 shapes cannot be multiplied \(\d+x\d+ and (\d+)x"),
+    re.compile(r"Given normalized_shape=\[(\d+)\]"),
+    re.compile(r"to have (\d+) channels"),
+    re.compile(r"expects (\d+)"),
+    re.compile(r"size of tensor a \(\d+\) must match the size of tensor b \((\d+)\)"),
+)
+
+
+def _calls_as_told(model: nn.Module, errors: list[str]) -> Iterator[list[Call]]:
+    """Calls with the numbers of features that the errors so far ask for."""
+    found = [int(match[1]) for error in errors for pattern in _WANTED if (match := pattern.search(error))]
+    if found:
+        yield from calls_of(model, list(dict.fromkeys(found)))
 
 
 def _error(model: nn.Module, calls: list[Call]) -> str | None:
@@ -97,12 +149,29 @@ def _one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:160]} ({Path(place.filename).name}:{place.lineno})"
 
 
-LARGEST = 60_000_000
+class Variant(NamedTuple):
+    """A way to make a configuration small; see `small_config`."""
+
+    fields: dict[str, Any]
+    rules: Rules = RULES
+    lists: bool = False
+    missing: bool = False
+
+
+LARGEST = 120_000_000
 # Models that allow no grouping of keys and values, or whose widths hang together in ways of their own.
-VARIANTS: tuple[dict[str, Any], ...] = (
-    {}, {"*num_key_value_heads": HEADS}, {"*head_dim": HEAD_DIM}, {"mrope_section": True},
-    {"mrope_section": True, "*num_key_value_heads": HEADS},
-)  # fmt: skip
+VARIANTS = (
+    Variant({}),
+    Variant({"*num_key_value_heads": HEADS}),
+    Variant({"*head_dim": HEAD_DIM}),
+    Variant({"mrope_section": True}),
+    Variant({"mrope_section": True, "*num_key_value_heads": HEADS}),
+    Variant({}, missing=True),
+    Variant({}, lists=True),
+    Variant({}, lists=True, missing=True),
+    Variant({}, COUNTS, lists=True),
+    Variant({}, COUNTS),
+)
 _RESNET = ResNetConfig(
     embedding_size=16, hidden_sizes=[16, 32, 64, 128], depths=[1, 1, 1, 1], layer_type="basic",
     out_features=["stage2", "stage3", "stage4"],
@@ -128,7 +197,8 @@ _OVERRIDES_OF: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("jamba",), {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1,
                   "num_hidden_layers": 2}),
     (("mamba2",), {"num_heads": 8, "head_dim": 16, "n_groups": 1}),
-    (("zamba2",), {"n_mamba_heads": 8, "mamba_headdim": 16, "mamba_expand": 2, "mamba_ngroups": 1}),
+    (("zamba2",), {"n_mamba_heads": 8, "mamba_headdim": 16, "mamba_expand": 2, "mamba_ngroups": 1,
+                   "attention_hidden_size": 128, "attention_head_dim": 32}),
     (("deepseek_v2",), {"num_key_value_heads": 4, "num_experts_per_tok": 2}),
     (("codegen", "gptj"), {"rotary_dim": 8}),
     (("recurrent_gemma",), {"num_hidden_layers": 3, "block_types": ["recurrent", "recurrent", "attention"]}),
@@ -142,6 +212,22 @@ _OVERRIDES_OF: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("gpt_neo",), {"attention_types": [[["global", "local"], 1]], "num_layers": 2}),
     (("zamba",), {"layer_types": _ZAMBA, "num_hidden_layers": 4, "layers_block_type": _ZAMBA,
                   "attention_hidden_size": 128}),
+    (("lfm2_moe",), {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2}),
+    (("granitemoehybrid",), {n: ["linear_attention", "full_attention"] for n in ("layer_types", "layers_block_type")}
+                            | {"num_hidden_layers": 2, "mamba_n_heads": 8, "mamba_d_head": 16}),
+    (("dory",), {"n_input_layers": 1, "n_recurrent_layers": 1, "n_output_layers": 1, "num_hidden_layers": 3,
+                 "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}),
+    (("qwen4_exp", "qwen4_exp_text"), {"*indexer_n_heads": 4, "*indexer_kv_heads": 1, "*indexer_head_dim": 16,
+                                       "*indexer_budget": 8, "*indexer_compress_ratio": 4}),
+    (("longcat_flash",), {"qk_head_dim": 2 * HEAD_DIM}),
+    (("reformer",), {"axial_pos_embds_dim": [32, 32], "axial_pos_shape": [3, 4], "attn_layers": ["local", "lsh"],
+                     "local_attn_chunk_length": 4, "lsh_attn_chunk_length": 4, "is_decoder": True}),
+    (("chameleon", "emu3"), {"vocabulary_map": {"<image>": VOCABULARY - 1}}),
+    (("pocket_tts", "gradium_phonon_tts"), {"flow_head_config.condition_dim": WIDTH}),
+    (("fun_asr_nano",), {"adaptor_config.intermediate_size": WIDTH // 4}),
+    (("gemma4_assistant",), {"*hidden_size_per_layer_input": 0}),
+    (("step3p7",), {"*sliding_window": 4}),
+    (("depth_pro",), {"patch_size": IMAGE}),
     (("dots1",), {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1,
                   "num_experts_per_tok": 2}),
 )  # fmt: skip

@@ -41,6 +41,7 @@ _REQUIRED: Mapping[str, Mapping[str, Any]] = {
     "OrderSeed": {"seed": 0},
     "Milestones": {"ranks": {2: 3}},
     "TorchSchedule": {"make": dict},
+    "PrivateTraining": {"epsilon": 1.0, "delta": 1e-5},
     "RedrawA": {"num_links": 2, "every_n_steps": 3},
 }
 _KNOWN = (bool, int, float, str)

@@ -10,7 +10,7 @@ from asym_lightning.report.figure_files import RC
 
 LAYERS = (  # from the top; each may import all below it, as pyproject.toml says
     ("cli",),
-    ("callbacks", "modules", "strategies", "report", "estimate", "data"),
+    ("callbacks", "modules", "strategies", "federated", "report", "estimate", "data"),
     ("lifecycle",),
     ("sharding",),
     ("analysis",),

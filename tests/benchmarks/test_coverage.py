@@ -6,8 +6,14 @@ import os
 
 import pytest
 import torch
+from torch import nn
+from transformers import PretrainedConfig
 
 from benchmarks.coverage.__main__ import main, rows_of
+from benchmarks.coverage.checks import examine
+from benchmarks.coverage.small_config import VOCABULARY, small_config
+from benchmarks.coverage.subject import Call, Subject
+from benchmarks.coverage.transformers_models import working_calls
 
 # Fused rows in order, by head and heads first; latents of keys and values; attention that torch has; weights that are
 # read or shared; experts in each layout; convolutions as projections; several towers; attention in windows; a batch
@@ -56,6 +62,57 @@ def test_a_role_in_some_attention_alone_is_in_part_where_the_report_says_so(monk
     monkeypatch.setattr("benchmarks.coverage.checks.unplayed", lambda model, role: ())
     (row,) = (row for row in rows_of("timm:gcvit_xxtiny", [("ours", "q")]) if row["arm"] == "ours")
     assert row["verdict"] == "partial"
+
+
+class WantsLabels(nn.Module):
+    """As FastSpeech2Conformer, whose training mode wants labels of five kinds."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, 6)
+
+    def forward(self, x, labels=None):
+        if self.training and labels is None:
+            raise ValueError("All labels must be provided to run in training mode.")
+        return self.fc(x)
+
+
+def test_a_model_that_wants_labels_to_train_is_examined_in_evaluation_mode():
+    subject = Subject("toy", WantsLabels(), [Call("forward", {"x": torch.randn(4, 6)})])
+    (row, *_) = examine(subject, "ours", "all-linear")
+    assert (row.verdict, row.num_tested) == ("right", 1), row.reason
+
+
+def test_stages_have_one_block_and_layers_that_are_named_by_their_number_exist():
+    assert small_config("swin", lists=True).depths == [1, 1, 1, 1]
+    config = small_config("depth_anything", lists=True)
+    assert config.backbone_config.out_indices == [1, 2, 3, 4]
+    assert (config.backbone_config.num_hidden_layers, config.backbone_config.reshape_hidden_states) == (4, False)
+    assert small_config("dpt", lists=True).backbone_out_indices == [0, 1, 2, 3]
+
+
+def test_fields_without_a_value_get_one_where_that_is_asked_for():
+    assert small_config("blip-2").image_token_index is None
+    assert 0 < small_config("blip-2", missing=True).image_token_index < VOCABULARY
+
+
+class Narrow(nn.Module):
+    """Takes a number of features that its configuration has no word for."""
+
+    main_input_name, config = "input_features", PretrainedConfig()
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(37, 4)
+
+    def forward(self, input_features):
+        return self.fc(input_features)
+
+
+def test_a_call_is_made_again_with_the_number_of_features_that_torch_says_is_wanted():
+    calls, failed = working_calls(Narrow())
+    assert calls[0].arguments["input_features"].shape == (2, 64, 37)
+    assert "and 37x4" in failed[0]
 
 
 @pytest.fixture

@@ -224,6 +224,15 @@ def test_accelerate_says_that_a_layer_is_offloaded():
     assert names.is_offloaded(layer)
 
 
+@pytest.mark.parametrize("register", ["register_forward_hook", "register_forward_pre_hook"])
+def test_a_module_says_that_its_calls_are_watched(register):
+    layer = nn.Linear(2, 2)
+    handle = getattr(layer, register)(lambda *args: None)
+    assert names.has_hooks(layer)
+    handle.remove()
+    assert not names.has_hooks(layer)
+
+
 def test_wrappers_call_what_they_wrap_by_these_names():
     compiled = next(iter(torch.compile(nn.Linear(2, 2)).named_children()))[0]
     assert (FSDP_PREFIX.removesuffix("."), compiled, _CHECKPOINT_WRAPPED_MODULE) == names.WRAPPED

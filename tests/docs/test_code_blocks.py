@@ -26,6 +26,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 FENCE = re.compile(
     r"^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
+OF_EXTRAS = {"quantized_backbones": "bitsandbytes", "private_training": "opacus", "federated": "flwr"}
 FIT_SHORTER = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2", "--trainer.enable_progress_bar=false"]
 
 
@@ -68,8 +69,8 @@ def make_runs_here(runs, *_):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_code_block_runs(page, workplace, monkeypatch):
-    if page.stem == "quantized_backbones":
-        pytest.importorskip("bitsandbytes")
+    if page.stem in OF_EXTRAS:
+        pytest.importorskip(OF_EXTRAS[page.stem])
     monkeypatch.setattr("asym_lightning.cli.sweep.execute_runs", make_runs_here)
     monkeypatch.setattr("sys.stdin", io.StringIO("Name a fruit.\n/reset\nName a colour.\n"))
     torch.manual_seed(0)

@@ -213,7 +213,8 @@ def test_log_probabilities_and_gradients_do_not_depend_on_chunks(chunk_size):
         torch.manual_seed(1)
         hidden = torch.randn(2, 3, 4, requires_grad=True)
         if chunked:
-            found = token_log_probabilities(hidden, targets, layer, chunk_size)
+            positions = (targets.flatten() >= 0).nonzero().flatten()
+            found = token_log_probabilities(hidden, targets, positions, layer, chunk_size)
         else:
             picked = layer(hidden).log_softmax(-1).gather(2, targets.clamp(min=0)[..., None]).squeeze(-1)
             found = picked.where(targets >= 0, 0.0)

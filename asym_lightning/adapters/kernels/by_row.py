@@ -37,6 +37,38 @@ class FactorsByRow:
     rows: RowsInUse
     _kept: dict[tuple[int, bool], Tensor] = field(default_factory=dict)
 
+    def linear(self, x: Tensor, weight: Weight, bias: Tensor | None, As: Sequence[Tensor], plan: Plan) -> Tensor:
+        """Apply the frozen linear map, and to each row its adapter.
+
+        Args:
+            x: (k * rows, ..., d_in): every row k times, one after another, as a beam search or windows of images have
+                it.
+            weight: (d_out, d_in), frozen; a tensor, or quantised.
+            bias: (d_out), frozen, or ``None``.
+            As: (r, d_in) each; one per slice, or a single one where ``plan.shares_a``.
+            plan: Layout, scalings and dropout; the path is its own.
+
+        Returns:
+            (k * rows, ..., d_out), in the autocast dtype where autocast is on, else in x's.
+
+        Raises:
+            ValueError: The batch has another number of rows.
+        """
+        num_rows = len(self.rows.places)
+        if len(x) % num_rows:
+            raise ValueError(
+                f"`{self.layer}` was called with {len(x)} rows, but {num_rows} are named: name an adapter, "
+                "or None, for each row of the batch."
+            )
+        if len(self.rows.distinct) == 1:
+            Bs = [stack[self.rows.distinct[0]].T for stack in self.stacks]
+            return adapted_linear(x, weight, bias, As, Bs, plan._replace(path="auto"))
+        x = in_compute_dtype(x)
+        with torch.autocast(x.device.type, enabled=False):
+            if torch.is_grad_enabled():
+                return _differentiable(x, weight, bias, As, self, plan)
+            return _in_place(x, weight, bias, As, self, plan)
+
     def gathered(self, number: int, dtype: torch.dtype, *, for_each_row: bool, keep: bool) -> Tensor:
         """(rows or distinct adapters, rank, rows of the slice), B's of one slice, without gradients for the stack.
 
@@ -74,41 +106,6 @@ class RowsInUse(NamedTuple):
         by_row = torch.tensor(places, device=device)
         distinct = by_row.unique()
         return cls(by_row, distinct, by_row.unsqueeze(1) == distinct)
-
-
-def linear_by_row(
-    x: Tensor, weight: Weight, bias: Tensor | None, As: Sequence[Tensor], factors: FactorsByRow, plan: Plan
-) -> Tensor:
-    """Apply the frozen linear map, and to each row its adapter.
-
-    Args:
-        x: (k * rows, ..., d_in): every row k times, one after another, as a beam search or windows of images have it.
-        weight: (d_out, d_in), frozen; a tensor, or quantised.
-        bias: (d_out), frozen, or ``None``.
-        As: (r, d_in) each; one per slice, or a single one where ``plan.shares_a``.
-        factors: The B's in the place of the layer's own.
-        plan: Layout, scalings and dropout; the path is its own.
-
-    Returns:
-        (k * rows, ..., d_out), in the autocast dtype where autocast is on, else in x's.
-
-    Raises:
-        ValueError: The batch has another number of rows.
-    """
-    num_rows = len(factors.rows.places)
-    if len(x) % num_rows:
-        raise ValueError(
-            f"`{factors.layer}` was called with {len(x)} rows, but {num_rows} are named: name an adapter, "
-            "or None, for each row of the batch."
-        )
-    if len(factors.rows.distinct) == 1:
-        Bs = [stack[factors.rows.distinct[0]].T for stack in factors.stacks]
-        return adapted_linear(x, weight, bias, As, Bs, plan._replace(path="auto"))
-    x = in_compute_dtype(x)
-    with torch.autocast(x.device.type, enabled=False):
-        if torch.is_grad_enabled():
-            return _differentiable(x, weight, bias, As, factors, plan)
-        return _in_place(x, weight, bias, As, factors, plan)
 
 
 def _in_place(

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.init.statistics import Data
-from asym_lightning.adapters.kernels.by_row import FactorsByRow, linear_by_row
+from asym_lightning.adapters.kernels.by_group import FactorsByGroup
+from asym_lightning.adapters.kernels.by_row import FactorsByRow
 from asym_lightning.adapters.kernels.linear import adapted_linear
 from asym_lightning.adapters.kernels.plan import Plan, Weight
 from asym_lightning.adapters.kernels.sparse_rows import SparseRows
@@ -29,7 +30,7 @@ class SliceAdapters(nn.ModuleDict):
 
     Attributes:
         has_opened_bypass: The layer's host went past it until it was adapted.
-        by_row: B's of many adapters and which row of a batch has which, while they are in the place of its own.
+        by_row: Factors of many adapters and which rows of a batch have which, while they are in the place of its own.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class SliceAdapters(nn.ModuleDict):
         self.config = config
         self.is_read = is_read
         self.has_opened_bypass = False
-        self.by_row: FactorsByRow | None = None
+        self.by_row: FactorsByRow | FactorsByGroup | None = None
         self.host_class: type[nn.Module] = nn.Module
         self._packed: Tensor | None = None
         self._sparse: tuple[SparseRows, ...] | None = None
@@ -83,7 +84,7 @@ class SliceAdapters(nn.ModuleDict):
     def forward(self, x: Tensor, weight: Weight, bias: Tensor | None) -> Tensor:
         """``x (W + s B A)^T + b`` for a (d_out, d_in) weight."""
         if self.by_row is not None:
-            return linear_by_row(x, weight, bias, self.As, self.by_row, self.plan())
+            return self.by_row.linear(x, weight, bias, self.As, self.plan())
         packed = self.packed_with(weight) if isinstance(weight, Tensor) else None
         return adapted_linear(x, weight, bias, self.As, self.Bs, self.plan(), packed)
 

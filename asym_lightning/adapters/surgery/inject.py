@@ -19,6 +19,7 @@ from asym_lightning.adapters.surgery.buffers import forget_buffers, note_buffers
 from asym_lightning.adapters.surgery.freeze import freeze_backbone, trainable_parameters
 from asym_lightning.adapters.surgery.merge import merged_layers, unmerge_adapters
 from asym_lightning.adapters.surgery.quantize import prepare_quantized
+from asym_lightning.adapters.surgery.recomputed import ask_for_input_gradients, forget_input_gradients
 from asym_lightning.adapters.surgery.report import InjectionReport
 from asym_lightning.adapters.targets.bypasses import close_bypass, open_bypasses, read_layers
 from asym_lightning.adapters.targets.find import Found, Target, find_targets, resolve_pattern
@@ -99,6 +100,7 @@ def inject_adapters(
         target.kind.adapt_host(target.layer, adapters)
     if any(p.is_floating_point() and p.dtype.itemsize < 4 for _, p in trainable_parameters(model)):
         train_in_float32(model, model)
+    ask_for_input_gradients(model)
     note_buffers(model)
     return _report(model, config, heads, found)
 
@@ -147,6 +149,7 @@ def remove_adapters(model: nn.Module) -> None:
             close_bypass(model, name)
         layer.restore_host()
     remove_token_rows(model)
+    forget_input_gradients(model)
     forget_buffers(model)
 
 

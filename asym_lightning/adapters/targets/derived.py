@@ -18,7 +18,7 @@ from torch import nn
 
 from asym_lightning.adapters.rows import Rows
 from asym_lightning.adapters.targets.families.layouts import by_head, in_order
-from asym_lightning.core.names import submodule
+from asym_lightning.core.names import plain_modules, submodule
 
 ATTENTION = re.compile(r"Attention|Attn|SelfAtt|SelfOutput|[A-Z]SA$|SHMA$|XCA|MLA")
 MLP = re.compile(r"MLP|Mlp|FeedForward|FFN|Ffn|Dense\w*Act|Intermediate|Experts|(?<!Self)(?<!Attention)Output$")
@@ -38,19 +38,19 @@ _NAMES = {
     "q": (
         "q_proj", "query", "q", "q_lin", "query_proj", "linear_q", "to_q", "wq", "Wq", "w_q", "q_linear",
         "projection_query", "project_q", "q_head", "to_query", "q_a_proj", "q_b_proj", "query_layer", "query_global",
-        "vision_proj", "q_content_proj", "q_pos_proj", "q_pos_sine_proj", "self_attn_query_content_proj",
-        "self_attn_query_pos_proj", "cross_attn_query_content_proj", "cross_attn_query_pos_proj",
-        "cross_attn_query_pos_sine_proj",
+        "layout_query", "vision_proj", "q_content_proj", "q_pos_proj", "q_pos_sine_proj",
+        "self_attn_query_content_proj", "self_attn_query_pos_proj", "cross_attn_query_content_proj",
+        "cross_attn_query_pos_proj", "cross_attn_query_pos_sine_proj",
     ),
     "k": (
         "k_proj", "key", "k", "k_lin", "key_proj", "linear_k", "to_k", "wk", "Wk", "w_k", "k_linear",
-        "projection_key", "project_k", "k_head", "to_key", "key_layer", "key_global", "text_proj",
+        "projection_key", "project_k", "k_head", "to_key", "key_layer", "key_global", "layout_key", "text_proj",
         "k_content_proj", "k_pos_proj", "self_attn_key_content_proj", "self_attn_key_pos_proj",
         "cross_attn_key_content_proj", "cross_attn_key_pos_proj",
     ),
     "v": (
         "v_proj", "value", "v", "v_lin", "value_proj", "linear_v", "to_v", "wv", "Wv", "w_v", "v_linear",
-        "projection_value", "project_v", "v_head", "to_value", "value_layer", "value_global",
+        "projection_value", "project_v", "v_head", "to_value", "value_layer", "value_global", "layout_value",
         "values_vision_proj", "values_text_proj", "v_proj_current", "v_proj_delayed",
         "self_attn_value_proj", "cross_attn_value_proj",
     ),
@@ -113,6 +113,14 @@ def derived_slices(name: str, model: nn.Module, d_out: int) -> Mapping[str, Rows
         return _latent(d_out, holder)
     cls: Any = type(holder)
     return _rows(order_in_code(cls, own, _FUSED[own]), d_out, holder)
+
+
+def held_roles(model: nn.Module, role: str) -> Iterator[str]:
+    """Parameters of attention itself that are called like a layer that plays a role, as XLNet's ``q``."""
+    for holder, module in plain_modules(model):
+        if ATTENTION.search(type(module).__name__):
+            names = (n for n, p in module._parameters.items() if p is not None and p.dim() > 1)
+            yield from (f"{holder}.{name}".removeprefix(".") for name in names if _ROLE_OF.get(name) == role)
 
 
 def _latent(d_out: int, holder: Any) -> Mapping[str, Rows]:
@@ -260,4 +268,4 @@ def _orders_of_names(method: ast.FunctionDef) -> set[str]:
 
 
 def _is_role_name(name: str) -> bool:
-    return re.fullmatch(r"(q|k|v|query|key|value)s?(_\w+)?", name) is not None
+    return re.fullmatch(r"(q|k|v|query|queries|key|value)s?(_\w+)?", name) is not None

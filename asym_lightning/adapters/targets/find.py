@@ -12,7 +12,7 @@ from asym_lightning.adapters.config import AdapterConfig
 from asym_lightning.adapters.layers.adapted import AdaptedLayer, own_parameter
 from asym_lightning.adapters.layers.kinds.registry import host_kind, host_names, kind_of, kinds, layers_of
 from asym_lightning.adapters.rows import Rows
-from asym_lightning.adapters.targets.derived import PLACES, derived_role, derived_slices, places_of
+from asym_lightning.adapters.targets.derived import PLACES, derived_role, derived_slices, held_roles, places_of
 from asym_lightning.adapters.targets.families.family import GENERIC, Family, Layout, family_of, known_roles
 from asym_lightning.adapters.targets.patterns import is_within, matches, matching, suffixes
 from asym_lightning.core.messages import did_you_mean, listed
@@ -328,4 +328,6 @@ def _no_match(
     unknown = [name for name, c in candidates.items() if c.slices is not None and not c.slices]
     if unknown and token in roles():
         others = f"which rows of fused layers such as `{unknown[0]}` are q, k and v is not known, so name those whole"
+    elif held := next(held_roles(model, token), None):
+        others = f"`{held}` is a parameter that its module multiplies by itself, and no layer to adapt"
     return f"{message}, which has {has}; {others}."

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from asym_lightning.cli.sweep.execution import execute_runs
 from asym_lightning.cli.sweep.options import sweep_of, sweep_parser
 from asym_lightning.cli.sweep.outcome import FAILED, read_outcome
-from asym_lightning.cli.sweep.plan import Run, Sweep, plan_runs
+from asym_lightning.cli.sweep.plan import Run, Sweep, check_go_together, plan_runs
 from asym_lightning.cli.sweep.progress import shown_progress
 from asym_lightning.cli.sweep.slurm import array_script
 from asym_lightning.core.files import write_text
@@ -21,7 +21,12 @@ def main(arguments: Sequence[str]) -> int:
         own, further = own[: own.index("--")], own[own.index("--") + 1 :]
     options = sweep_parser().parse_args(own)
     check_value("--jobs", options.jobs, Count)
+    check_value("--together", options.together, Count)
     sweep = sweep_of(options, further)
+    if options.together > 1:
+        check_go_together(sweep)
+        if options.slurm or options.only is not None:
+            raise ValueError("`--together` makes runs in one process, and `--slurm` and `--only` each in its own.")
     runs = plan_runs(sweep)
     if options.only is not None and not 0 <= options.only < len(runs):
         raise ValueError(f"`--only` must be from 0 to {len(runs) - 1}, the last run, not {options.only}.")
@@ -33,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.only is not None:
         runs = runs[options.only : options.only + 1]
     with shown_progress(runs) as watch:
-        execute_runs(runs, sweep.directory, options.jobs, watch)
+        execute_runs(runs, sweep.directory, options.jobs, watch, together=options.together)
     failed = _print_failed(runs)
     if options.only is None:
         from asym_lightning.cli import report  # needs no torch, and is not needed above

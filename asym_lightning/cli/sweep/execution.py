@@ -16,7 +16,7 @@ from asym_lightning.cli.class_names import modules_named
 from asym_lightning.cli.interrupts import heard
 from asym_lightning.cli.sweep.outcome import FAILED, is_finished, read_outcome, write_outcome
 from asym_lightning.cli.sweep.plan import Run
-from asym_lightning.cli.sweep.run_process import EXIT_CLAIMED_ELSEWHERE, execute
+from asym_lightning.cli.sweep.run_process import EXIT_CLAIMED_ELSEWHERE, execute, execute_together
 
 POLL_SECONDS = 0.1
 RETRY_SECONDS = 2.0  # for a run that another sweep is at
@@ -28,7 +28,14 @@ PRELOADED = ("asym_lightning.cli.training", "asym_lightning.cli.sweep.run_proces
 Watcher = Callable[[Sequence[Run], Sequence[Run]], None]
 
 
-def execute_runs(runs: Sequence[Run], sweep_directory: Path, jobs: int = 1, watch: Watcher = lambda *_: None) -> None:
+def execute_runs(
+    runs: Sequence[Run],
+    sweep_directory: Path,
+    jobs: int = 1,
+    watch: Watcher = lambda *_: None,
+    *,
+    together: int = 1,
+) -> None:
     """Make the runs that are not finished; a run that fails does not stop the others.
 
     Runs that another sweep is at are waited for, so that in the end all runs are over.
@@ -36,8 +43,9 @@ def execute_runs(runs: Sequence[Run], sweep_directory: Path, jobs: int = 1, watc
     Args:
         runs: The runs.
         sweep_directory: The sweep's directory.
-        jobs: Number of runs at a time.
+        jobs: Number of processes at a time.
         watch: Called often with the runs that are being made and those that are still to be made.
+        together: Number of runs that one process makes at once.
 
     Raises:
         ValueError: If `jobs` is less than 1, or a finished run was made with other settings.
@@ -52,28 +60,33 @@ def execute_runs(runs: Sequence[Run], sweep_directory: Path, jobs: int = 1, watc
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*PRELOADED, *modules_named(_text_of(waiting))])
-    active: list[tuple[Run, BaseProcess]] = []
+    active: list[tuple[Sequence[Run], BaseProcess]] = []
     not_before: dict[str, float] = {}
     terminated = signal.signal(signal.SIGTERM, _interrupt)
     try:
         while waiting or active:
-            while len(active) < jobs and (run := _next_run(waiting, not_before)):
-                waiting.remove(run)
-                if is_finished(run):  # by another sweep
+            while len(active) < jobs and (chosen := _next_runs(waiting, not_before, together)):
+                waiting = [run for run in waiting if run not in chosen]
+                chosen = [run for run in chosen if not is_finished(run)]  # by another sweep
+                if not chosen:
                     continue
-                process: BaseProcess = context.Process(target=execute, args=(run, sweep_directory), name=run.name)
+                target, what = (execute, chosen[0]) if len(chosen) == 1 else (execute_together, chosen)
+                process: BaseProcess = context.Process(target=target, args=(what, sweep_directory), name=chosen[0].name)
                 process.start()
-                active.append((run, process))
-            watch([run for run, _ in active], waiting)
+                active.append((chosen, process))
+            watch([run for of_process, _ in active for run in of_process if read_outcome(run) is None], waiting)
             time.sleep(POLL_SECONDS)
             for pair in [pair for pair in active if not pair[1].is_alive()]:
                 active.remove(pair)
-                run, process = pair
-                if process.exitcode == EXIT_CLAIMED_ELSEWHERE:
-                    waiting.append(run)
-                    not_before[run.name] = time.monotonic() + RETRY_SECONDS
-                elif read_outcome(run) is None:
-                    write_outcome(run, f"its process ended {_how(process.exitcode)} before the run was over")
+                of_process, process = pair
+                for run in of_process:
+                    if read_outcome(run) is not None:
+                        continue
+                    if process.exitcode == EXIT_CLAIMED_ELSEWHERE:
+                        waiting.append(run)
+                        not_before[run.name] = time.monotonic() + RETRY_SECONDS
+                    else:
+                        write_outcome(run, f"its process ended {_how(process.exitcode)} before the run was over")
         watch([], [])
     finally:
         heard()
@@ -91,9 +104,9 @@ def _text_of(runs: Sequence[Run]) -> str:
     return "\n".join([*arguments, *(Path(config).read_text() for config in configs)])
 
 
-def _next_run(waiting: Sequence[Run], not_before: dict[str, float]) -> Run | None:
+def _next_runs(waiting: Sequence[Run], not_before: dict[str, float], number: int) -> list[Run]:
     now = time.monotonic()
-    return next((run for run in waiting if not_before.get(run.name, now) <= now), None)
+    return [run for run in waiting if not_before.get(run.name, now) <= now][:number]
 
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> None:

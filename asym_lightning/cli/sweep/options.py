@@ -58,7 +58,14 @@ def sweep_parser() -> argparse.ArgumentParser:
     parser.add_argument("--vary", nargs="+", choices=SEEDS, help="seeds that follow the run's seed (default: all)")
     parser.add_argument("--data-seed-key", help="key of the data module's own seed of the order, if it has one")
     parser.add_argument("--out", help="directory of the runs and the report")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time (default: 1)")
+    parser.add_argument(
+        "--together",
+        type=int,
+        default=1,
+        metavar="N",
+        help="train N runs in one process, over one backbone, where they differ in seed, rate or data (default: 1)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
     parser.add_argument("--slurm", action="store_true", help="write a Slurm array script and run nothing")
     parser.add_argument("--only", type=int, metavar="N", help="make only the run with this number, as the array does")

@@ -20,6 +20,7 @@ LEARNING_RATE_KEY = "model.init_args.optimizer.init_args.lr"
 ADAPTER_SEED_KEY = "model.init_args.adapter.seed"
 SEEDS = ("adapter", "head", "data")
 FIXED_SEED = 0  # of what does not vary
+_MAY_DIFFER = re.compile(rf"data(\..*)?|seed_everything|{re.escape(LEARNING_RATE_KEY)}|{re.escape(ADAPTER_SEED_KEY)}")
 SAFE_NAME = re.compile(r"[\w+-][\w.+-]{,99}")  # of a directory in this one, which is not hidden
 
 
@@ -139,6 +140,36 @@ def plan_runs(sweep: Sweep) -> list[Run]:
         for arm in sweep.arms
         for rate in sweep.arms[arm].learning_rates or sweep.learning_rates
     ]
+
+
+def check_go_together(sweep: Sweep) -> None:
+    """Check that the runs of a sweep differ in seed, rate or data alone.
+
+    Raises:
+        ValueError: They differ in more; the message says in what.
+    """
+    settings = {
+        (task, arm): dict(_flat(merged_config([str(config_path(config)) for config in (*configs, *chosen.configs)])))
+        | {key: _text(value) for key, value in chosen.options.items()}
+        for task, configs in sweep.tasks.items()
+        for arm, chosen in sweep.arms.items()
+    }
+    (first, expected), *others = settings.items()
+    for name, found in others:
+        for key in sorted(expected.keys() | found.keys()):
+            if not _MAY_DIFFER.fullmatch(key) and expected.get(key) != found.get(key):
+                raise ValueError(
+                    f"`--together` takes runs that differ in seed, rate or data alone, and {'/'.join(first)} and "
+                    f"{'/'.join(name)} differ in `{key}`: sweep them one after the other."
+                )
+
+
+def _flat(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(config, Mapping) and config:
+        for key, value in config.items():
+            yield from _flat(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, _text(config)
 
 
 def _run(sweep: Sweep, task: str, arm_name: str, rate: float, seed: int) -> Run:

@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import shutil
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from asym_lightning.cli.sweep.claim import claimed
@@ -27,17 +29,40 @@ def execute(run: Run, sweep_directory: Path) -> None:
             sys.exit(EXIT_CLAIMED_ELSEWHERE)
         if is_finished(run):
             return
-        # What an interrupted or failed attempt left: Lightning would refuse to write over its config.
-        shutil.rmtree(run.directory, ignore_errors=True)
-        run.directory.mkdir(parents=True)
-        _redirect_output(run.directory / LOG)
-        # A child of a fork server starts workers of data loaders by another one, which first imports everything anew.
-        multiprocessing.set_start_method(None, force=True)
+        _clear(run)
+        print_to(run)
         from asym_lightning.cli import EXIT_INTERRUPTED, main
 
         code = main(run.arguments)
         if code != EXIT_INTERRUPTED:
             write_outcome(run, None if code == 0 else error_in_log(run) or f"fit ended with exit code {code}")
+
+
+def execute_together(runs: Sequence[Run], sweep_directory: Path) -> None:
+    """Make some runs in this process, as :func:`execute` makes one.
+
+    Raises:
+        SystemExit: With EXIT_CLAIMED_ELSEWHERE if another process has claimed some of them; the others are made.
+    """
+    with ExitStack() as claims:
+        ours = [run for run in runs if claims.enter_context(claimed(run.directory, sweep_directory))]
+        new = [run for run in ours if not is_finished(run)]
+        for run in new:
+            _clear(run)
+        if new:
+            from asym_lightning.cli.sweep.together import fit_together
+
+            fit_together(new)
+    if len(ours) < len(runs):
+        sys.exit(EXIT_CLAIMED_ELSEWHERE)
+
+
+def _clear(run: Run) -> None:
+    # What an interrupted or failed attempt left: Lightning would refuse to write over its config.
+    shutil.rmtree(run.directory, ignore_errors=True)
+    run.directory.mkdir(parents=True)
+    # A child of a fork server starts workers of data loaders by another one, which first imports everything anew.
+    multiprocessing.set_start_method(None, force=True)
 
 
 def error_in_log(run: Run) -> str | None:
@@ -47,10 +72,11 @@ def error_in_log(run: Run) -> str | None:
     return next((line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")), None)
 
 
-def _redirect_output(path: Path) -> None:
+def print_to(run: Run) -> None:
+    """Let the log of a run have what this process prints from now on."""
     sys.stdout.flush()
     sys.stderr.flush()
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    descriptor = os.open(run.directory / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

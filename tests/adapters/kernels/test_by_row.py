@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from asym_lightning.adapters.kernels.by_row import FactorsByRow, RowsInUse, linear_by_row
+from asym_lightning.adapters.kernels.by_row import FactorsByRow, RowsInUse
 from asym_lightning.adapters.kernels.plan import Plan
 from asym_lightning.adapters.rows import Rows
 
@@ -32,7 +32,7 @@ def test_equals_the_dense_formula_row_by_row(few, layout, shape, shares_a, with_
     plan = Plan(rows, scalings, shares_a and len(rows) > 1, 0.0, "auto")
     factors = FactorsByRow("layer", stacks, RowsInUse.of(index.tolist(), index.device))
     with torch.set_grad_enabled(with_gradient):
-        found = linear_by_row(x, W, b, As, factors, plan)
+        found = factors.linear(x, W, b, As, plan)
     for i, row in enumerate(x):
         place = int(index[i // (len(x) // 3)])
         delta = torch.zeros_like(W)
@@ -53,8 +53,8 @@ def test_the_Bs_of_rows_are_kept_from_token_to_token_unless_they_outgrow_the_sta
     x, W, A = torch.randn(num_rows, 1, D_IN), torch.randn(9, D_IN), torch.randn(RANK, D_IN)
     plan = Plan(LAYOUTS["whole"], (0.5,), False, 0.0, "auto")
     with torch.no_grad():
-        first = linear_by_row(x, W, None, [A], factors, plan)
-        assert torch.equal(linear_by_row(x, W, None, [A], factors, plan), first)
+        first = factors.linear(x, W, None, [A], plan)
+        assert torch.equal(factors.linear(x, W, None, [A], plan), first)
     assert bool(factors._kept) == is_kept
 
 
@@ -70,4 +70,4 @@ def test_what_is_kept_of_adapters_is_not_taken_for_rows():
         for num_tokens in (1, 9, 1, 9):
             x = torch.randn(4, num_tokens, D_IN)
             expected = torch.stack([x[i] @ (W + 0.5 * stacks[0][p].T @ A).T for i, p in enumerate(places)])
-            torch.testing.assert_close(linear_by_row(x, W, None, [A], factors, plan), expected)
+            torch.testing.assert_close(factors.linear(x, W, None, [A], plan), expected)

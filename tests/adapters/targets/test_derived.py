@@ -54,6 +54,13 @@ class WidthOfHeadsAttention(Base):
         return self.proj((q @ k.mT).softmax(-1) @ v)
 
 
+class PluralAttention(Base):
+    def forward(self, x):
+        qkv = self.qkv(x).reshape(len(x), -1, 3, self.num_heads, 4).permute(2, 0, 3, 1, 4)
+        queries, keys, values = qkv.reshape(3, len(x) * self.num_heads, -1, 4).unbind(0)
+        return self.proj((queries @ keys.mT).softmax(-1) @ values)
+
+
 def rotated(q, k):
     return q, k
 
@@ -70,6 +77,7 @@ class StrangeAttention(Base):
         (ByHeadAttention, ("qkv", "by head", "self.num_heads"), Rows(8, 4, 2)),
         (PartsFirstAttention, ("qkv", "in order", ""), Rows(16, 8)),
         (WidthOfHeadsAttention, ("qkv", "in order", ""), Rows(16, 8)),
+        (PluralAttention, ("qkv", "in order", ""), Rows(16, 8)),
         (ValuesFirstAttention, ("vqk", "in order", ""), Rows(0, 8)),
     ],
 )
@@ -89,6 +97,27 @@ def test_rows_that_are_not_understood_are_not_guessed():
         inject_adapters(model, AdapterConfig(rank=2, targets=["q"]))
     inject_adapters(model, AdapterConfig(rank=2, targets="all-linear"))
     assert list(adapter_layers(model)["attn.qkv"].adapters) == ["all"]
+
+
+def test_a_role_that_attention_keeps_in_a_parameter_is_refused_by_its_name():
+    model = tf.XLNetModel(tf.XLNetConfig(vocab_size=40, d_model=16, n_layer=1, n_head=2, d_inner=24))
+    with pytest.raises(ValueError, match=r"`layer.0.rel_attn.q` is a parameter that its module multiplies by itself"):
+        inject_adapters(model, AdapterConfig(rank=2, targets=["q"]))
+
+
+def test_the_layout_of_lilt_attends_by_projections_of_its_own():
+    config = tf.LiltConfig(
+        vocab_size=40, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
+    )
+    model = tf.LiltModel(config)
+    inject_adapters(model, AdapterConfig(rank=2, targets=["v"]))
+    assert [name.rpartition(".")[2] for name in adapter_layers(model)] == ["value", "layout_value"]
+
+
+def test_decision_transformers_have_the_rows_of_gpt_2():
+    model = tf.DecisionTransformerModel(tf.DecisionTransformerConfig(hidden_size=16, n_layer=1, n_head=2))
+    inject_adapters(model, AdapterConfig(rank=2, targets=["v"]))
+    assert adapter_layers(model)["encoder.h.0.attn.c_attn"].adapters.rows == {"v": Rows(32, 16)}
 
 
 def test_names_play_roles_in_attention_and_in_mlps_alone():

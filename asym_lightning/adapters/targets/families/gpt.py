@@ -1,4 +1,4 @@
-"""GPT, GPT-2, ImageGPT, GPT-Neo, GPT-J, GPT-BigCode and CodeGen."""
+"""GPT, GPT-2, ImageGPT, decision transformers, GPT-Neo, GPT-J, GPT-BigCode and CodeGen."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,7 +27,7 @@ register_family(
         {"o": ("attn.c_proj",), "mlp": ("mlp.c_fc", "mlp.c_proj")},
         fused={"attn.c_attn": contiguous("q", "k", "v")},
         heads=("score",),
-        model_types=("openai-gpt", "gpt2", "imagegpt"),
+        model_types=("openai-gpt", "gpt2", "imagegpt", "decision_transformer"),
     )
 )
 register_family(

@@ -33,6 +33,7 @@ _IN_ORDER = (
 _HEAD_FIRST_OR_NOT = ("layers.attention2d.Attention2d", "models.maxxvit.Attention2d", "models.maxxvit.AttentionCl")
 _BY_HEAD = ("models.efficientformer.Attention", "models.levit.Attention", "models.levit.AttentionDownsample",
             "models.tiny_vit.Attention")  # fmt: skip
+_BY_HEAD_ALIKE = ("models.cpubone.ConvAttention", "models.lowformer.ConvAttention")
 
 
 def _fused(*names: str) -> Any:
@@ -53,6 +54,8 @@ def _fused(*names: str) -> Any:
         if kind in _BY_HEAD:
             sizes = {"q": attention.key_dim, "k": attention.key_dim, "v": attention.val_dim}
             return by_head(heads, **{name: sizes[name] for name in names})
+        if kind in _BY_HEAD_ALIKE:
+            return by_head(heads, **dict.fromkeys(names, attention.head_dim))
         if kind == "models.efficientvit_msra.CascadedGroupAttention":  # a projection a head
             return in_order(q=attention.key_dim, k=attention.key_dim, v=attention.val_dim)
         if kind == "models.efficientvit_mit.LiteMLA":
@@ -95,6 +98,7 @@ register_family(
             **{f"qkv{norm}": _fused("q", "k", "v") for norm in _WITH_NORM},
             **{f"qkvs.*{norm}": _fused("q", "k", "v") for norm in _WITH_NORM},
             **{f"kv{norm}": _fused("k", "v") for norm in _WITH_NORM},
+            "pwise": _fused("q", "k", "v"),
             "qk": _fused("q", "k"),
             **{f"v_gate{norm}": _value_and_gate for norm in _WITH_NORM},
             "in_proj": _in_split,

@@ -1,0 +1,1 @@
+"""What speaks Flower's language; importing these modules needs the extra `federated`."""

@@ -1,0 +1,20 @@
+"""Rows of timm's fused projections, by their effect."""
+
+import pytest
+import torch
+from timm.models import cpubone, lowformer
+
+from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapters
+
+
+@pytest.mark.parametrize("cls", [lowformer.ConvAttention, cpubone.ConvAttention])
+def test_attention_of_projections_by_a_convolution_gives_nothing_where_its_values_are_zero(cls):
+    torch.manual_seed(0)
+    attention = cls(64, head_dim_mul=1.0, att_stride=1, att_kernel=3).eval()
+    inject_adapters(attention, AdapterConfig(rank=2, targets=["q", "v"]))
+    rows = adapter_layers(attention)["pwise"].adapters.rows
+    assert (rows["q"].count, rows["v"].count, rows["v"].groups) == (64, 64, 2)
+    with torch.no_grad():
+        attention.pwise.weight[rows["v"].take(torch.arange(192))] = 0
+        left, right = attention(torch.randn(2, 64, 4, 4))
+    assert torch.equal(left, right)  # biases alone

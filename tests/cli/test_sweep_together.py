@@ -1,0 +1,132 @@
+"""`sweep --together`: runs in one process leave what runs by themselves leave; others are told why they can not."""
+
+import csv
+import json
+import multiprocessing
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from asym_lightning.cli import main
+from asym_lightning.cli.sweep import together
+from asym_lightning.cli.sweep.claim import claimed
+from asym_lightning.cli.sweep.outcome import is_finished, write_outcome
+from asym_lightning.cli.sweep.plan import Arm, check_go_together, plan_runs
+from asym_lightning.cli.sweep.run_process import EXIT_CLAIMED_ELSEWHERE, execute_together
+from tests.cli.test_sweep import TASK, arguments, sweep, workspace
+
+__all__ = ["workspace"]  # a fixture
+
+
+def more_epochs_and_an_early_stop(path):
+    stop = {
+        "class_path": "lightning.pytorch.callbacks.EarlyStopping",
+        "init_args": {"monitor": "val/loss", "patience": 1, "min_delta": 0.01},
+    }
+    trainer = {**TASK["trainer"], "max_epochs": 4, "callbacks": [*TASK["trainer"]["callbacks"], stop]}
+    path.write_text(yaml.safe_dump({**TASK, "num_threads": 1, "trainer": trainer}))
+
+
+def rows_of(run):
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_runs_together_leave_what_runs_by_themselves_leave(workspace):
+    more_epochs_and_an_early_stop(workspace / "digits.yaml")
+    more = ["--learning-rates", "0.01", "1e-6", "--seeds", "0", "1", "2"]
+    first = arguments()
+    base = [*first[: first.index("--arm")], "--arm", "b_only.yaml", *more]
+    assert main([*base, "--out", "apart"]) == 0
+    assert main([*base, "--out", "together", "--together", "4"]) == 0
+    runs = [path.parent.relative_to("apart") for path in sorted(Path("apart").rglob("run.json"))]
+    assert len(runs) == 6
+    num_rows = set()
+    for run in runs:
+        ours, theirs = Path("together") / run, Path("apart") / run
+        assert json.loads((ours / "run.json").read_text())["status"] == "finished"
+        assert {p.relative_to(ours) for p in ours.rglob("*")} == {p.relative_to(theirs) for p in theirs.rglob("*")}
+        found, expected = (load_file(path / "adapter/adapter_model.safetensors") for path in (ours, theirs))
+        for name, tensor in expected.items():
+            assert (found[name] - tensor).abs().max() < 1e-5, (run, name)
+        for row, row_of_alone in zip(rows_of(ours), rows_of(theirs), strict=True):
+            assert {k: float(v) for k, v in row.items() if v} == pytest.approx(
+                {k: float(v) for k, v in row_of_alone.items() if v}, abs=1e-5, rel=1e-5
+            )
+        num_rows.add(len(rows_of(ours)))
+        records = [json.loads((path / "record.json").read_text()) for path in (ours, theirs)]
+        assert records[0]["metrics"] == pytest.approx(records[1]["metrics"], abs=1e-5)
+        assert records[0]["steps"] == records[1]["steps"]
+        assert records[0]["saved_bytes"] is None
+        configs = [(path / "config.yaml").read_text() for path in (ours, theirs)]
+        assert configs[0].replace("together/", "apart/") == configs[1]
+        logs = [
+            re.sub(r"time .*|/?(together|apart)/|\d+\.\d s", "", (p / "log.txt").read_text()) for p in (ours, theirs)
+        ]
+        assert logs[0] == logs[1]
+    assert len(num_rows) > 1  # some stopped early
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "digits/b_only and digits/head_only differ in `model.init_args.adapter`: sweep them one after the other."),
+        (
+            {"arms": {"a": Arm(), "b": Arm(options={"model.init_args.adapter.rank": 4})}},
+            "digits/a and digits/b differ in `model.init_args.adapter.rank`",
+        ),
+        (
+            {"arms": {"a": Arm()}, "tasks": {"x": ["digits.yaml"], "y": ["digits.yaml", "longer.yaml"]}},
+            "x/a and y/a differ in `trainer.max_epochs`",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("workspace")
+def test_runs_that_differ_in_more_are_told_in_what(changes, message):
+    Path("longer.yaml").write_text("trainer: {max_epochs: 2}")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        check_go_together(sweep(**changes))
+
+
+@pytest.mark.usefixtures("workspace")
+def test_runs_may_differ_in_seed_rate_and_data():
+    Path("upright.yaml").write_text("data: {angles: [0]}")
+    rates = {"a": Arm(), "b": Arm(learning_rates=(0.5,), options={"model.init_args.optimizer.init_args.lr": 0.5})}
+    check_go_together(sweep(arms=rates, tasks={"x": ["digits.yaml"], "y": ["digits.yaml", "upright.yaml"]}))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--together", "0"], "`--together` must be at least 1, not 0."),
+        (["--together", "2"], "differ in `model.init_args.adapter`"),
+        (["--together", "2", "--slurm"], "`--together` makes runs in one process"),
+        (["--together", "2", "--only", "0"], "`--together` makes runs in one process"),
+    ],
+)
+@pytest.mark.usefixtures("workspace")
+def test_bad_options_are_one_sentence(capsys, options, message):
+    arms = ["--arm", "b_only.yaml"] + (["--arm", "head_only.yaml"] if options == ["--together", "2"] else [])
+    base = ["sweep", "--config", "digits.yaml", "--learning-rates", "0.1", "--seeds", "0", "--out", "runs"]
+    assert main([*base, *arms, *options]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not Path("runs").exists()
+
+
+def test_runs_that_are_finished_or_claimed_elsewhere_are_left_out(workspace, monkeypatch):
+    monkeypatch.setattr(multiprocessing, "set_start_method", lambda *args, **kwargs: None)
+    monkeypatch.setattr(together, "fit_together", lambda runs: [write_outcome(run, None) for run in runs])
+    runs = plan_runs(sweep())[:3]
+    write_outcome(runs[0], None)
+    before = (runs[0].directory / "run.json").stat().st_mtime_ns
+    with claimed(runs[1].directory, Path("runs")), pytest.raises(SystemExit) as exit:
+        execute_together(runs, Path("runs"))
+    assert exit.value.code == EXIT_CLAIMED_ELSEWHERE
+    assert [is_finished(run) for run in runs] == [True, False, True]
+    assert (runs[0].directory / "run.json").stat().st_mtime_ns == before
