@@ -61,7 +61,5 @@ class AnswerScore(Metric):
 
     def _of_texts(self, found: Sequence[Any], known: Sequence[Any]) -> float:
         predictions: Any = [{"prediction_text": text, "id": str(number)} for number, text in enumerate(found)]
-        references: Any = [
-            {"answers": {"text": texts or [""]}, "id": str(number)} for number, texts in enumerate(known)
-        ]
+        references: Any = [{"answers": {"text": given or [""]}, "id": str(i)} for i, given in enumerate(known)]
         return float(squad(predictions, references)[self.score]) / 100 * len(found) if found else 0.0
