@@ -18,7 +18,7 @@ from benchmarks.machine import describe
 from benchmarks.measure import Settings, measure_cell
 from benchmarks.models import SHAPES
 from benchmarks.plots import write_plots
-from benchmarks.results import Row, read_csv, write_csv
+from benchmarks.results import read_csv, write_csv
 from benchmarks.step_profile import profile_arm
 from benchmarks.table import markdown, write_markdown
 from benchmarks.targets import check
@@ -38,16 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     cells, settings = _cells(options), _settings(options)
-    arms = select_arms(options.arms)
+    arms = select_arms(options.arms or [options.suite if options.suite in GROUPS else "default"])
     directory, name = Path(options.out), options.name or options.suite
-    rows: list[Row] = []
+    file = directory / f"{name}.csv"
+    rows = read_csv(file) if options.resume and file.exists() else []
+    measured_cells = {row.group for row in rows}
     for i, cell in enumerate(cells, 1):
+        if (cell, settings.device.type, settings.precision, settings.threads) in measured_cells:
+            print(f"[{i}/{len(cells)}] {cell}: is in {file}", flush=True)
+            continue
         print(f"[{i}/{len(cells)}] {cell}", flush=True)
         measured = measure_cell(cell, arms, settings)
         print(markdown(measured).split("\n\n", 1)[1], flush=True)
         rows += measured
         # After every cell, so that a run that is stopped leaves what it has measured.
-        write_csv(rows, directory / f"{name}.csv")
+        write_csv(rows, file)
         write_markdown(rows, directory / f"{name}.md")
     write_plots(rows, directory / name)
     return 0
@@ -85,14 +90,18 @@ def _cells(options: argparse.Namespace) -> list[Cell]:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    if options.cpu_time and (options.threads != 1 or options.device != "cpu"):
+    device = options.device or ("cuda" if options.suite == "cuda" else "cpu")
+    if options.cpu_time and (options.threads != 1 or device != "cpu"):
         raise SystemExit("`--cpu-time` needs `--threads 1 --device cpu`: waiting threads use CPU time too.")
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise SystemExit("`--device cuda`: torch sees no GPU here; use `--device cpu`.")
+    if device == "cuda" and not torch.cuda.is_available():
+        asked = "`--device cuda`" if options.device else f"`--suite {options.suite}`"
+        raise SystemExit(
+            f"{asked} needs a GPU, and torch sees none here: use `--device cpu`, and sizes that it can do."
+        )
     torch.set_num_threads(options.threads)
     return Settings(
-        device=torch.device(options.device),
-        precision=options.precision or ("bf16-true" if options.device == "cuda" else "32"),
+        device=torch.device(device),
+        precision=options.precision or ("bf16-true" if device == "cuda" else "32"),
         threads=options.threads,
         dropout=options.dropout,
         rounds=options.rounds,
@@ -111,7 +120,12 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="measure, and write a csv, a table and plots")
     run.set_defaults(command=_run)
     _add_options(run)
-    run.add_argument("--arms", nargs="+", default=["default"], help=f"groups {', '.join(GROUPS)}; {', '.join(ARMS)}")
+    run.add_argument(
+        "--arms",
+        nargs="+",
+        help=f"groups {', '.join(GROUPS)}, the suite's own or default if left out; {', '.join(ARMS)}",
+    )
+    run.add_argument("--resume", action="store_true", help="leave out the cells that the csv has")
     run.add_argument("--out", default=RESULTS, help="directory of the results")
     run.add_argument("--name", help="of the files; the suite's by default")
 
@@ -141,7 +155,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--targets", nargs="+", choices=TARGETS)
     parser.add_argument("--rank", nargs="+", type=int)
     parser.add_argument("--mode", nargs="+", choices=MODES)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="cuda for the suite of that name, else cpu")
     parser.add_argument("--precision", choices=PRECISIONS, help="32 on a CPU and bf16-true on a GPU by default")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dropout", type=float, default=0.05, help="of the arms with dropout")

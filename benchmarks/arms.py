@@ -93,6 +93,10 @@ GROUPS: dict[str, Sequence[str]] = {
     "paths": [FLOOR, "ours-b-only", *(f"ours-b-only-{path}" for path in PATHS[1:])],
     "fused": [FLOOR, "peft-b-only", "ours-b-only", "ours-b-only-share-a", "ours-b-only-whole"],
     "sparse": [FLOOR, "peft-miss", "ours-b-only", *(f"ours-b-only-{rule}" for rule in SPARSE_RULES)],
+    "cuda": [
+        FLOOR, "peft-lora", "peft-lora-dropout", "peft-lorafa", "peft-miss", "ours-lora", "ours-b-only",
+        "ours-b-only-dropout",
+    ],
     "all": list(ARMS),
 }  # fmt: skip
 

@@ -14,7 +14,8 @@ TARGETS = {
     "all-conv": ("all-conv",),
     "embedding": ("word_embeddings",),
 }
-MODES = ("eager", "compiled")
+# A graph is a compiled model whose kernels a GPU launches all at once; on a CPU it is the same as a compiled one.
+MODES = {"eager": None, "compiled": "default", "graph": "reduce-overhead"}
 PRECISIONS = ("32", "bf16-true", "bf16-mixed")
 
 
@@ -30,7 +31,7 @@ class Cell:
         length: Tokens an example; for images the number of patches, a square.
         targets: A key of :data:`TARGETS`.
         rank: Rank of every adapter.
-        mode: ``eager`` or ``compiled``.
+        mode: A key of :data:`MODES`.
     """
 
     model: str
@@ -52,6 +53,11 @@ class Cell:
 
 _VIT = {"model": "vit-s", "depth": 4, "batch": 8, "length": 196}
 _ROBERTA = {"model": "roberta-base", "depth": 6, "width": 384, "batch": 16, "length": 128}
+_ON_GPU = [
+    {"model": "llama-7b", "depth": 32, "batch": 4, "length": 512, "targets": "all-linear", "rank": 16},
+    {"model": "vit-l", "depth": 24, "batch": 64, "length": 196, "targets": "all-linear", "rank": 16},
+    {"model": "roberta-large", "depth": 24, "batch": 32, "length": 128, "targets": "all-linear", "rank": 16},
+]
 _RANKS = (1, 4, 8, 16, 32, 64, 128, 256)
 
 # Each entry is a grid: every combination of its values is a cell. The sizes are cut so that two cores take minutes.
@@ -90,11 +96,8 @@ SUITES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     ],
     # So little work that calling functions is most of it.
     "dispatch": [{**_ROBERTA, "width": 128, "batch": 1, "length": 8}],
-    "cuda": [
-        {"model": "roberta-large", "depth": 24, "batch": 32, "length": 128, "targets": "all-linear", "rank": 16},
-        {"model": "vit-l", "depth": 24, "batch": 64, "length": 196, "targets": "all-linear", "rank": 16},
-        {"model": "llama-7b", "depth": 32, "batch": 4, "length": 512, "targets": "all-linear", "rank": 16},
-    ],
+    # Whole models eager, and two blocks of them compiled: to compile all would take most of the time.
+    "cuda": [{**shape, **how} for how in ({}, {"depth": 2, "mode": ("compiled", "graph")}) for shape in _ON_GPU],
 }
 _DEFAULTS = {"width": None, "targets": ("qkv", "all-linear"), "rank": 8, "mode": "eager"}
 

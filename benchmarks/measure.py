@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from benchmarks.arms import Arm, Contender, file_bytes, make_optimizer, missing_peer, prepare
-from benchmarks.cells import Cell
+from benchmarks.arms import Arm, Contender, adapted_names, file_bytes, make_optimizer, missing_peer, prepare
+from benchmarks.cells import MODES, Cell
 from benchmarks.machine import describe
 from benchmarks.memory import TEMPORARIES, Budget, parameter_bytes, saved_bytes, tensor_bytes
 from benchmarks.models import Loss, build_model, make_loss
@@ -70,11 +70,12 @@ def measure_cell(cell: Cell, arms: Sequence[Arm], settings: Settings, log: Calla
     budget.reserve(parameter_bytes(base), exists=True)
     loss = make_loss(cell, settings.device, seed=settings.seed)
     torch.compiler.reset()
+    num_layers = len(adapted_names(base, cell))
     racers: list[Racer] = []
     for arm in arms:
         contender = _try_to_prepare(arm, base, cell, settings, budget, skip)
         if contender is not None:
-            racers.append(Racer(contender, cell, loss, settings))
+            racers.append(Racer(contender, cell, loss, settings, num_layers))
     _race(racers, rows, settings)
     return list(rows.values())
 
@@ -88,10 +89,12 @@ def build_base(cell: Cell, settings: Settings) -> nn.Module:
 class Racer:
     """A contender with its optimizer and its step."""
 
-    def __init__(self, contender: Contender, cell: Cell, loss: Loss, settings: Settings) -> None:
+    def __init__(self, contender: Contender, cell: Cell, loss: Loss, settings: Settings, num_layers: int = 0) -> None:
         self.contender, self.loss, self.settings = contender, loss, settings
+        self.num_layers = num_layers
         self.optimizer = contender.optimizer = make_optimizer(contender, cell, fused=settings.fused)
-        self.forward = torch.compile(contender.model) if cell.mode == "compiled" else contender.model
+        how = MODES[cell.mode]
+        self.forward = torch.compile(contender.model, mode=how) if how else contender.model
 
     def compute_loss(self) -> torch.Tensor:
         """The forward pass, in the run's precision."""
@@ -129,6 +132,18 @@ class Racer:
         self.contender.model.zero_grad()
         return peak
 
+    def num_kernels(self) -> int:
+        """Kernels of one step on a GPU; on a CPU operators, which are about as many."""
+        activities = [torch.profiler.ProfilerActivity.CPU]
+        if self.settings.device.type == "cuda":
+            activities.append(torch.profiler.ProfilerActivity.CUDA)
+        with torch.profiler.profile(activities=activities) as profile:
+            self.step()
+            self._wait()
+        if self.settings.device.type == "cuda":
+            return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events())
+        return sum(event.name.startswith("aten::") and not event.cpu_children for event in profile.events())
+
     def _wait(self) -> None:
         if self.settings.device.type == "cuda":
             torch.cuda.synchronize(self.settings.device)
@@ -160,6 +175,8 @@ def _race(racers: Sequence[Racer], rows: dict[str, Row], settings: Settings) -> 
         row.trainable = sum(p.numel() for p in contender.trainable)
         row.saved_bytes = saved_bytes(racer.compute_loss, contender.model.parameters())
         row.peak_bytes = racer.peak_bytes()
+        row.kernels = racer.num_kernels()
+        row.layers = racer.num_layers
         row.optimizer_bytes = tensor_bytes(dict(racer.optimizer.state)) if racer.optimizer else 0
         row.file_bytes = file_bytes(contender)
         row.compact_bytes = file_bytes(contender, compact=contender.arm.freezes_A)
@@ -175,7 +192,7 @@ def _try_to_prepare(
         skip(arm, reason)
         return None
     try:
-        contender = prepare(arm, base, cell, settings.dropout, compiles=cell.mode == "compiled")
+        contender = prepare(arm, base, cell, settings.dropout, compiles=cell.mode != "eager")
         kept = _predict_saved_bytes(contender, cell, settings)
     except ValueError as error:
         if arm.kind != "ours":

@@ -28,6 +28,8 @@ class Row:
         trainable: Trained numbers.
         saved_bytes: Kept for the backward pass.
         peak_bytes: The GPU allocator's peak over the frozen weights: adapters, optimizer state and step.
+        kernels: Kernels of a step on a GPU, operators on a CPU.
+        layers: Adapted layers.
         optimizer_bytes: Optimizer state.
         file_bytes: The adapter's file; 0 where there is none.
         compact_bytes: The same without a frozen A that its seed gives back.
@@ -61,6 +63,8 @@ class Row:
     first_step_seconds: float | None = None
     skipped: str = ""
     machine: str = ""
+    kernels: int | None = None
+    layers: int | None = None
 
     @property
     def cell(self) -> Cell:
@@ -140,7 +144,7 @@ def read_csv(path: Path) -> list[Row]:
 def _parse(entry: dict[str, str]) -> Row:
     values: dict[str, Any] = {}
     for f in dataclasses.fields(Row):
-        text = entry[f.name]
+        text = entry.get(f.name, "")  # of a file that was written before there was such a field
         if f.name == "step_seconds":
             values[f.name] = tuple(round(float(ms) / 1000, 6) for ms in text.split())
         elif "int" in str(f.type):

@@ -46,7 +46,7 @@ def profile_arm(cell: Cell, name: str, settings: Settings, top: int = 15) -> str
     loss = make_loss(cell, settings.device, seed=settings.seed)
     racers = {
         arm: Racer(
-            prepare(ARMS[arm], base, cell, settings.dropout, compiles=cell.mode == "compiled"), cell, loss, settings
+            prepare(ARMS[arm], base, cell, settings.dropout, compiles=cell.mode != "eager"), cell, loss, settings
         )
         for arm in (FLOOR, name)
     }

@@ -18,6 +18,8 @@ HEADER = (
     "saved, MB",
     "x floor",
     "peak, MB",
+    "kernels",
+    "over floor, a layer",
     "trained",
     "optimizer, kB",
     "file, kB",
@@ -68,6 +70,8 @@ def _line(row: Row, arms: dict[str, Row]) -> tuple[str, ...]:
         _number(row.saved_bytes, "{:.1f}", 1e6),
         _number(saved_ratio, "{:.3f}"),
         _number(row.peak_bytes, "{:.1f}", 1e6),
+        _number(row.kernels, "{:,}"),
+        _number(_kernels_per_layer(row, arms), "{:.1f}"),
         _number(row.trainable, "{:,}"),
         _number(row.optimizer_bytes, "{:.0f}", 1e3),
         _number(row.file_bytes, "{:.0f}", 1e3),
@@ -75,6 +79,13 @@ def _line(row: Row, arms: dict[str, Row]) -> tuple[str, ...]:
         _number(row.inject_seconds, "{:.0f}", 1e-3),
         _number(row.first_step_seconds, "{:.2f}"),
     )
+
+
+def _kernels_per_layer(row: Row, arms: dict[str, Row]) -> float | None:
+    floor = arms.get("floor")
+    if floor is None or row.kernels is None or floor.kernels is None or not row.layers:
+        return None
+    return (row.kernels - floor.kernels) / row.layers
 
 
 def _quartiles(ratio: Ratio | None) -> str:

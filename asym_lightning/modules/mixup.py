@@ -27,7 +27,8 @@ def mixed(inputs: Tensor, alpha: float) -> tuple[Tensor, Tensor, float]:
 
     Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018.
     """
-    share = float(torch.distributions.Beta(alpha, alpha).sample())
+    parameter = torch.tensor(alpha, dtype=torch.float32)  # in half precision, which may be the default, none is drawn
+    share = float(torch.distributions.Beta(parameter, parameter).sample())
     share = max(share, 1 - share)
     partner = torch.randperm(len(inputs), device=inputs.device)
     return torch.lerp(inputs[partner], inputs, share), partner, share

@@ -143,8 +143,31 @@ def test_unknown_arms_and_impossible_sizes_say_what_is_valid(tmp_path):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says so only where there is no GPU")
 def test_a_missing_gpu_is_an_error_that_says_so(tmp_path):
-    with pytest.raises(SystemExit, match="torch sees no GPU here"):
-        main(["run", *SIZE, "--device", "cuda", "--out", str(tmp_path)])
+    for asked in (["--device", "cuda"], ["--suite", "cuda"]):
+        with pytest.raises(SystemExit, match=f"^`{' '.join(asked)}` needs a GPU, and torch sees none here: use"):
+            main(["run", *SIZE, *asked, "--out", str(tmp_path)])
+
+
+@pytest.mark.slow
+def test_the_suite_of_a_gpu_runs_small_on_a_cpu_and_goes_on_where_it_was_stopped(tmp_path, capsys):
+    sizes = ["--width", "64", "--depth", "1", "--batch", "1", "--length", "4", "--rank", "2", "--mode", "eager"]
+    command = ["run", "--suite", "cuda", "--device", "cpu", *SHORT, *sizes, "--out", str(tmp_path)]
+    assert main([*command, "--model", "vit-l"]) == 0
+    assert main([*command, "--model", "vit-l", "roberta-large", "--resume"]) == 0
+    assert "vit-l depth 1 width 64, 1 x 4, all-linear, rank 2, eager: is in " in capsys.readouterr().out
+    rows = read_csv(tmp_path / "cuda.csv")
+    assert [row.arm for row in rows] == 2 * [arm.name for arm in select_arms(["cuda"])]
+    floor, ours = (next(row for row in rows if row.arm == arm) for arm in ("floor", "ours-b-only"))
+    assert ours.layers == 4 and ours.kernels > floor.kernels > 10  # qkv, proj and two of the MLP
+    assert all(row.step_seconds for row in rows)
+
+
+def test_the_suite_of_a_gpu_has_whole_models_and_compiled_blocks():
+    cells = cells_of("cuda", {})
+    assert {(cell.model, cell.depth) for cell in cells if cell.mode == "eager"} == {
+        ("llama-7b", 32), ("vit-l", 24), ("roberta-large", 24),
+    }  # fmt: skip
+    assert {cell.mode for cell in cells if cell.depth == 2} == {"compiled", "graph"} and len(cells) == 9
 
 
 @pytest.mark.slow

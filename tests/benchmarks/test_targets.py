@@ -59,7 +59,7 @@ def test_on_a_gpu_the_peak_counts_too():
     floor, ours = (row(arm, [1], device="cuda", precision="bf16-true") for arm in ("floor", "ours-b-only"))
     floor.peak_bytes, ours.peak_bytes = 100, 106
     found = verdicts(floor, ours)
-    assert found["ours-b-only: time over floor"].limit == 1.10
+    assert found["ours-b-only: time over floor"].limit == 1.05
     assert not found["ours-b-only: peak over floor"].is_met
 
 
@@ -68,3 +68,11 @@ def test_rows_are_the_same_after_a_csv(tmp_path):
     rows[1].skipped = "would need 9.00 GB, at least, of memory"
     write_csv(rows, tmp_path / "a" / "x.csv")
     assert read_csv(tmp_path / "a" / "x.csv") == rows
+
+
+def test_on_a_gpu_a_narrow_model_has_more_room_in_every_mode():
+    for mode in ("eager", "graph"):
+        rows = [row(arm, [1], device="cuda", precision="bf16-true") for arm in ("floor", "ours-b-only")]
+        for one in rows:
+            one.model, one.mode = "roberta-large", mode
+        assert verdicts(*rows)["ours-b-only: time over floor"].limit == 1.10

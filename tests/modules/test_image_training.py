@@ -67,6 +67,19 @@ def test_mixup_is_the_mean_of_the_losses_weighted_by_the_share():
     assert torch.allclose(loss, -(target * log_probabilities).sum(-1).mean(), atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_mixup_draws_the_same_share_where_half_precision_is_the_default(dtype):
+    seed_everything(0, verbose=False)
+    _, _, expected = mixed(torch.zeros(3, 2), 0.4)
+    seed_everything(0, verbose=False)
+    torch.set_default_dtype(dtype)
+    try:
+        _, _, share = mixed(torch.zeros(3, 2), 0.4)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert share == expected
+
+
 def test_evaluation_knows_neither_mixup_nor_smoothing():
     module = ImageClassifier("vit_digits", 10, mixup=0.4, label_smoothing=0.1).eval()
     module.configure_model()

@@ -5,8 +5,10 @@ The interpreter has to be chosen before Triton is imported, hence the second pro
 
 import math
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,6 +25,7 @@ IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if IS_INTERPRETED else "cuda"
 runs_kernels = (lambda test: test) if IS_INTERPRETED else pytest.mark.gpu
 SEED = 2**61 + 12345
+CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 # (tokens, d_in, rank): within one block; several of each with ragged ends; a single number.
 SHAPES = [(20, 70, 3), (70, 1000, 20), (1, 1, 1), (0, 64, 4)]
 # The interpreter multiplies bfloat16 by its bits.
@@ -145,9 +148,9 @@ def test_a_device_on_which_they_fail_is_named_once(monkeypatch):
 
 
 @pytest.mark.skipif(IS_INTERPRETED, reason="the interpreter's functions don't compile")
-@pytest.mark.parametrize("capability", [80, 90])
-def test_kernels_compile_for_gpus(capability):
-    """To machine code, which needs no GPU: bfloat16 at rank 16, by tensor cores."""
+@pytest.mark.parametrize("capability", [80, 90, 100])
+def test_kernels_compile_for_gpus(capability, tmp_path):
+    """To machine code, which needs no GPU: bfloat16 at rank 16 by tensor cores, four warps to a program."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
@@ -156,11 +159,24 @@ def test_kernels_compile_for_gpus(capability):
         constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
         types = {name: signature.get(name, "i32") for name in kernel.arg_names if name not in constants}
         source = ASTSource(fn=kernel, signature=types | dict.fromkeys(constants, "constexpr"), constexprs=constants)
-        return triton.compile(source, target=GPUTarget("cuda", capability, 32)).asm
+        return triton.compile(source, target=GPUTarget("cuda", capability, 32))
 
     common = {"seed": "i64", "p": "fp32"}
     project = compiled(kernels._drop_then_project, x="*bf16", A="*bf16", h="*fp32", **common)
     back = compiled(kernels._project_back_then_drop, h="*bf16", A="*bf16", out="*bf16", **common)
     drop = compiled(kernels._drop, x="*bf16", **common)
-    assert "mma" in project["ptx"] and "mma" in back["ptx"]
-    assert all(code["cubin"] for code in (project, back, drop))
+    assert "mma" in project.asm["ptx"] and "mma" in back.asm["ptx"]
+    for kernel in (project, back, drop):
+        assert kernel.metadata.shared <= 8 * 1024  # bytes of 164 thousand that a multiprocessor of an A100 has
+        used = resources(kernel.asm["cubin"], tmp_path)
+        assert used["STACK"] == used["LOCAL"] == 0  # nothing is spilled
+        assert used["REG"] <= 128  # four programs of 128 threads fit into the 65,536 of a multiprocessor
+
+
+def resources(cubin, folder):
+    """Registers a thread, and bytes a thread that did not fit into them, as the machine code says."""
+    file = folder / "kernel.cubin"
+    file.write_bytes(cubin)
+    command = [str(CUOBJDUMP), "--dump-resource-usage", str(file)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    return {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
