@@ -101,6 +101,7 @@ def federated(federation: Federation, seed: int) -> tuple[float, int]:
     """Mean test accuracy of what all train together, and bytes that a client gets and sends in a round."""
     from asym_lightning.federated import FederatedAverage, FederatedClient, LocalGrid, client_app
 
+    logging.getLogger("flwr").setLevel(logging.ERROR)  # it sets its own level when it is imported
     seed_everything(seed, verbose=False)
 
     @cache
@@ -179,8 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.rounds:
         federation = federation._replace(rounds=options.rounds)
     warnings.filterwarnings("ignore")
-    for name in ("flwr", "lightning.pytorch"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     sizes, clients = round_bytes(federation), range(federation.num_clients)
     accuracies: dict[str, list[float]] = {"federated": [], "alone": [], "pooled": []}

@@ -24,6 +24,7 @@ from asym_lightning.modules import (
     ImageClassifier,
     InstructionTuner,
     PreferenceTuner,
+    QuestionAnswerer,
     Summarizer,
     TextClassifier,
     TokenClassifier,
@@ -63,6 +64,12 @@ def words(adapter: AdapterConfig, tags: Sequence[str]) -> Case:
     rows = [np.arange(4, 4 + size) for size in (5, 3, 6)]
     batch = PAD([{"input_ids": row, "labels": np.where(row % 2, row % 3, -100)} for row in rows])
     return TokenClassifier(model, tags, adapter), batch
+
+
+def questions(adapter: AdapterConfig) -> Case:
+    batch = PAD([{"input_ids": np.arange(4, 4 + size)} for size in (5, 3, 6)])
+    batch |= {"start_positions": torch.tensor([2, 0, 1]), "end_positions": torch.tensor([3, 0, 4])}
+    return QuestionAnswerer(tf.BertForQuestionAnswering(tiny_bert_config()), adapter), batch
 
 
 def rows() -> TokenizedRows:
@@ -120,6 +127,7 @@ TASKS: dict[str, Callable[..., Case]] = {
     **{task: partial(texts, task=task) for task in ("classification", "cola", "mrpc", "regression")},
     "entities": partial(words, tags=["O", "B-PER", "I-PER"]),
     "parts of speech": partial(words, tags=["NOUN", "VERB", "ADJ"]),
+    "questions": questions,
     "instructions": instructions,
     "instructions, all logits": partial(instructions, chunk_size=None),
     "packed instructions": partial(instructions, is_packed=True),

@@ -218,7 +218,7 @@ class TrainingCLI(LightningCLI):
             model.on_load_checkpoint(checkpoint)
             model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading)
         if self._option("test_after_fit"):
-            with leaving_termination_to_trainer(), started_runs_only(self.trainer):
+            with _started(self.trainer):
                 self.trainer.test(model, datamodule=kwargs.get("datamodule"), verbose=False)
             metrics = dict(self.trainer.callback_metrics)
         print_summary(model, metrics, seconds, best, saved_adapter(self.trainer, model))
@@ -255,13 +255,20 @@ class TrainingCLI(LightningCLI):
         kwargs["ckpt_path"] = checkpoint
         if kwargs.get("weights_only") is None:
             kwargs["weights_only"] = True  # a checkpoint is data and must not run code
-        with leaving_termination_to_trainer(), started_runs_only(self.trainer), restoring(kwargs.get("ckpt_path")):
+        with _started(self.trainer), restoring(kwargs.get("ckpt_path")):
             return command(**kwargs)
 
 
 def _has_summary(callbacks: Callback | list[Callback] | None) -> bool:
     given = callbacks if isinstance(callbacks, list) else [callbacks]
     return any(isinstance(callback, ModelSummary) for callback in given)
+
+
+@contextmanager
+def _started(trainer: Trainer) -> Iterator[None]:
+    """What surrounds whatever a Trainer does."""
+    with leaving_termination_to_trainer(), keeping_interrupts(), started_runs_only(trainer):
+        yield
 
 
 @contextmanager
@@ -281,8 +288,7 @@ def started_runs_only(trainer: Trainer) -> Iterator[None]:
         new = missing(trainer.log_dir or ".")
     run = Path(trainer.log_dir or ".")
     try:
-        with keeping_interrupts():
-            yield
+        yield
     except SystemExit as error:
         if trainer.state.status != TrainerStatus.INTERRUPTED:
             raise

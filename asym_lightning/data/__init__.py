@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from asym_lightning.data.loader_options import LoaderOptions
     from asym_lightning.data.mmlu import MMLUDataModule
     from asym_lightning.data.preferences import PreferenceDataModule
+    from asym_lightning.data.question_answering import QuestionAnsweringDataModule
     from asym_lightning.data.summarization import SummarizationDataModule
     from asym_lightning.data.text_files import TextFilesDataModule
     from asym_lightning.data.token_classification import TokenClassificationDataModule
@@ -28,6 +29,7 @@ __all__ = [
     "LoaderOptions",
     "MMLUDataModule",
     "PreferenceDataModule",
+    "QuestionAnsweringDataModule",
     "SummarizationDataModule",
     "TextFilesDataModule",
     "TokenClassificationDataModule",

@@ -100,8 +100,15 @@ class LockStep:
             key: What is to be done.
             value: This function's part.
             work: From the values of all to their results, in the thread and the modes of one of them.
+
+        Raises:
+            RuntimeError: Nobody runs beside the caller.
         """
-        own: _Turns = self._own.turns
+        own: _Turns | None = getattr(self._own, "turns", None)
+        if own is None:
+            raise RuntimeError(
+                "What trains together with others has to be called by `Together.run`, in which they run."
+            )
         own.request, own.is_ready = _Request(key, value, work), False
         self._pass_on(own)
         self._wait_for_turn(own)
@@ -115,11 +122,11 @@ class LockStep:
 
     def _run(self, own: _Turns, function: Callable[[], None]) -> None:
         self._own.turns = own
-        self._wait_for_turn(own)
         try:
+            self._wait_for_turn(own)
             function()
         finally:
-            own.is_ready = False
+            own.request, own.is_ready = None, False
             self._pass_on(own)
 
     def _wait_for_turn(self, own: _Turns) -> None:

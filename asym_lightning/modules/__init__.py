@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from asym_lightning.modules.instruction_tuner import InstructionTuner
     from asym_lightning.modules.mmlu_evaluator import MMLUEvaluator
     from asym_lightning.modules.preference_tuner import PreferenceTuner
+    from asym_lightning.modules.question_answerer import QuestionAnswerer
     from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
     from asym_lightning.modules.summarizer import Summarizer
     from asym_lightning.modules.text_classifier import TextClassifier
@@ -25,6 +26,7 @@ __all__ = [
     "InstructionTuner",
     "MMLUEvaluator",
     "PreferenceTuner",
+    "QuestionAnswerer",
     "StepOutput",
     "Summarizer",
     "TextClassifier",

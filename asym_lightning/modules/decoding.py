@@ -69,7 +69,7 @@ class Decoding:
         if not self.do_sample:  # transformers warns of settings that have no effect
             settings |= {"temperature": None, "top_p": None, "top_k": None}
         if self.num_beams == 1:
-            settings |= {"length_penalty": None, "early_stopping": None}
+            settings |= {"length_penalty": None, "early_stopping": False}
         settings |= {"max_length": None, "min_length": None}  # else a checkpoint's would count as well
         for name, value in settings.items():
             setattr(config, name, value)

@@ -32,7 +32,7 @@ class RewardMean(Metric):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
-        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
         self.add_state("num_pairs", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, rewards: Tensor, targets: Tensor) -> None:
@@ -42,7 +42,7 @@ class RewardMean(Metric):
 
     def compute(self) -> Tensor:
         """Return the mean."""
-        return (self.total / self.num_pairs.clamp(min=1)).float()
+        return self.total / self.num_pairs.clamp(min=1)
 
 
 def preference_metrics() -> MetricCollection:

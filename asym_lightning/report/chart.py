@@ -35,6 +35,7 @@ class Series:
         y: Values; those that are not finite are left out.
         error: Half the height of an error bar at each point; None for none.
         look: How it looks, so that one thing looks alike in all charts; None goes by its place.
+        chance: The value that chance gives, a dotted line across in its colour; None for none.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Series:
     y: Sequence[float]
     error: Sequence[float] | None = None
     look: Look | None = None
+    chance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,6 @@ class PointChart:
         x: Horizontal axis.
         y: Vertical axis.
         has_lines: Whether points are joined.
-        chance: A level to draw across, named "chance"; None for none.
     """
 
     title: str
@@ -79,12 +80,17 @@ class PointChart:
     x: Axis
     y: Axis
     has_lines: bool = True
-    chance: float | None = None
 
     @property
     def looks(self) -> list[Look]:
         """How each series looks."""
         return [one.look or LOOKS[place % len(LOOKS)] for place, one in enumerate(self.series)]
+
+    @property
+    def chances(self) -> list[tuple[float, Look]]:
+        """What chance gives for each series where that is known, and how the series looks."""
+        looks = zip(self.series, self.looks, strict=True)
+        return [(one.chance, look) for one, look in looks if one.chance is not None]
 
 
 @dataclass(frozen=True)

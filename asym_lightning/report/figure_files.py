@@ -92,8 +92,11 @@ def _draw_points(chart: PointChart, axes: Axes) -> None:
             yerr=errors if any(errors) else None, color=look.colour, label=series.name, elinewidth=0.7, capsize=1.5,
             **_strokes(look, len(places), chart.has_lines),
         )  # fmt: skip
-    if chart.chance is not None:
-        axes.axhline(chart.chance, color="#444444", linewidth=0.7, linestyle=(0, (2, 2)), label="chance")
+    dotted: dict[str, Any] = {"linewidth": 0.7, "linestyle": (0, (2, 2))}
+    for level, look in chart.chances:
+        axes.axhline(level, color=look.colour, **dotted)
+    if chart.chances:
+        axes.plot([], [], color="#444444", label="chance", **dotted)
     xs = [x for series in chart.series for x in series.x]
     if chart.x.is_log and xs and min(xs) > 0:
         _make_log(axes, max(xs) / min(xs))

@@ -40,20 +40,20 @@ def similarity_csv(rows: Sequence[LayerSimilarity]) -> str:
 
 
 def similarity_figures(rows: Sequence[LayerSimilarity]) -> list[Figure]:
-    """Return a chart for each kind of pairs: A and B by layer, with the chance level."""
+    """Return a chart for each kind of pairs: A and B by layer, each with its chance level."""
     figures = []
     for kind in _kinds(rows):
         series = []
         for factor in FACTORS:
-            values = [row.similarity for row in rows if row.kind == kind and row.factor == factor]
-            series.append(Series(factor, range(1, len(values) + 1), values))
-        chances = [row.chance for row in rows if row.kind == kind and not math.isnan(row.chance)]
+            layers = [row for row in rows if row.kind == kind and row.factor == factor]
+            chances = [row.chance for row in layers if not math.isnan(row.chance)]
+            places, values = range(1, len(layers) + 1), [row.similarity for row in layers]
+            series.append(Series(factor, places, values, chance=fmean(chances) if chances else None))
         pairs = max(row.num_pairs for row in rows if row.kind == kind)
         figures.append(
             Figure(
                 PointChart(
                     str(kind), series, Axis("adapter, first layer to last"), Axis("similarity", low=0, high=1.05),
-                    chance=fmean(chances) if chances else None,
                 ),
                 f"Mean over {pairs} pair{'s' if pairs > 1 else ''} of adapters.",
             )
@@ -67,7 +67,7 @@ def similarity_html(
     """Return a page with a table, and a chart for each kind of pairs."""
     summary = (
         "CCA goodness of fit of the column spaces of B and of the transposed A, mean over pairs of adapters: 1 for one "
-        "space, the dotted line for unrelated ones."
+        "space, the dotted line of a factor's colour for unrelated ones."
     )
     header = ["pairs", "number", "A", "B", "chance A", "chance B"]
     table = table_part(header, [[escape(cells[0]), *cells[1:]] for cells in _table_rows(rows)])

@@ -89,20 +89,19 @@ def _heat_map(chart: HeatMap) -> str:
 
 
 def _points(chart: PointChart) -> str:
-    series, x, y, chance = chart.series, chart.x, chart.y, chart.chance
+    series, x, y = chart.series, chart.x, chart.y
     points = [_finite(one) for one in series]
     xs = [point[0] for one in points for point in one]
     ys = [edge for one in points for _, value, error in one for edge in (value - error, value + error)]
-    if chance is not None:
-        ys.append(chance)
+    ys += [level for level, _ in chart.chances]
     if not xs:
         return _svg(chart.title, 60, [f'<text x="{LEFT}" y="45">no data</text>'])
     to_x = _Scale(x, xs, LEFT, WIDTH - RIGHT)
     to_y = _Scale(y, ys, HEIGHT - BOTTOM, TOP + 6)
     parts = [_grid(to_x, to_y, x, y)]
-    if chance is not None:
-        at = to_y(chance)
-        parts.append(f'<path d="M{LEFT} {at:.1f}H{WIDTH - RIGHT}" class="chance"/>')
+    for level, look in chart.chances:
+        path = f"M{LEFT} {to_y(level):.1f}H{WIDTH - RIGHT}"
+        parts.append(f'<path d="{path}" class="chance" style="stroke:{look.colour}"/>')
     for one, look in zip(points, chart.looks, strict=True):
         parts.append(_drawn(one, to_x, to_y, look, chart.has_lines))
     legend, height = _legend(chart)
@@ -147,7 +146,7 @@ def _grid(to_x: _Scale, to_y: _Scale, x: Axis, y: Axis) -> str:
 
 
 def _legend(chart: PointChart) -> tuple[list[str], int]:
-    names, has_chance = [one.name for one in chart.series], chart.chance is not None
+    names, has_chance = [one.name for one in chart.series], bool(chart.chances)
     if len(names) == 1 and not names[0] and not has_chance:
         return [], 0
     parts: list[str] = []

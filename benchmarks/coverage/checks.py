@@ -26,7 +26,7 @@ from benchmarks.coverage.subject import Call, Subject, difference, loss_of, outp
 
 TOLERANCE, GRADIENT_TOLERANCE, FILE_TOLERANCE = 2e-3, 2e-2, 1e-5
 RIGHT, REFUSED, WRONG, ABSENT = "right", "refused", "wrong", "absent"
-IN_PART, PARTIAL = "in part", "partial"
+IN_PART, PARTIAL, NOT_RUN = "in part", "partial", "not run"
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Result:
         targets: What was adapted.
         verdict: ``right``, ``refused``, ``wrong``, ``absent`` where a role was refused and the model has no attention,
             ``in part`` where it was found in some attention only and the report names the other, ``partial`` where the
-            report does not.
+            report does not, ``not run`` where it takes more memory than a model may.
         reason: Of a verdict that is not ``right``.
         errors: Relative error by check.
         num_matrices: Adapted matrices.
@@ -89,7 +89,10 @@ def _attempt(subject: Subject, arm_name: str, targets: str) -> list[Result]:
         is_absent = targets != "all-linear" and not traced_attention(copy.deepcopy(subject.model), subject.calls)
         result.verdict, result.reason = ABSENT if is_absent else REFUSED, _one_line(refusal.__cause__)
     except Exception as error:
-        result.fail("crash", why=f": {_one_line(error)}")
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # the limit of the process
+            result.verdict, result.reason = NOT_RUN, _one_line(error)
+        else:
+            result.fail("crash", why=f": {_one_line(error)}")
     return results
 
 

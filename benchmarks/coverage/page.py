@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -24,6 +25,18 @@ _KINDS = (
 )  # fmt: skip
 
 
+# What the reason of a model that was not examined has in it, and what it means; the first that fits.
+_WHY_NOT = (
+    ("ImportError|does not have it", "need a package or a class that is not installed"),
+    ('required "forward"', "have no `forward`"),
+    ("the process ended|allocate memory", "take more memory or time than a model may here"),
+    ("^[0-9,]+ parameters", "have too many weights however small their configuration is made"),
+    ("missing .* required positional|must be not None|cannot be None", "take an input that is not made here"),
+    ("not run:|not called:", "run with none of the inputs that were tried"),
+    ("", "have fields whose values hang together in ways of their own"),
+)
+
+
 def write_page(rows: Sequence[Row], path: Path = PAGE) -> None:
     """Write the page anew from results."""
     path.write_text("\n".join(_lines(rows)) + "\n")
@@ -39,6 +52,8 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
     not_built = {row["model"] for row in rows if row["arm"] == "ours" and row["verdict"] in _NOT_EXAMINED}
     yield f"Of timm's modules, by the smallest model of each, and transformers' types {len(models)} were tried;"
     yield f"{len(models - not_built)} could be built small and called."
+    if not_built:
+        yield from _why_not_built(rows)
     yield ""
     yield from _table(("models", "targets", "by"), _totals(rows))
     yield ""
@@ -58,6 +73,15 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
         if row["verdict"] not in ("right", "absent", *_NOT_EXAMINED):
             name = row["model"].partition(":")[2]
             yield f"| {name} | {_words(row['targets'])} | {row['verdict']} | {_reason(row['reason'])} |"
+
+
+def _why_not_built(rows: Sequence[Row]) -> Iterator[str]:
+    """How many of the models that were not examined are so for which kind of reason."""
+    reasons = {r["model"]: r["reason"] for r in rows if r["arm"] == "ours" and r["verdict"] in _NOT_EXAMINED}
+    counts = Counter(next(kind for pattern, kind in _WHY_NOT if re.search(pattern, why)) for why in reasons.values())
+    yield "Of the others:"
+    yield ""
+    yield from (f"- {count} {kind}" for kind, count in counts.most_common())
 
 
 def _table(head: Sequence[str], groups: Iterable[tuple[Sequence[str], Sequence[Row]]]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from asym_lightning.data import (
     LoaderOptions,
     MMLUDataModule,
     PreferenceDataModule,
+    QuestionAnsweringDataModule,
     SummarizationDataModule,
     TextFilesDataModule,
     TokenClassificationDataModule,
@@ -85,6 +86,10 @@ def _pairs(path: Path) -> None:
     _use(PreferenceDataModule(train=path, template="none", **_common()))
 
 
+def _questions(path: Path) -> None:
+    _use(QuestionAnsweringDataModule(train=path, stride=2, **_common()))
+
+
 def _use(data: Any) -> None:
     data.setup("fit")
     next(iter(data.train_dataloader()))
@@ -118,6 +123,11 @@ def _preferences() -> list[Row]:
     return [{"prompt": "a b", "chosen": "c", "rejected": "d e"} for _ in range(ROWS)]
 
 
+def _answered() -> list[Row]:
+    answers = {"text": ["b"], "answer_start": [2]}
+    return [{"question": "a ?", "context": "a b c d", "answers": answers} for _ in range(ROWS)]
+
+
 # Task: its reader, its rows, and its columns with what may not be in a cell of them.
 _NO_TEXTS: Sequence[Any] = (None, ["a"], {"a": 1}, float("nan"))
 _NO_LABELS: Sequence[Any] = (None, ["x"], {"x": 1}, float("nan"), "")
@@ -136,11 +146,15 @@ TASKS: Mapping[str, tuple[Callable[[Path], None], Callable[[], list[Row]], Mappi
                "spans": (None, "x", [3], [{}], [[0, 9, "x"]], [[0, 1, "x"], [0, 1, "y"]], [[2, 1, "x"]], [[0, 1, 3]])}),
     "preferences": (_pairs, _preferences,
                     {"prompt": (None, {}, 3, ["a"]), "chosen": (*_NO_TEXTS, 3, ""), "rejected": (None, 3, [], " ")}),
+    "questions": (_questions, _answered,
+                  {"question": (*_NO_TEXTS, 3, " "), "context": (*_NO_TEXTS, 3, "", "b a"),
+                   "answers": (None, 3, "b", [3], {}, {"text": ["b"]}, {"text": ["b"], "answer_start": [1]},
+                               {"text": ["b"], "answer_start": ["2"]}, {"text": [3], "answer_start": [2]})}),
     "summaries": (_summaries, _documents, {"document": (["a"], {"a": 1}), "summary": (["a"], {"a": 1})}),
 }  # fmt: skip
 
 
-RECORDS = ("alpaca", "summaries", "tags", "spans", "preferences")
+RECORDS = ("alpaca", "summaries", "tags", "spans", "preferences", "questions")
 """Tasks whose files may be arrays of JSON."""
 
 
@@ -172,7 +186,9 @@ _WRITERS: Mapping[str, Callable[[Path, Sequence[Row]], None]] = {
 
 
 def _formats(task: str) -> list[str]:
-    lists = (".jsonl", ".json", ".parquet") if task in ("tags", "spans") else tuple(_WRITERS)  # cells that hold lists
+    lists = (
+        (".jsonl", ".json", ".parquet") if task in ("tags", "spans", "questions") else tuple(_WRITERS)
+    )  # cells that hold lists
     return [form for form in lists if form != ".json" or task in RECORDS]
 
 

@@ -83,6 +83,18 @@ def test_a_model_that_wants_labels_to_train_is_examined_in_evaluation_mode():
     assert (row.verdict, row.num_tested) == ("right", 1), row.reason
 
 
+class TooLarge(WantsLabels):
+    def forward(self, x, labels=None):
+        if self.training:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        return self.fc(x)
+
+
+def test_a_model_that_takes_more_memory_than_it_may_is_not_wrong():
+    subject = Subject("toy", TooLarge(), [Call("forward", {"x": torch.randn(4, 6)})])
+    assert [row.verdict for row in examine(subject, "ours", "all-linear")] == ["not run"]
+
+
 def test_stages_have_one_block_and_layers_that_are_named_by_their_number_exist():
     assert small_config("swin", lists=True).depths == [1, 1, 1, 1]
     config = small_config("depth_anything", lists=True)

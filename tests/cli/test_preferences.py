@@ -40,6 +40,7 @@ def sum_of_answer(model, tokenizer, prompt, answer):
     return found[len(given) - 1 :].sum().item()
 
 
+@pytest.mark.slow
 def test_a_config_learns_and_its_model_opens_in_transformers(capsys):
     tokenizer = byte_tokenizer(size=262)
     backbone = saved(Path("llama").resolve(), tiny_llama(len(tokenizer), initializer_range=0.2), tokenizer)

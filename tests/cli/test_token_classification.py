@@ -40,6 +40,7 @@ def scores(capsys):
     return {line[0]: float(line[1]) for line in lines if len(line) == 2 and line[0].startswith("test/")}
 
 
+@pytest.mark.slow
 def test_a_config_learns_and_its_model_opens_in_transformers(capsys):
     assert set(" ".join(PHRASES).split()) <= set(WORDS)
     backbone = str(write_tiny_bert(Path("encoder"), hidden_size=32))

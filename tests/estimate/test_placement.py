@@ -3,6 +3,7 @@ from collections import Counter
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed._tools.fake_collectives import CollectiveOp, collective_ops
 from torch.distributed._tools.fsdp2_mem_tracker import FSDPMemTracker
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor
@@ -16,7 +17,6 @@ from asym_lightning.sharding import ShardingOptions, shard_module
 from tests.estimate.models import build
 from tests.two_processes import in_two_processes
 
-fake_collectives = pytest.importorskip("torch.distributed._tools.fake_collectives")  # torch 2.7 brings the reference
 KINDS = {"_allgather_base_": "all-gather", "_reduce_scatter_base_": "reduce-scatter", "allreduce_": "all-reduce"}
 
 
@@ -31,9 +31,9 @@ class Collectives(TorchDispatchMode):
         if any(t is DTensor for t in types):
             return NotImplemented
         out = func(*args, **(kwargs or {}))
-        if func in fake_collectives.collective_ops:
+        if func in collective_ops:
             kind = KINDS[func._schema.name.removeprefix("c10d::")]
-            self.bytes[kind] += fake_collectives.CollectiveOp.get_comm_tensor_size(func, out, args, kwargs)
+            self.bytes[kind] += CollectiveOp.get_comm_tensor_size(func, out, args, kwargs)
         return out
 
 

@@ -1,3 +1,4 @@
+import functools
 import random
 
 import numpy as np
@@ -97,3 +98,22 @@ def test_a_function_that_fails_does_not_stop_the_others():
 
     steps.run([fail, lambda: found.append(steps.meet("", 1, lambda values: values))])
     assert found == [1]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_function_whose_turn_can_not_begin_does_not_stop_the_others():
+    steps, found, turns = LockStep(), [], []
+
+    def fail_the_second_time():
+        turns.append(None)
+        if len(turns) == 2:
+            raise OSError
+
+    wait = functools.partial(steps.meet, "", 1, lambda values: values)
+    steps.run([wait, lambda: found.append(wait())], [fail_the_second_time, lambda: None])
+    assert found == [1]
+
+
+def test_nobody_is_met_outside_of_a_run():
+    with pytest.raises(RuntimeError, match=r"has to be called by `Together.run`"):
+        LockStep().meet("", None, lambda values: values)

@@ -11,7 +11,8 @@ from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adap
 from asym_lightning.adapters.files.factors import Factors
 from asym_lightning.analysis import cca_similarity
 from asym_lightning.cli import main
-from asym_lightning.report.adapter_similarity import PairKind, TrainedAdapter, compare_adapters
+from asym_lightning.report.adapter_similarity import LayerSimilarity, PairKind, TrainedAdapter, compare_adapters
+from asym_lightning.report.similarity import similarity_figures
 
 
 def randn(*shape, seed):
@@ -132,3 +133,14 @@ def test_bad_input_is_one_sentence(tmp_path, capsys):
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+def test_each_factor_is_drawn_with_its_own_chance():
+    kind = PairKind("lora", True, True)
+    rows = [
+        LayerSimilarity(kind, layer, factor, 0.5, chance, 1)
+        for factor, chance in (("A", 0.1), ("B", 0.3))
+        for layer in "xy"
+    ]
+    (figure,) = similarity_figures(rows)
+    assert [(one.name, one.chance) for one in figure.chart.series] == [("A", 0.1), ("B", 0.3)]

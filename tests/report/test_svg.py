@@ -1,4 +1,5 @@
 import math
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -7,11 +8,13 @@ from asym_lightning.report.chart import COLOURS, LOOKS, Axis, BarChart, HeatMap,
 from asym_lightning.report.svg import DASHES, svg
 
 SERIES = [Series(f"arm {i} <&>", [10, 100, 1000], [0.1 * i, 0.5, math.nan], [0.01, math.nan, 0.0]) for i in range(10)]
+CHANCES = [Series("A", [1, 2], [0.3, 0.4], chance=0.1), Series("B", [1, 2], [0.5, 0.6], chance=0.2)]
 ROWS = [f"layer {i}" for i in range(40)]
 CHARTS = {
     name: svg(chart)
     for name, chart in {
-        "lines": PointChart("a <title>", SERIES, Axis("x", is_log=True), Axis("y"), chance=0.1),
+        "lines": PointChart("a <title>", SERIES, Axis("x", is_log=True), Axis("y")),
+        "chances": PointChart("chances", CHANCES, Axis("x"), Axis("y")),
         "flat": PointChart("flat", [Series("a", [1, 2], [0.5, 0.5])], Axis("x"), Axis("y")),
         "point": PointChart("one", [Series("a", [5], [3])], Axis("x", is_log=True), Axis("y"), has_lines=False),
         "nothing": PointChart("empty", [Series("a", [], [])], Axis("x"), Axis("y")),
@@ -48,3 +51,10 @@ def test_a_style_goes_with_its_series():
     assert COLOURS[1] in both
     assert COLOURS[1] in alone
     assert COLOURS[0] not in alone
+
+
+def test_each_series_has_a_chance_of_its_own_in_its_colour():
+    lines = re.findall(r'd="M\d+ ([\d.]+)H\d+" class="chance" style="stroke:(#\w+)"', CHARTS["chances"])
+    assert [colour for _, colour in lines] == list(COLOURS[:2])
+    assert float(lines[0][0]) > float(lines[1][0])  # 0.1 lies below 0.2
+    assert CHARTS["chances"].count(">chance<") == 1 and ">chance<" not in CHARTS["lines"]

@@ -98,17 +98,16 @@ def test_another_forward_is_refused_by_its_name():
 
 
 TIED = {"llama": "embed_tokens", "bart": "shared", "gpt2": "wte", "bert": "word_embeddings"}
-GEMMA = {
-    "vocab_size": 60, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "num_key_value_heads": 1,
-    "head_dim": 8, "intermediate_size": 32,
-}  # fmt: skip
+GEMMA = tf.Gemma3TextConfig(
+    vocab_size=60, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=1, head_dim=8,
+    intermediate_size=32,
+)  # fmt: skip
 
 
 def tied_model(name):
     torch.manual_seed(0)
     if name == "gemma3":
-        pytest.importorskip("transformers.models.gemma3")
-        return tf.Gemma3ForCausalLM(tf.Gemma3TextConfig(**GEMMA)).eval()
+        return tf.Gemma3ForCausalLM(GEMMA).eval()
     cls, config = HF_MODELS[name]
     config = copy.deepcopy(config)
     config.tie_word_embeddings = True
