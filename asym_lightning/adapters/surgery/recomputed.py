@@ -10,6 +10,7 @@ import ast
 import functools
 import inspect
 import textwrap
+from types import CodeType
 from typing import Any
 
 import torch
@@ -43,10 +44,12 @@ def _given_away(module: nn.Module) -> list[nn.Module]:
 def _names_given_away(cls: Any) -> frozenset[str]:
     """Attributes that the code of a class hands to an ``apply``: of ``Function.apply(x, self.layers)``, ``layers``."""
     found: set[str] = set()
-    for base in cls.__mro__[: cls.__mro__.index(nn.Module)]:
+    methods = (inspect.unwrap(m) for base in cls.__mro__[: cls.__mro__.index(nn.Module)] for m in vars(base).values())
+    # The few that may do so, for to read the source of all takes as long as to build the model.
+    for method in (m for m in methods if inspect.isfunction(m) and _names_apply(m.__code__)):
         try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-        except (OSError, TypeError, SyntaxError):  # made at run time, or in C
+            tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
+        except (OSError, SyntaxError):  # made at run time
             continue
         calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
         applied = (call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "apply")
@@ -57,6 +60,10 @@ def _names_given_away(cls: Any) -> frozenset[str]:
             if isinstance(argument, ast.Attribute) and ast.unparse(argument.value) == "self"
         )
     return frozenset(found)
+
+
+def _names_apply(code: CodeType) -> bool:
+    return "apply" in code.co_names or any(_names_apply(part) for part in code.co_consts if isinstance(part, CodeType))
 
 
 def _need_gradients(module: nn.Module, args: Any, kwargs: Any) -> Any:
