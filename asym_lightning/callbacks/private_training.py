@@ -247,19 +247,16 @@ class PrivateTraining(CheckedArguments, Callback):
                 _try_empty(rehearsal, batch)
             samples = rows_of(batch, slice(NUM_CHECKED))
             count = num_rows(samples)
-            _backward(rehearsal, samples, trained)
-            whole = {id(p): p.grad for p in trained.values()}
             with self._gradients.observed(count) as found:
                 _backward(rehearsal, samples, trained)
             norms, sums = found.norms(), dict(found.weighted_sums(torch.full((count,), 1 / count)))
             for name, parameter in trained.items():
-                gradient = whole[id(parameter)]
-                if gradient is None:
+                if parameter.grad is None:
                     raise ValueError(
                         f"`{name}` gets no gradient in the training step and would learn noise alone: freeze it, or "
                         "name its layer in the adapter's `exclude`."
                     )
-                if (sums[parameter] - gradient).norm() > tolerance * norms.max():
+                if (sums[parameter] - parameter.grad).norm() > tolerance * norms.max():
                     raise ValueError(
                         f"`{name}` gets gradients that are not of calls of its layer, as where it is shared, read by "
                         "other code or compiled, so those of single samples are not known: freeze it."

@@ -116,7 +116,7 @@ def _why_not(loader: object) -> str | None:
         return "reads an iterable data set, from which none can be drawn"
     if type(loader.batch_sampler) is not BatchSampler:
         return "has no batches, or makes them in a way of its own"
-    sampler: Any = loader.sampler
+    sampler: Any = loader.batch_sampler.sampler  # the loader has another, where it was given batches
     gives_each_once = (
         isinstance(sampler, SequentialSampler)
         or (isinstance(sampler, RandomSampler) and not sampler.replacement)

@@ -15,4 +15,5 @@ def subject(name: str) -> Subject:
     library, _, entry = name.partition(":")
     built = {"timm": timm_models, "transformers": transformers_models}[library].subject(entry)
     make_generic(built.model)
+    built.model.train().eval()  # what some kept of the weights that they had
     return Subject(name, built.model, built.calls)

@@ -22,8 +22,11 @@ def test_tasks_are_what_a_config_can_train():
         "ImageClassifier",
         "InstructionTuner",
         "MMLUEvaluator",
+        "PreferenceTuner",
+        "QuestionAnswerer",
         "Summarizer",
         "TextClassifier",
+        "TokenClassifier",
     ]
 
 

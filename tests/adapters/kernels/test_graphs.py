@@ -8,6 +8,8 @@ from torch import nn
 
 from asym_lightning.adapters import AdapterConfig, inject_adapters
 from asym_lightning.adapters.kernels.plan import FEW_TOKENS
+from asym_lightning.adapters.rank.change import set_rank
+from asym_lightning.adapters.rank.groups import rank_groups
 from tests.adapters.models import perturb
 
 
@@ -44,6 +46,45 @@ def test_is_not_compiled_anew_for_each_length(dropout):
     for num_tokens in (9, 10, 11, 13, 14, 19, 23):
         compiled(torch.randn(num_tokens, 8)).sum().backward()
     assert len(counted) == 2  # one length, and any
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("scheme", ["hB_zero_A_rand", "hA_rand_B_U", "hA_rand_hB_zero"])
+def test_one_graph_trains_and_one_evaluates_at_all_lengths_and_ranks(scheme, dropout):
+    torch.compiler.reset()
+    model, counted = adapted(scheme=scheme, dropout=dropout, max_rank=6), []
+    expected = copy.deepcopy(model)
+
+    def backend(graph, inputs):
+        counted.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=backend)
+
+    def run(is_training: bool) -> int:
+        for one in (model, expected):
+            one.train(is_training)
+        for num_tokens in (9, 10, 13, 20, 64):
+            x, results = torch.randn(num_tokens, 8), []
+            for called, one in ((compiled, model), (expected, expected)):
+                one.zero_grad()
+                torch.manual_seed(num_tokens)
+                out = called(x)
+                out.square().sum().backward()
+                results.append([out, *(p.grad for p in one.parameters() if p.requires_grad)])
+            for ours, plain in zip(*results, strict=True):
+                torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-4)
+        return len(counted)
+
+    assert run(is_training=True) == 1
+    assert run(is_training=False) == 2
+    for rank in (4, 6, 3):
+        for one in (model, expected):
+            for group in rank_groups(one).values():
+                set_rank(group, rank, [], step=0)
+            perturb(one)  # so that new columns count
+        assert run(is_training=True) == run(is_training=False) == 2
 
 
 @pytest.mark.parametrize("is_tuned", [True, False], ids=["gradients", "no_grad"])

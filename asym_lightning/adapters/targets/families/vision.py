@@ -1,6 +1,31 @@
-"""Vision towers of transformers: ViT and its like, CLIP and SigLIP, ConvNeXt."""
+"""Vision towers of transformers: ViT and its like, CLIP and SigLIP, ConvNeXt, LeViT."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from asym_lightning.adapters.rows import Rows
 from asym_lightning.adapters.targets.families.family import Family, register_family
+from asym_lightning.adapters.targets.families.layouts import by_head
+
+
+def _levit(d_out: int, config: Any) -> Mapping[str, Rows]:
+    """Of all stages, where their heads are of one size."""
+    sizes = {(key, ratio * key) for key, ratio in zip(config.key_dim, config.attention_ratio, strict=True)}
+    return _heads(d_out, sizes, "qk")
+
+
+def _levit_between_stages(d_out: int, config: Any) -> Mapping[str, Rows]:
+    between = (operation for operation in config.down_ops if len(operation) > 1)  # there is none behind the last
+    return _heads(d_out, {(key, ratio * key) for _, key, _, ratio, *_ in between}, "k")
+
+
+def _heads(d_out: int, sizes: set[tuple[int, int]], narrow: str) -> Mapping[str, Rows]:
+    if len(sizes) != 1:
+        return {}
+    ((key, value),) = sizes
+    heads, rest = divmod(d_out, len(narrow) * key + value)
+    return {} if rest else by_head(heads, **dict.fromkeys(narrow, key), v=value)
+
 
 # transformers 5 renamed the vision towers' layers; both names count.
 register_family(
@@ -29,3 +54,11 @@ register_family(
     )
 )
 register_family(Family({"mlp": ("pwconv1", "pwconv2")}, model_types=("convnext", "convnextv2")))
+register_family(
+    Family(
+        {"q": ("queries.linear",), "o": ("projection.linear",), "mlp": ("linear_up.linear", "linear_down.linear")},
+        fused={"queries_keys_values.linear": _levit, "keys_values.linear": _levit_between_stages},
+        heads=("classifier", "classifier_distill"),
+        model_types=("levit",),
+    )
+)
