@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import ast
 import functools
-import inspect
-import textwrap
-from types import CodeType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
+from asym_lightning.core.sources import methods_naming
 
 _HOOK = "input_gradient_hook"
 
@@ -44,14 +42,8 @@ def _given_away(module: nn.Module) -> list[nn.Module]:
 def _names_given_away(cls: Any) -> frozenset[str]:
     """Attributes that the code of a class hands to an ``apply``: of ``Function.apply(x, self.layers)``, ``layers``."""
     found: set[str] = set()
-    methods = (inspect.unwrap(m) for base in cls.__mro__[: cls.__mro__.index(nn.Module)] for m in vars(base).values())
-    # The few that may do so, for to read the source of all takes as long as to build the model.
-    for method in (m for m in methods if inspect.isfunction(m) and _names_apply(m.__code__)):
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(method)))
-        except (OSError, SyntaxError):  # made at run time
-            continue
-        calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    for method in methods_naming(cls, "apply"):
+        calls = (node for node in ast.walk(method) if isinstance(node, ast.Call))
         applied = (call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "apply")
         found.update(
             argument.attr
@@ -60,10 +52,6 @@ def _names_given_away(cls: Any) -> frozenset[str]:
             if isinstance(argument, ast.Attribute) and ast.unparse(argument.value) == "self"
         )
     return frozenset(found)
-
-
-def _names_apply(code: CodeType) -> bool:
-    return "apply" in code.co_names or any(_names_apply(part) for part in code.co_consts if isinstance(part, CodeType))
 
 
 def _need_gradients(module: nn.Module, args: Any, kwargs: Any) -> Any:
