@@ -23,6 +23,7 @@ from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
 from asym_lightning.modules import (
     ImageClassifier,
     InstructionTuner,
+    MultiLabelTextClassifier,
     PreferenceTuner,
     QuestionAnswerer,
     Summarizer,
@@ -64,6 +65,14 @@ def words(adapter: AdapterConfig, tags: Sequence[str]) -> Case:
     rows = [np.arange(4, 4 + size) for size in (5, 3, 6)]
     batch = PAD([{"input_ids": row, "labels": np.where(row % 2, row % 3, -100)} for row in rows])
     return TokenClassifier(model, tags, adapter), batch
+
+
+def label_sets(adapter: AdapterConfig) -> Case:
+    batch = PAD([{"input_ids": np.arange(4, 4 + size)} for size in (5, 3, 6)])
+    batch["labels"] = torch.tensor([[0, 2], [1, -1], [-1, -1]])
+    return MultiLabelTextClassifier(
+        tf.BertForSequenceClassification(tiny_bert_config(num_labels=3)), None, adapter
+    ), batch
 
 
 def questions(adapter: AdapterConfig) -> Case:
@@ -127,6 +136,7 @@ TASKS: dict[str, Callable[..., Case]] = {
     **{task: partial(texts, task=task) for task in ("classification", "cola", "mrpc", "regression")},
     "entities": partial(words, tags=["O", "B-PER", "I-PER"]),
     "parts of speech": partial(words, tags=["NOUN", "VERB", "ADJ"]),
+    "label sets": label_sets,
     "questions": questions,
     "instructions": instructions,
     "instructions, all logits": partial(instructions, chunk_size=None),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from asym_lightning.data.image_folder import ImageFolderDataModule
     from asym_lightning.data.loader_options import LoaderOptions
     from asym_lightning.data.mmlu import MMLUDataModule
+    from asym_lightning.data.multi_label_text import MultiLabelTextDataModule
     from asym_lightning.data.preferences import PreferenceDataModule
     from asym_lightning.data.question_answering import QuestionAnsweringDataModule
     from asym_lightning.data.summarization import SummarizationDataModule
@@ -28,6 +29,7 @@ __all__ = [
     "ImageFolderDataModule",
     "LoaderOptions",
     "MMLUDataModule",
+    "MultiLabelTextDataModule",
     "PreferenceDataModule",
     "QuestionAnsweringDataModule",
     "SummarizationDataModule",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from asym_lightning.modules.image_classifier import ImageClassifier
     from asym_lightning.modules.instruction_tuner import InstructionTuner
     from asym_lightning.modules.mmlu_evaluator import MMLUEvaluator
+    from asym_lightning.modules.multi_label_text_classifier import MultiLabelTextClassifier
     from asym_lightning.modules.preference_tuner import PreferenceTuner
     from asym_lightning.modules.question_answerer import QuestionAnswerer
     from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
@@ -25,6 +26,7 @@ __all__ = [
     "ImageClassifier",
     "InstructionTuner",
     "MMLUEvaluator",
+    "MultiLabelTextClassifier",
     "PreferenceTuner",
     "QuestionAnswerer",
     "StepOutput",

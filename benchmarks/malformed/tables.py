@@ -20,6 +20,7 @@ from asym_lightning.data import (
     GLUEDataModule,
     LoaderOptions,
     MMLUDataModule,
+    MultiLabelTextDataModule,
     PreferenceDataModule,
     QuestionAnsweringDataModule,
     SummarizationDataModule,
@@ -90,6 +91,10 @@ def _questions(path: Path) -> None:
     _use(QuestionAnsweringDataModule(train=path, stride=2, **_common()))
 
 
+def _label_sets(path: Path) -> None:
+    _use(MultiLabelTextDataModule(train=path, **_common()))
+
+
 def _use(data: Any) -> None:
     data.setup("fit")
     next(iter(data.train_dataloader()))
@@ -128,6 +133,10 @@ def _answered() -> list[Row]:
     return [{"question": "a ?", "context": "a b c d", "answers": answers} for _ in range(ROWS)]
 
 
+def _of_several() -> list[Row]:
+    return [{"text": "a b", "labels": "x" if i % 2 else "y"} for i in range(ROWS)]
+
+
 # Task: its reader, its rows, and its columns with what may not be in a cell of them.
 _NO_TEXTS: Sequence[Any] = (None, ["a"], {"a": 1}, float("nan"))
 _NO_LABELS: Sequence[Any] = (None, ["x"], {"x": 1}, float("nan"), "")
@@ -146,6 +155,7 @@ TASKS: Mapping[str, tuple[Callable[[Path], None], Callable[[], list[Row]], Mappi
                "spans": (None, "x", [3], [{}], [[0, 9, "x"]], [[0, 1, "x"], [0, 1, "y"]], [[2, 1, "x"]], [[0, 1, 3]])}),
     "preferences": (_pairs, _preferences,
                     {"prompt": (None, {}, 3, ["a"]), "chosen": (*_NO_TEXTS, 3, ""), "rejected": (None, 3, [], " ")}),
+    "label sets": (_label_sets, _of_several, {"text": _NO_TEXTS, "labels": (None, {"x": 1}, 3, [["x"]], [None])}),
     "questions": (_questions, _answered,
                   {"question": (*_NO_TEXTS, 3, " "), "context": (*_NO_TEXTS, 3, "", "b a"),
                    "answers": (None, 3, "b", [3], {}, {"text": ["b"]}, {"text": ["b"], "answer_start": [1]},
@@ -154,7 +164,7 @@ TASKS: Mapping[str, tuple[Callable[[Path], None], Callable[[], list[Row]], Mappi
 }  # fmt: skip
 
 
-RECORDS = ("alpaca", "summaries", "tags", "spans", "preferences", "questions")
+RECORDS = ("alpaca", "summaries", "tags", "spans", "preferences", "questions", "label sets")
 """Tasks whose files may be arrays of JSON."""
 
 

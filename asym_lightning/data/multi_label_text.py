@@ -1,0 +1,133 @@
+"""Texts of which each may be of several classes: the user's own records, or data sets of the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from asym_lightning.core.kinds import Count, Names, Seed, as_names
+from asym_lightning.core.messages import not_one_of, shown
+from asym_lightning.data.found_labels import found_labels
+from asym_lightning.data.loader_options import LoaderOptions
+from asym_lightning.data.split_files import SplitFile, split_sources
+from asym_lightning.data.text_source import TextSource
+from asym_lightning.data.text_table import TextTable, is_missing
+from asym_lightning.data.tokenized_rows import Ragged, Texts, TokenizedRows
+from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_texts
+
+NO_CLASS = -1
+
+
+class MultiLabelTextDataModule(TokenizedTextDataModule):
+    """Texts, or pairs of texts, with any number of classes each, for `MultiLabelTextClassifier`.
+
+    Files are `.jsonl`, `.json` (an array), csv, tsv or parquet, or a split of a hub's data set, such as
+    `hf:owner/name:train`. The classes of a text are a list, or one cell in which `separator` stands between them.
+    Batches are `MultiLabelTextClassifier`'s.
+
+    Args:
+        train: Training file, or `hf:owner/name:split`; None where there is no training.
+        val: Validation file; None trains without validation.
+        test: Test file.
+        predict: File to predict, with or without classes; None means the test file.
+        text_columns: Column of the texts, or the two columns of the pairs.
+        labels_column: Column of the classes.
+        id_column: Column that names each row in the file of predictions; None numbers the rows from 0.
+        separator: What stands between the classes in one cell.
+        label_names: Names of the classes in the order of their numbers. None takes those of the training data, sorted,
+            or else those that the model was trained on.
+        tokenizer: Name on the hub or local folder of the tokenizer; None takes that of the module's backbone.
+        max_length: Longest sequence, in tokens; longer ones are cut, with a warning. None means what the model allows.
+        cache_dir: Folder of the tokenised rows; None means `asym-lightning` in the user's cache folder.
+        seed: Seed of the order of training rows.
+        num_train: Number of training rows to use, drawn at random but the same whatever the seeds; None means all.
+        loader: Sizes of batches, and the processes that prepare them.
+
+    Raises:
+        ValueError: If no file is given, there are not one or two text columns, or a number is out of range.
+    """
+
+    def __init__(
+        self,
+        train: SplitFile = None,
+        val: SplitFile = None,
+        test: SplitFile = None,
+        predict: SplitFile = None,
+        text_columns: Names = ("text",),
+        labels_column: str = "labels",
+        id_column: str | None = None,
+        separator: str = ",",
+        label_names: Sequence[str] | None = None,
+        tokenizer: str | PreTrainedTokenizerBase | None = None,
+        max_length: Count | None = None,
+        cache_dir: str | Path | None = None,
+        seed: Seed = 0,
+        num_train: Count | None = None,
+        loader: LoaderOptions = LoaderOptions(),
+    ) -> None:
+        super().__init__(tokenizer, max_length, cache_dir, seed, num_train, loader)
+        self._sources = split_sources(train, val, test, predict)
+        self.text_columns = as_names(text_columns)
+        if len(self.text_columns) not in (1, 2):
+            raise ValueError(f"`text_columns` must name one column, or two for pairs, not {list(self.text_columns)}.")
+        self.labels_column = labels_column
+        self.id_column = id_column
+        self.separator = separator
+        self._given_label_names = None if label_names is None else list(map(str, label_names))
+
+    def sources(self) -> Mapping[str, TextSource]:
+        """Return the files, and splits of the hub."""
+        return self._sources
+
+    @cached_property
+    def label_names(self) -> list[str]:
+        """Names of the classes, by number: those given, those of the training data, or those that the model knows."""
+        if self._given_label_names is not None:
+            return self._given_label_names
+        return found_labels(self._sources.get("train"), self.label_names_of_model, self._classes_of)
+
+    def _classes_of(self, table: TextTable) -> list[str]:
+        classes = sorted({name for row in range(len(table)) for name in self._names(table, row, "train")})
+        if not classes:
+            raise ValueError(f"{table.source} has no class under {self.labels_column!r}: name all by `label_names`.")
+        return classes
+
+    def _names(self, table: TextTable, row: int, split: str) -> list[str]:
+        """Names of the classes of a row, which may be none."""
+        if split == "predict" and self.labels_column not in table.columns:
+            return []
+        cell: Any = table.column(self.labels_column)[row]
+        if isinstance(cell, list) and all(isinstance(name, (str, int)) for name in cell):
+            return list(dict.fromkeys(map(str, cell)))
+        if isinstance(cell, str):
+            return list(dict.fromkeys(name for part in cell.split(self.separator) if (name := part.strip())))
+        if is_missing(cell) and split == "predict":
+            return []
+        raise ValueError(f"{table.where(row)}: the classes must be a list or a text, not {shown(cell)}.")
+
+    def encoding(self, split: str) -> str:
+        """Return the columns and the classes."""
+        columns = (self.text_columns, self.labels_column, self.id_column, self.separator)
+        return repr((columns, self.label_names, split == "predict"))
+
+    def encode(self, split: str, table: TextTable) -> TokenizedRows:
+        """Tokenise the texts and number their classes."""
+        numbers = {name: number for number, name in enumerate(self.label_names)}
+        labels = [self._names(table, row, split) for row in range(len(table))]
+        for row, names in enumerate(labels):
+            for name in names:
+                if name not in numbers:
+                    raise ValueError(f"{table.where(row)}: {not_one_of('the class', name, list(numbers))}")
+        sequences, num_truncated = self.encode_texts(*(as_texts(table.column(n), table) for n in self.text_columns))
+        sequences["labels"] = Ragged.of([numbers[name] for name in names] for names in labels)
+        identifiers = table.column(self.id_column) if self.id_column else range(len(table))
+        ids = Texts.of(str(identifier) for identifier in identifiers)
+        return TokenizedRows(sequences, texts={"ids": ids}, facts={"num_truncated": num_truncated})
+
+    def pad_values(self) -> dict[str, int]:
+        """Pad classes with what is none."""
+        return {"labels": NO_CLASS}
