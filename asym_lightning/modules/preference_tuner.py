@@ -101,8 +101,8 @@ class PreferenceTuner(LanguageModule):
 
     @wraps(LightningModule.on_before_batch_transfer, assigned=())  # or Lightning warns of it beside any data module
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # type: ignore[override]
-        """Stack both sides of a batch while it is on the CPU."""
-        return {**batch, TOKENS: PairTokens.of(batch, self.preference.name)}
+        """Stack both sides of a batch while it is on the CPU, unless it has been done."""
+        return batch if TOKENS in batch else {**batch, TOKENS: PairTokens.of(batch, self.preference.name)}
 
     def pairs(self, batch: Mapping[str, Tensor]) -> Pairs:
         """Return the log-probabilities of both answers of each pair."""
