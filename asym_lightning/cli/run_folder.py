@@ -20,9 +20,8 @@ from typing_extensions import override
 from asym_lightning.cli.quiet import hush_own_folder
 from asym_lightning.cli.run_checkpoints import best_checkpoint, newest_checkpoint, number_at_end
 from asym_lightning.core.private_names import chooses_version, set_version
-from asym_lightning.core.run_files import CONFIG, METRICS, RUNS, find_checkpoints, read_config
+from asym_lightning.core.run_files import CONFIG, METRICS, RUNS, SHARDED_METADATA, find_checkpoints, read_config
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
-from asym_lightning.strategies.fsdp2 import METADATA_FILE
 
 CHECKPOINTS = "checkpoints"
 _REQUEUED = "hpc_ckpt_*.ckpt"  # what Lightning writes when SLURM announces that it is going to requeue a job
@@ -198,7 +197,7 @@ def _model_checkpoints(trainer: Trainer) -> list[ModelCheckpoint]:
 
 def _step_of(checkpoint: str) -> int:
     if Path(checkpoint).is_dir():
-        return int(torch.load(Path(checkpoint, METADATA_FILE), map_location="cpu", weights_only=True)["global_step"])
+        return int(torch.load(Path(checkpoint, SHARDED_METADATA), map_location="cpu", weights_only=True)["global_step"])
     return int(read_checkpoint(checkpoint)["global_step"])
 
 

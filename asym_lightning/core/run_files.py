@@ -16,6 +16,7 @@ METRICS = "metrics.csv"  # of CSVLogger
 NORMS = "b_norms.csv"  # of BNormMonitor
 OUTCOME = "run.json"  # how a sweep's run ended, once it has
 LOG = "log.txt"  # what a sweep's run printed
+SHARDED_METADATA = "meta.pt"  # in a sharded checkpoint's folder; Lightning's name
 ADAPTER = "adapter"  # that of the best checkpoint
 ADAPTER_CONFIG = "adapter_config.json"  # in that directory, and in any other adapter's; peft's name
 RUNS = "runs"  # where runs go if nothing else is said

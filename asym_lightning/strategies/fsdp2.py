@@ -20,9 +20,8 @@ from asym_lightning.adapters import check_adapter_description, trained_state_dic
 from asym_lightning.adapters.files.checkpoint import DESCRIPTION_KEY, STATE_KEY
 from asym_lightning.core.dtensor import is_sharded, sharded_like, whole_state_dict
 from asym_lightning.core.messages import listed
+from asym_lightning.core.run_files import SHARDED_METADATA
 from asym_lightning.sharding import ShardingOptions
-
-METADATA_FILE = "meta.pt"
 
 
 class FSDP2Strategy(ModelParallelStrategy):
@@ -142,9 +141,10 @@ class FSDP2Strategy(ModelParallelStrategy):
             return self.checkpoint_io.load_checkpoint(path, map_location="cpu", weights_only=weights_only)
         module = self.lightning_module
         assert module is not None
-        if not (path / METADATA_FILE).is_file():
-            raise ValueError(f"the folder {str(path)!r} is no sharded checkpoint: it lacks {METADATA_FILE}.")
-        checkpoint: dict[str, Any] = torch.load(path / METADATA_FILE, map_location="cpu", weights_only=weights_only)
+        metadata = path / SHARDED_METADATA
+        if not metadata.is_file():
+            raise ValueError(f"the folder {str(path)!r} is no sharded checkpoint: it lacks {SHARDED_METADATA}.")
+        checkpoint: dict[str, Any] = torch.load(metadata, map_location="cpu", weights_only=weights_only)
         if DESCRIPTION_KEY in checkpoint:
             check_adapter_description(module, checkpoint[DESCRIPTION_KEY])
         state = {STATE_KEY: trained_state_dict(module)}

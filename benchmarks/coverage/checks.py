@@ -210,7 +210,9 @@ def _worst_gradient(
         loss_of(outputs(reference.train(), calls)).backward()
     except ValueError:  # some models want labels of all kinds in training mode
         loss_of(outputs(reference.eval(), calls)).backward()
-    loss_of(outputs(model.train(reference.training), calls)).backward()
+    loss = loss_of(outputs(model.train(reference.training), calls))
+    if loss.requires_grad:  # not where all that is adapted is a part that the model runs without gradients
+        loss.backward()
     pairs: list[tuple[Matrix, list[Tensor], list[Tensor]]] = []
     for matrix in matrices:
         G = getattr(reference.get_submodule(matrix.owner), matrix.parameter).grad

@@ -206,6 +206,7 @@ _OVERRIDES_OF: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("esm",), {"vocab_size": VOCABULARY, "mask_token_id": 4, "pad_token_id": 0}),
     (("xmod",), {"default_language": "en_XX"}),
     (("pvt",), {"image_size": 64}),
+    (("levit",), {"image_size": 128}),  # or too few numbers are normalised together
     (("mobilebert",), {"intra_bottleneck_size": 64, "embedding_size": 64}),
     (("moonshine",), {"encoder_num_key_value_heads": 4, "decoder_num_key_value_heads": 4}),
     (("bamba",), {"attn_layer_indices": [1], "num_hidden_layers": 2}),

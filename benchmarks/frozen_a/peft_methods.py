@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader
 
 from asym_lightning.adapters.targets.heads import find_heads
 
+_WRAPPER = "peft_model"
+
 
 @dataclass(frozen=True)
 class PeftMethod:
@@ -68,7 +70,9 @@ class PeftMethod:
         if self.freezes_A:
             for name, parameter in adapted.named_parameters():
                 parameter.requires_grad_(parameter.requires_grad and "lora_A" not in name)
-        return adapted.get_base_model()  # the backbone itself, with the names that its host knows
+        backbone: nn.Module = adapted.get_base_model()  # with the names that its host knows
+        vars(backbone)[_WRAPPER] = adapted  # no submodule, for the backbone is one of it
+        return backbone
 
     def optimizer(self, model: nn.Module, rank: int, rate: float) -> Callable[[Any], torch.optim.Optimizer]:
         """What makes the optimizer of a model that was adapted."""
@@ -76,4 +80,4 @@ class PeftMethod:
             return lambda groups: torch.optim.AdamW(groups, lr=rate, weight_decay=0.0)
         from peft.optimizers import create_lorafa_optimizer
 
-        return lambda groups: create_lorafa_optimizer(model, r=rank, lora_alpha=2 * rank, lr=rate)
+        return lambda groups: create_lorafa_optimizer(vars(model)[_WRAPPER], r=rank, lora_alpha=2 * rank, lr=rate)

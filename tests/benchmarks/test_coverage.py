@@ -83,6 +83,23 @@ def test_a_model_that_wants_labels_to_train_is_examined_in_evaluation_mode():
     assert (row.verdict, row.num_tested) == ("right", 1), row.reason
 
 
+class RunsATowerWithoutGradients(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.tower, self.fc = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x):
+        with torch.no_grad():
+            x = self.tower(x)
+        return self.fc(x)
+
+
+def test_a_part_that_gets_no_gradient_in_full_fine_tuning_needs_none():
+    subject = Subject("toy", RunsATowerWithoutGradients(), [Call("forward", {"x": torch.randn(4, 6)})])
+    (row, *_) = examine(subject, "ours", "tower")
+    assert (row.verdict, row.num_tested) == ("right", 0), row.reason
+
+
 class TooLarge(WantsLabels):
     def forward(self, x, labels=None):
         if self.training:

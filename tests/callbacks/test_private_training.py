@@ -96,7 +96,7 @@ def test_batches_are_drawn_by_chance_and_may_be_empty(tmp_path):
 
 
 @with_opacus
-@pytest.mark.parametrize("accountant", ["rdp", "prv"])
+@pytest.mark.parametrize("accountant", ["rdp", pytest.param("prv", marks=pytest.mark.slow)])
 def test_the_account_is_of_opacus(accountant, tmp_path):
     from opacus.accountants import create_accountant
     from opacus.accountants.utils import get_noise_multiplier
@@ -147,6 +147,7 @@ def test_what_is_spent_is_spent(tmp_path):
 
 
 @with_opacus
+@pytest.mark.slow
 def test_noise_is_secret_without_a_seed(tmp_path):
     (_, one), (_, other) = (fit(tmp_path, private(seed=None)) for _ in range(2))
     assert not torch.equal(one.head.weight, other.head.weight)
@@ -241,6 +242,7 @@ def test_what_is_no_private_training_is_refused(name, tmp_path):
 
 
 @with_opacus
+@pytest.mark.slow
 def test_it_goes_with_other_callbacks_and_precision(tmp_path):
     _, module = fit(tmp_path, private(), FreezeA(), precision="bf16-mixed")
     assert all(adapter.B.any() for adapter in adapters_by_name(module).values())

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import ast
 import functools
-import inspect
-import textwrap
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
+from asym_lightning.core.sources import methods_naming
 
 _HOOK = "input_gradient_hook"
 
@@ -43,12 +42,8 @@ def _given_away(module: nn.Module) -> list[nn.Module]:
 def _names_given_away(cls: Any) -> frozenset[str]:
     """Attributes that the code of a class hands to an ``apply``: of ``Function.apply(x, self.layers)``, ``layers``."""
     found: set[str] = set()
-    for base in cls.__mro__[: cls.__mro__.index(nn.Module)]:
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-        except (OSError, TypeError, SyntaxError):  # made at run time, or in C
-            continue
-        calls = (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+    for method in methods_naming(cls, "apply"):
+        calls = (node for node in ast.walk(method) if isinstance(node, ast.Call))
         applied = (call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "apply")
         found.update(
             argument.attr

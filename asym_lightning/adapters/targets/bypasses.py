@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import ast
 import functools
-import inspect
-import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
 
 from asym_lightning.core.names import submodule
+from asym_lightning.core.sources import methods_naming
 
 _METADATA = {"dtype", "device", "shape", "ndim", "requires_grad", "is_meta", "size", "dim", "numel"}
 # Code that sets weights and computes nothing with them.
@@ -61,14 +60,9 @@ def read_layers(model: nn.Module, names: Iterable[str]) -> set[str]:
 def _read_by(cls: Any) -> frozenset[tuple[str, ...]]:
     """Layers whose weight the methods of a class read, as paths of attributes below ``self``, indices left out."""
     found: set[tuple[str, ...]] = set()
-    for base in cls.__mro__[: cls.__mro__.index(nn.Module)]:
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-        except (OSError, TypeError, SyntaxError):  # made at run time, or in C
-            continue
-        for method in ast.walk(tree):
-            if isinstance(method, (ast.FunctionDef, ast.AsyncFunctionDef)) and method.name not in _SETTERS:
-                found.update(_read_in(method))
+    for method in methods_naming(cls, "weight"):
+        if method.name not in _SETTERS:
+            found.update(_read_in(method))
     return frozenset(found)
 
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
-import inspect
 import re
-import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +17,7 @@ from torch import nn
 from asym_lightning.adapters.rows import Rows
 from asym_lightning.adapters.targets.families.layouts import by_head, in_order
 from asym_lightning.core.names import plain_modules, submodule
+from asym_lightning.core.sources import Method, methods_naming
 
 ATTENTION = re.compile(r"Attention|Attn|SelfAtt|SelfOutput|[A-Z]SA$|SHMA$|XCA|MLA")
 MLP = re.compile(r"MLP|Mlp|FeedForward|FFN|Ffn|Dense\w*Act|Intermediate|Experts|(?<!Self)(?<!Attention)Output$")
@@ -174,8 +173,8 @@ def order_in_code(cls: Any, attribute: str, slices: str = "qkv") -> tuple[str, s
     >>> class Attention(nn.Module):
     ...     def forward(self, x):
     ...         q, k, v = self.qkv(x).reshape(2, 5, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-    >>> order_in_code(Attention, "qkv") is None  # a class made in a prompt has no source
-    True
+    >>> order_in_code(Attention, "qkv")
+    ('qkv', 'in order', '')
 
     Args:
         cls: The class.
@@ -187,18 +186,12 @@ def order_in_code(cls: Any, attribute: str, slices: str = "qkv") -> tuple[str, s
         attribute that holds the number of heads.
     """
     found: set[tuple[str, str, str] | None] = set()
-    for base in cls.__mro__[: cls.__mro__.index(nn.Module)]:
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-        except (OSError, TypeError, SyntaxError):
-            continue
-        for method in ast.walk(tree):
-            if isinstance(method, ast.FunctionDef):
-                found.update(_orders_in(method, attribute, slices))
+    for method in methods_naming(cls, attribute):
+        found.update(_orders_in(method, attribute, slices))
     return found.pop() if len(found) == 1 else None
 
 
-def _orders_in(method: ast.FunctionDef, attribute: str, slices: str) -> Iterator[tuple[str, str, str] | None]:
+def _orders_in(method: Method, attribute: str, slices: str) -> Iterator[tuple[str, str, str] | None]:
     parents = {id(child): node for node in ast.walk(method) for child in ast.iter_child_nodes(node)}
     calls = [n for n in ast.walk(method) if isinstance(n, ast.Call) and ast.unparse(n.func) == f"self.{attribute}"]
     orders = {order for order in _orders_of_names(method) if sorted(order) == sorted(slices)}
@@ -209,7 +202,7 @@ def _orders_in(method: ast.FunctionDef, attribute: str, slices: str) -> Iterator
         yield (order, *layout) if layout and order else None
 
 
-def _steps(call: ast.AST, parents: Mapping[int, ast.AST], method: ast.FunctionDef) -> Iterator[ast.Call]:
+def _steps(call: ast.AST, parents: Mapping[int, ast.AST], method: Method) -> Iterator[ast.Call]:
     """The calls of methods on a value, through the variables that it is assigned to."""
     seen: set[str] = set()
     waiting = [call]
@@ -255,7 +248,7 @@ def _layout(step: ast.Call) -> tuple[str, str] | None:
     return None
 
 
-def _orders_of_names(method: ast.FunctionDef) -> set[str]:
+def _orders_of_names(method: Method) -> set[str]:
     """The orders in which queries, keys and values stand on the left of an assignment, by their first letters."""
     orders = set()
     for node in ast.walk(method):

@@ -1,11 +1,15 @@
 """Hosts that compute their blocks again in the backward pass of a function of their own."""
 
 import copy
+import functools
+import inspect
 
 import torch
 from torch import nn
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, remove_adapters
+from asym_lightning.adapters.surgery.recomputed import _names_given_away, ask_for_input_gradients
+from tests.adapters.models import tiny_vit
 
 
 class Recomputed(torch.autograd.Function):
@@ -63,3 +67,32 @@ def test_nothing_asks_for_gradients_once_adapters_are_removed():
     encoder = model["encoder"]
     assert not encoder._forward_pre_hooks and "input_gradient_hook" not in vars(encoder)
     assert not encoder(torch.ones(1, 8)).requires_grad
+
+
+def wrapped(method):
+    @functools.wraps(method)
+    def call(*args):
+        return method(*args)
+
+    return call
+
+
+class Wrapped(Reversible):
+    @wrapped
+    def forward(self, x):
+        return (lambda y: Recomputed.apply(y, self.blocks))(x)
+
+
+def test_a_call_in_a_wrapped_method_or_in_a_function_within_is_found():
+    model = nn.ModuleDict({"encoder": Wrapped()})
+    inject_adapters(model, AdapterConfig(rank=2, targets="all-linear", heads=[]))
+    assert model["encoder"](torch.ones(1, 8)).requires_grad
+    assert "input_gradient_hook" in vars(model["encoder"])
+
+
+def test_sources_are_not_read_where_nothing_is_applied(monkeypatch):
+    model, read = tiny_vit(), []
+    _names_given_away.cache_clear()
+    monkeypatch.setattr(inspect, "getsource", lambda thing: read.append(thing) or "")
+    ask_for_input_gradients(model)
+    assert not read

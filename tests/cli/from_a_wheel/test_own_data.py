@@ -1,12 +1,8 @@
-"""The ways of users with pictures and texts of their own, by programs of a wheel in an environment of its own."""
+"""The ways of users with pictures and texts of their own, from a folder or a table to models that others load."""
 
 from __future__ import annotations
 
 import csv
-import os
-import subprocess
-import sys
-import venv
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +14,6 @@ from tests.cli.test_own_data import IMAGES, TEXTS
 from tests.text_stand_ins import write_tiny_bert
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 CLASSES = ["dark", "light"]
 
 PLAIN_TIMM = """
@@ -53,37 +48,6 @@ assert "asym_lightning" not in sys.modules
 """
 
 
-@pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-    """Folder of the programs of a fresh environment with the wheel; dependencies are those of this environment."""
-    folder = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(folder), str(ROOT)], check=True)
-    venv.create(folder / "environment", with_pip=False)
-    python = folder / "environment/bin/python"
-    (wheel,) = folder.glob("*.whl")
-    subprocess.run([*pip, "--python", str(python), "install", "--no-deps", str(wheel)], check=True)
-    (packages,) = (folder / "environment/lib").glob("python*/site-packages")
-    others = [path for path in sys.path if path.endswith("-packages")]
-    (packages / "dependencies.pth").write_text("\n".join(others))
-    return python.parent
-
-
-@pytest.fixture
-def run(programs, tmp_path):
-    """Run a program of the environment in an empty folder and return what it prints."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-
-    def _run(program, *arguments):
-        done = subprocess.run(
-            [programs / program, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    return _run
-
-
 def rows_of(file):
     with file.open(newline="") as opened:
         return list(csv.DictReader(opened))
@@ -108,7 +72,6 @@ def test_own_images(run, tmp_path):
     config = {**IMAGES, "data": {**IMAGES["data"], "folder": "pictures", "augmentation": "none"}}
     config["trainer"] = {**IMAGES["trainer"], "max_epochs": 20}
     (tmp_path / "images.yaml").write_text(yaml.safe_dump(config))
-    assert str(ROOT) not in run("python", "-c", "import asym_lightning; print(asym_lightning.__file__)")
     run("lightning", "fit", "--config", "images.yaml", "--test_after_fit", "true")
     run_folder = "runs/images/version_0"
     card_and_config = {"export": "exported", "merge": "merged"}
