@@ -95,8 +95,7 @@ class PreferenceTuner(LanguageModule):
 
     def step(self, batch: dict[str, Any]) -> StepOutput:
         """Return the mean loss of the pairs; the rewards are the predictions."""
-        pairs = self.pairs(batch)
-        rewards = self.preference.rewards(pairs)
+        rewards = self.preference.rewards(pairs := self.pairs(batch))
         return StepOutput(self.preference.of_pairs(pairs).mean(), rewards, torch.zeros_like(rewards[:, 0]))
 
     @wraps(LightningModule.on_before_batch_transfer, assigned=())  # or Lightning warns of it beside any data module
@@ -137,8 +136,8 @@ class PreferenceTuner(LanguageModule):
 
     def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
         """Return pairs of rows of tokens, all of which count."""
-        text = shape.text(self._longest)
-        batch = {**text, "labels": text["input_ids"]}
+        batch = shape.text(self._longest)
+        batch["labels"] = batch["input_ids"]
         return {f"{side}_{name}": value for side in SIDES for name, value in batch.items()}
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
