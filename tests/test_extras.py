@@ -15,7 +15,9 @@ TEXT = ("transformers", "datasets", "pyarrow", "rouge_score")
 VISION = ("timm", "torchvision")
 TEXT_MODULES = (
     "TextClassifier",
+    "MultiLabelTextClassifier",
     "TokenClassifier",
+    "QuestionAnswerer",
     "Summarizer",
     "InstructionTuner",
     "PreferenceTuner",

@@ -22,6 +22,7 @@ def test_tasks_are_what_a_config_can_train():
         "ImageClassifier",
         "InstructionTuner",
         "MMLUEvaluator",
+        "MultiLabelTextClassifier",
         "PreferenceTuner",
         "QuestionAnswerer",
         "Summarizer",

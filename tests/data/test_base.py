@@ -20,6 +20,7 @@ from asym_lightning.data import (
     ImageFolderDataModule,
     LoaderOptions,
     MMLUDataModule,
+    MultiLabelTextDataModule,
     PreferenceDataModule,
     QuestionAnsweringDataModule,
     SummarizationDataModule,
@@ -30,6 +31,7 @@ from asym_lightning.data.base import BatchDataModule
 from asym_lightning.modules import (
     ImageClassifier,
     InstructionTuner,
+    MultiLabelTextClassifier,
     PreferenceTuner,
     QuestionAnswerer,
     Summarizer,
@@ -172,6 +174,15 @@ def text_files(folder):
     return TextClassifier(str(write_tiny_bert(folder / "bert"))), data, len(RECORDS)
 
 
+def label_sets(folder):
+    bert = str(write_tiny_bert(folder / "bert"))
+    data = MultiLabelTextDataModule(
+        predict=write_jsonl(folder / "rows.jsonl", RECORDS), label_names=["x", "y"], tokenizer=bert,
+        cache_dir=folder, loader=LoaderOptions(2, 3),
+    )  # fmt: skip
+    return MultiLabelTextClassifier(bert), data, len(RECORDS)
+
+
 def summarization(folder):
     tokenizer = byte_tokenizer()
     config = BartConfig(
@@ -221,8 +232,8 @@ def preferences(folder):
 
 
 CASES = [
-    digits, image_folder, image_folder_with_workers, domainbed, glue, text_files, words, questions, summarization,
-    alpaca, preferences,
+    digits, image_folder, image_folder_with_workers, domainbed, glue, text_files, label_sets, words, questions,
+    summarization, alpaca, preferences,
 ]  # fmt: skip
 
 
