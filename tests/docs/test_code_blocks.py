@@ -61,7 +61,7 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
-def make_runs_here(runs, *_):
+def make_runs_here(runs, *_, **options):
     for run in runs:
         assert main(run.arguments) == 0
         write_outcome(run, None)
@@ -111,6 +111,8 @@ def run(command):
         rate = options.index("--learning-rates")
         shorter = [*options[:rate], "--learning-rates", "1e-2", "--seeds", "0", "1", *options[options.index("--out") :]]
         assert main([name, *shorter, "--", *FIT_SHORTER]) == 0
+    elif name == "sweep" and "runs/seeds" in options:
+        assert main([*arguments, "--", *FIT_SHORTER]) == 0
     elif name == "sweep" and "benchmarks/sweeps/figure1_digits.yaml" in options:
         shorter = ["--arm", "configs/adapters/lora_r8.yaml", "--seeds", "0", "1"]
         assert main([name, *options, *shorter, "--", *FIT_SHORTER]) == 0

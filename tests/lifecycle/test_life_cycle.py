@@ -58,9 +58,13 @@ def test_batch_norms_beside_the_backbone_stay_as_they_are_if_they_are_frozen(tmp
     assert module.of_head.num_batches_tracked == 5
 
 
+def past(layer, x):
+    """What a layer gives without a call of it, by a way that its host's source does not tell."""
+    return F.linear(x, layer.get_parameter("weight"), layer.get_parameter("bias"))
+
+
 def read(self, x):
-    second = self.second
-    return self.head(F.linear(self.first(x).relu(), second.weight, second.bias))
+    return self.head(past(self.second, self.first(x).relu()))
 
 
 def bypassing(kind, forward=read):
@@ -88,9 +92,8 @@ def test_an_adapter_without_a_gradient_is_refused_by_the_same_sentence(kind, tmp
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_layer_that_the_first_evaluation_goes_past_is_named_once(kind, tmp_path):
     def forward(self, x):
-        second = self.second
         x = self.first(x).relu()
-        return self.head(second(x) if self.training else F.linear(x, second.weight, second.bias))
+        return self.head(self.second(x) if self.training else past(self.second, x))
 
     def hooks():
         return sum(len(part._forward_pre_hooks) for part in module.backbone.modules())
