@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from typing_extensions import override
@@ -32,6 +34,26 @@ class ToolParser(argparse.ArgumentParser):
 
     def __init__(self, tool: str, **options: Any) -> None:
         super().__init__(prog=f"asym-lightning {tool}", exit_on_error=False, **options)
+
+    @override
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        with self._raised_as_usage():
+            return super().parse_known_args(args, namespace)
+
+    @override
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        with self._raised_as_usage():
+            return super().parse_args(args, namespace)
+
+    @contextmanager
+    def _raised_as_usage(self) -> Iterator[None]:
+        """From Python 3.12 on what is of no one argument is raised, and no longer given to `error`."""
+        try:
+            yield
+        except argparse.ArgumentError as error:
+            if error.argument_name is not None:
+                raise
+            self.error(error.message)
 
     @override
     def error(self, message: str) -> NoReturn:
