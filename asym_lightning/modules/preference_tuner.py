@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import wraps
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
@@ -26,6 +24,7 @@ from asym_lightning.modules.language_model import last_hidden_states
 from asym_lightning.modules.language_module import LanguageModule
 from asym_lightning.modules.preference_loss import Answers, LossName, Pairs, PreferenceLoss
 from asym_lightning.modules.preference_metrics import preference_metrics
+from asym_lightning.modules.prepared_batches import PreparedBatches
 from asym_lightning.modules.reference_model import as_reference, check_is_reference
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 from asym_lightning.modules.token_log_probabilities import token_log_probabilities
@@ -33,7 +32,7 @@ from asym_lightning.modules.token_log_probabilities import token_log_probabiliti
 TOKENS = "answer_tokens"
 
 
-class PreferenceTuner(LanguageModule):
+class PreferenceTuner(PreparedBatches, LanguageModule):
     """Teach a decoder which of two answers is preferred, where the reference is the same model with its adapters off.
 
     Batches hold `chosen_input_ids`, `chosen_attention_mask` and `chosen_labels` (pairs, length), answers' tokens and
@@ -98,8 +97,7 @@ class PreferenceTuner(LanguageModule):
         rewards = self.preference.rewards(pairs := self.pairs(batch))
         return StepOutput(self.preference.of_pairs(pairs).mean(), rewards, torch.zeros_like(rewards[:, 0]))
 
-    @wraps(LightningModule.on_before_batch_transfer, assigned=())  # or Lightning warns of it beside any data module
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:  # type: ignore[override]
+    def prepared(self, batch: Any) -> Any:
         """Stack both sides of a batch while it is on the CPU, unless it has been done."""
         return batch if TOKENS in batch else {**batch, TOKENS: PairTokens.of(batch, self.preference.name)}
 
