@@ -13,7 +13,7 @@ import numpy as np
 from asym_lightning.core.messages import not_one_of, shown
 from asym_lightning.data.text_table import TextTable, is_cell, is_missing
 from asym_lightning.data.tokenized_rows import Texts, TokenizedRows
-from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_texts
+from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_texts, identifiers
 
 LARGEST_SCORE = 1e30
 """Beyond it the square of an error is no number any more."""
@@ -71,8 +71,7 @@ class LabelledTextDataModule(TokenizedTextDataModule):
         texts = [as_texts(table.column(name), table) for name in columns.texts]
         sequences, num_truncated = self.encode_texts(*texts)
         labels = self._labels(table, columns)
-        identifiers = table.column(columns.identifier) if columns.identifier else range(len(table))
-        texts_by_row = {"ids": Texts.of(map(str, identifiers))}
+        texts_by_row = {"ids": identifiers(table, columns.identifier)}
         if columns.adapter is not None:
             names = table.column(columns.adapter)
             texts_by_row["adapters"] = Texts.of("" if is_missing(name) else str(name) for name in names)

@@ -9,15 +9,15 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from asym_lightning.core.kinds import Count, Names, Seed, as_names
+from asym_lightning.core.kinds import Count, Names, Seed
 from asym_lightning.core.messages import not_one_of, shown
 from asym_lightning.data.found_labels import found_labels
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.split_files import SplitFile, split_sources
 from asym_lightning.data.text_source import TextSource
 from asym_lightning.data.text_table import TextTable, is_missing
-from asym_lightning.data.tokenized_rows import Ragged, Texts, TokenizedRows
-from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_texts
+from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
+from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_text_columns, as_texts, identifiers
 
 NO_CLASS = -1
 
@@ -71,9 +71,7 @@ class MultiLabelTextDataModule(TokenizedTextDataModule):
     ) -> None:
         super().__init__(tokenizer, max_length, cache_dir, seed, num_train, loader)
         self._sources = split_sources(train, val, test, predict)
-        self.text_columns = as_names(text_columns)
-        if len(self.text_columns) not in (1, 2):
-            raise ValueError(f"`text_columns` must name one column, or two for pairs, not {list(self.text_columns)}.")
+        self.text_columns = as_text_columns(text_columns)
         self.labels_column = labels_column
         self.id_column = id_column
         self.separator = separator
@@ -124,9 +122,8 @@ class MultiLabelTextDataModule(TokenizedTextDataModule):
                     raise ValueError(f"{table.where(row)}: {not_one_of('the class', name, list(numbers))}")
         sequences, num_truncated = self.encode_texts(*(as_texts(table.column(n), table) for n in self.text_columns))
         sequences["labels"] = Ragged.of([numbers[name] for name in names] for names in labels)
-        identifiers = table.column(self.id_column) if self.id_column else range(len(table))
-        ids = Texts.of(str(identifier) for identifier in identifiers)
-        return TokenizedRows(sequences, texts={"ids": ids}, facts={"num_truncated": num_truncated})
+        texts = {"ids": identifiers(table, self.id_column)}
+        return TokenizedRows(sequences, texts=texts, facts={"num_truncated": num_truncated})
 
     def pad_values(self) -> dict[str, int]:
         """Pad classes with what is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerBase
@@ -84,13 +85,9 @@ class QuestionAnsweringDataModule(TokenizedTextDataModule):
         """
         return tokenize_windows(self.tokenizer, _questions(split, table), self.longest, self.stride, table)
 
-    def setup(self, stage: str) -> None:
-        """Read what the stage needs; in evaluation with the questions themselves."""
-        before = set(self.rows)
-        super().setup(stage)
-        for split in self.rows.keys() - before - {"train"}:
-            questions = _questions(split, self.sources()[split].read())
-            self.rows[split] = QuestionWindows(self.rows[split], questions)  # type: ignore[assignment]
+    def for_evaluation(self, split: str, rows: TokenizedRows) -> Any:
+        """Return windows with the questions themselves."""
+        return QuestionWindows(rows, _questions(split, self.sources()[split].read()))
 
     def padded_loader(self, rows: Dataset, *, is_training: bool = False, sampler: Sampler) -> DataLoader:
         """Return batches of windows, or of questions with all windows of each."""

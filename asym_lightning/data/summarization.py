@@ -158,13 +158,9 @@ class SummarizationDataModule(TokenizedTextDataModule):
             return documents, None
         return documents, as_texts(table.column(summary), table)
 
-    def setup(self, stage: str) -> None:
-        """Read what the stage needs, with the texts themselves for evaluation."""
-        before = set(self.rows)
-        super().setup(stage)
-        for split in self.rows.keys() - before - {"train"}:
-            table = self.sources()[split].read()
-            self.rows[split] = RowsWithTexts.of(self.rows[split], *self._texts(split, table))
+    def for_evaluation(self, split: str, rows: TokenizedRows) -> TokenizedRows:
+        """Return rows with the texts themselves."""
+        return RowsWithTexts.of(rows, *self._texts(split, self.sources()[split].read()))
 
     def remarks(self, split: str, rows: TokenizedRows) -> Iterator[str]:
         """Say what was cut and what was left out."""

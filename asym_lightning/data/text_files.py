@@ -9,13 +9,14 @@ from pathlib import Path
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from asym_lightning.core.kinds import Count, Names, Seed, as_names
+from asym_lightning.core.kinds import Count, Names, Seed
 from asym_lightning.core.messages import shown
 from asym_lightning.data.found_labels import found_labels
 from asym_lightning.data.labelled_text import LabelledColumns, LabelledTextDataModule
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.text_source import LocalFile, TextSource
 from asym_lightning.data.text_table import TextTable, is_cell, is_missing
+from asym_lightning.data.tokenized_text import as_text_columns
 
 
 class TextFilesDataModule(LabelledTextDataModule):
@@ -81,9 +82,7 @@ class TextFilesDataModule(LabelledTextDataModule):
         self.files = {split: Path(file).expanduser() for split, file in files.items() if file is not None}
         if not self.files:
             raise ValueError("none of the files `train`, `val`, `test` and `predict` is given.")
-        columns = as_names(text_columns)
-        if len(columns) not in (1, 2):
-            raise ValueError(f"`text_columns` must name one column, or two for pairs, not {list(columns)}.")
+        columns = as_text_columns(text_columns)
         if regression and label_names is not None:
             raise ValueError("`label_names` are for classes: leave them out where `regression` is true.")
         self.text_columns = columns

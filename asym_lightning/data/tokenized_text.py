@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 
 from asym_lightning.core.cache import user_cache_dir
-from asym_lightning.core.kinds import Count, Seed
+from asym_lightning.core.kinds import Count, Names, Seed, as_names
 from asym_lightning.core.messages import first_line, shown
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
 from asym_lightning.data.base import BatchDataModule
@@ -24,7 +24,7 @@ from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.padding import PadBatch
 from asym_lightning.data.text_source import TextSource
 from asym_lightning.data.text_table import TextTable, is_cell, is_missing
-from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
+from asym_lightning.data.tokenized_rows import Ragged, Texts, TokenizedRows
 
 CACHE_FORMAT = 2
 _SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
@@ -187,9 +187,10 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
         """
         for split in self.sources():
             if split.partition("/")[0] in _SPLITS[stage] and split not in self.rows:
-                self.rows[split] = rows = self.load(split)
+                rows = self.load(split)
                 for remark in self.remarks(split, rows):
                     rank_zero_warn(remark)
+                self.rows[split] = rows if split == "train" else self.for_evaluation(split, rows)
 
     def remarks(self, split: str, rows: TokenizedRows) -> Iterator[str]:
         """Say what there is to know of a split beside its rows, such as what was left out: each is a warning."""
@@ -198,6 +199,10 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
                 f"{truncated} of the {len(rows)} sequences of {split} are longer than {self.longest} tokens and were "
                 "truncated."
             )
+
+    def for_evaluation(self, split: str, rows: TokenizedRows) -> TokenizedRows:
+        """Return rows with what evaluation and prediction need beside tokens, such as whole texts."""
+        return rows
 
     def load(self, split: str) -> TokenizedRows:
         """Return a split from the cache, or tokenise it and put it there.
@@ -337,3 +342,24 @@ def as_texts(values: Iterable[Any], table: TextTable) -> list[str]:
             raise ValueError(f"{table.where(row)}: there is no text, but {shown(value)}.")
         texts.append(value if isinstance(value, str) else str(value))
     return texts
+
+
+def as_text_columns(names: Names) -> tuple[str, ...]:
+    """Return the names of one column of texts, or of two for pairs.
+
+    Raises:
+        ValueError: If there are more, or none.
+
+    Example:
+        >>> as_text_columns("text")
+        ('text',)
+    """
+    columns = as_names(names)
+    if len(columns) not in (1, 2):
+        raise ValueError(f"`text_columns` must name one column, or two for pairs, not {list(columns)}.")
+    return columns
+
+
+def identifiers(table: TextTable, column: str | None) -> Texts:
+    """Return the names of a table's rows: those of a column, or their numbers where that is None."""
+    return Texts.of(map(str, table.column(column) if column else range(len(table))))
