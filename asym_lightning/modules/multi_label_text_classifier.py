@@ -14,7 +14,7 @@ from torchmetrics.classification import MultilabelExactMatch, MultilabelF1Score
 from transformers import AutoModelForSequenceClassification
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.core.kinds import Fraction
+from asym_lightning.core.kinds import Fraction, LabelNames
 from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
@@ -66,7 +66,7 @@ class MultiLabelTextClassifier(HeadedTextModule):
     def __init__(
         self,
         backbone: Backbone,
-        label_names: Sequence[str] | None = None,
+        label_names: LabelNames | None = None,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
         threshold: Fraction = 0.5,
