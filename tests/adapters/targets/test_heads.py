@@ -1,6 +1,7 @@
 """What is new in a model for a task is trained in full, and what a checkpoint brings is not."""
 
 import pytest
+import timm
 import torch
 import transformers as tf
 from torch import nn
@@ -49,6 +50,15 @@ def test_what_lies_beside_the_base_model_is_a_head(cls, config, heads):
     with torch.device("meta"):
         model = cls(config)
     assert find_heads(model, None) == heads
+
+
+def test_all_that_timm_leaves_out_of_a_checkpoint_of_other_classes_is_a_head():
+    with torch.device("meta"):
+        volo = timm.create_model("volo_d1_224", num_classes=3)
+        assert find_heads(volo, None) == ["aux_head", "head"]
+        assert find_heads(timm.create_model("volo_d1_224", num_classes=0), None) == ["head"]  # which is no layer
+        assert find_heads(timm.create_model("convnext_atto", num_classes=3), None) == ["head.fc"]
+        assert find_heads(timm.create_model("crossvit_9_240", num_classes=3), None) == ["head"]  # a list of two
 
 
 def test_the_report_shows_heads_and_they_train():
