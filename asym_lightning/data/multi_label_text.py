@@ -50,6 +50,8 @@ class MultiLabelTextDataModule(FoundLabelNames, TokenizedTextDataModule):
         ValueError: If no file is given, there are not one or two text columns, or a number is out of range.
     """
 
+    encodes_rows_alone = True
+
     def __init__(
         self,
         train: SplitFile = None,

@@ -184,6 +184,7 @@ class RowsWithTexts(TokenizedRows):
         numbers: See `TokenizedRows`; `table_row` is the number of each pair in `documents` and `summaries`.
         texts: See `TokenizedRows`.
         facts: See `TokenizedRows`.
+        file: None: the texts are in memory.
         documents: All documents, those of pairs that were left out too.
         summaries: All summaries; None where there are none.
     """
@@ -194,7 +195,7 @@ class RowsWithTexts(TokenizedRows):
     @classmethod
     def of(cls, rows: TokenizedRows, documents: Sequence[str], summaries: Sequence[str] | None) -> RowsWithTexts:
         """Add texts to rows."""
-        return cls(rows.sequences, rows.numbers, rows.texts, rows.facts, documents, summaries)
+        return cls(rows.sequences, rows.numbers, rows.texts, rows.facts, documents=documents, summaries=summaries)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         item = super().__getitem__(row)

@@ -1,9 +1,10 @@
 import json
 
 import datasets
+import numpy as np
 import pytest
 
-from asym_lightning.data import TextFilesDataModule
+from asym_lightning.data import TextFilesDataModule, tokenized_text
 from tests.text_stand_ins import word_pieces
 
 
@@ -153,3 +154,36 @@ def test_a_split_of_the_hub_names_its_classes(monkeypatch, tmp_path):
     data.setup("predict")  # the test data, where nothing else is given
     assert data.label_names == ["no", "yes"]
     assert data.rows["train"].numbers["labels"].tolist() == data.rows["predict"].numbers["labels"].tolist() == [1, 0]
+
+
+def test_a_large_file_is_tokenised_in_parts_as_the_whole_is(files, tmp_path, monkeypatch):
+    rows = [{"text": "the cat sat . " * (1 + i % 3), "label": i % 2} for i in range(7)]
+    whole = files(rows, max_length=9, cache_dir=tmp_path / "whole")
+    monkeypatch.setattr(tokenized_text, "ROWS_AT_ONCE", 3)
+    parts = files(rows, max_length=9, cache_dir=tmp_path / "parts")
+    tables = []
+    encode = parts.encode
+    monkeypatch.setattr(parts, "encode", lambda split, table: tables.append(len(table)) or encode(split, table))
+    found = [[module.load("train")[row] for row in range(7)] for module in (parts, whole)]
+    assert tables == [3, 3, 1]
+    for one, other in zip(*found, strict=True):
+        assert {name: np.asarray(value).tolist() for name, value in one.items()} == {
+            name: np.asarray(value).tolist() for name, value in other.items()
+        }
+    assert [item["ids"] for item in found[0]] == [str(row) for row in range(7)]
+    assert parts.load("train").facts == whole.load("train").facts == {"num_truncated": 4}
+
+
+def test_what_is_wrong_in_a_later_part_is_named_by_its_line(files, monkeypatch):
+    monkeypatch.setattr(tokenized_text, "ROWS_AT_ONCE", 2)
+    data = files([{"text": "a", "label": "1"}] * 3 + [{"text": None, "label": "1"}], label_names=["1", "2"])
+    with pytest.raises(ValueError, match=r"train\.jsonl, line 4: there is no text"):
+        data.prepare_data()
+
+
+def test_rows_are_read_from_the_disk_and_not_held(files):
+    data = files()
+    data.setup("fit")
+    rows = data.rows["train"]
+    assert rows.file is not None and not rows.sequences["input_ids"].values.flags.owndata
+    assert isinstance(data.train_dataloader().dataset.indices, range)
