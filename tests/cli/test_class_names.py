@@ -20,8 +20,10 @@ def test_every_name_leads_to_its_class(key):
 def test_tasks_are_what_a_config_can_train():
     assert class_names.class_names("model") == [
         "ImageClassifier",
+        "ImageRegressor",
         "InstructionTuner",
         "MMLUEvaluator",
+        "MultiLabelImageClassifier",
         "MultiLabelTextClassifier",
         "PreferenceTuner",
         "QuestionAnswerer",

@@ -12,7 +12,8 @@ from asym_lightning.adapters.targets.heads import find_heads
 _SPEECH = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24,
            "conv_dim": (8, 8), "conv_stride": (5, 4), "conv_kernel": (10, 4), "num_feat_extract_layers": 2,
            "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2, "vocab_size": 20}  # fmt: skip
-_TEXT = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+_ENCODER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+_TEXT = {"vocab_size": 40, **_ENCODER}
 _GPT2 = {"vocab_size": 40, "n_embd": 16, "n_layer": 1, "n_head": 2}
 HEADS = [
     (tf.BertForQuestionAnswering, tf.BertConfig(**_TEXT), ["qa_outputs"]),
@@ -24,12 +25,8 @@ HEADS = [
      ["classifier"]),
     (tf.XLNetForSequenceClassification, tf.XLNetConfig(vocab_size=40, d_model=16, n_layer=1, n_head=2, d_inner=24),
      ["sequence_summary", "logits_proj"]),
-    (tf.EuroBertForSequenceClassification, tf.EuroBertConfig(**_TEXT, num_key_value_heads=2, pad_token_id=0),
-     ["dense", "classifier"]),
     (tf.ElectraForMultipleChoice, tf.ElectraConfig(**_TEXT), ["sequence_summary", "classifier"]),
     (tf.Wav2Vec2ForCTC, tf.Wav2Vec2Config(**_SPEECH), ["lm_head"]),
-    (tf.ParakeetForCTC, tf.ParakeetCTCConfig(vocab_size=20, encoder_config={
-        "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}), ["ctc_head"]),
     (tf.SegformerForSemanticSegmentation, tf.SegformerConfig(), ["decode_head"]),
     # Trained with the base model, hence nothing new.
     (tf.LlamaForCausalLM, tf.LlamaConfig(**_TEXT, num_key_value_heads=2), []),
@@ -41,6 +38,11 @@ HEADS = [
     (tf.WhisperForConditionalGeneration, tf.WhisperConfig(d_model=16, encoder_attention_heads=2,
                                                         decoder_attention_heads=2), []),
 ]  # fmt: skip
+if hasattr(tf, "EuroBertForSequenceClassification"):  # of later transformers
+    _EURO_BERT = tf.EuroBertConfig(**_TEXT, num_key_value_heads=2, pad_token_id=0)
+    HEADS.append((tf.EuroBertForSequenceClassification, _EURO_BERT, ["dense", "classifier"]))
+if hasattr(tf, "ParakeetForCTC"):
+    HEADS.append((tf.ParakeetForCTC, tf.ParakeetCTCConfig(vocab_size=20, encoder_config=_ENCODER), ["ctc_head"]))
 
 
 @pytest.mark.parametrize(("cls", "config", "heads"), HEADS, ids=lambda value: getattr(value, "__name__", ""))
