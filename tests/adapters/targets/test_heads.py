@@ -30,6 +30,7 @@ HEADS = [
     (tf.ParakeetForCTC, tf.ParakeetCTCConfig(vocab_size=20, encoder_config={
         "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}), ["ctc_head"]),
     (tf.SegformerForSemanticSegmentation, tf.SegformerConfig(), ["decode_head"]),
+    (tf.UperNetForSemanticSegmentation, tf.UperNetConfig(use_auxiliary_head=False), ["decode_head"]),
     # Trained with the base model, hence nothing new.
     (tf.LlamaForCausalLM, tf.LlamaConfig(**_TEXT, num_key_value_heads=2), []),
     (tf.BertForMaskedLM, tf.BertConfig(**_TEXT), []),
