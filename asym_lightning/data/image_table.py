@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
-from asym_lightning.core.kinds import Count
+from asym_lightning.core.kinds import Count, LabelNames
 from asym_lightning.core.messages import check_choice, shown
 from asym_lightning.data.cells import as_score, class_names_in, class_reader, set_names_in, set_reader
-from asym_lightning.data.found_labels import found_labels
+from asym_lightning.data.found_label_names import FoundLabelNames
 from asym_lightning.data.image_data import ListedImagesDataModule
 from asym_lightning.data.image_files import readable_samples
 from asym_lightning.data.image_transforms import Augmentation
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.record_file import RecordFile
+from asym_lightning.data.text_source import TextSource
 from asym_lightning.data.text_table import TextTable, is_missing
 
 Target = Literal["labels", "label", "value"]
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
-class ImageTableDataModule(ListedImagesDataModule):
+class ImageTableDataModule(FoundLabelNames, ListedImagesDataModule):
     """Images that a table lists, for `MultiLabelImageClassifier`, `ImageClassifier` and `ImageRegressor`.
 
     Files are csv, tsv, `.jsonl`, `.json` (an array) or parquet, with a row an image. Batches are pairs: images (batch,
@@ -67,7 +67,7 @@ class ImageTableDataModule(ListedImagesDataModule):
         image_column: str = "file",
         target_column: str | None = None,
         separator: str = ",",
-        label_names: Sequence[str] | None = None,
+        label_names: LabelNames | None = None,
         skip_corrupt: bool = False,
         augmentation: Augmentation = "crop_flip",
         image_size: Count | None = None,
@@ -90,17 +90,19 @@ class ImageTableDataModule(ListedImagesDataModule):
         self.separator = separator
         self.skip_corrupt = skip_corrupt
         self.samples = {}
-        self._given_label_names = None if label_names is None else list(map(str, label_names))
+        self.given_label_names = label_names
 
-    @cached_property
-    def label_names(self) -> list[str] | None:
-        """Names of the classes, by number: those given, of the training data, or of the model; None of values."""
-        if self.target == "value" or self._given_label_names is not None:
-            return self._given_label_names
-        train = self.files.get("train")
-        return found_labels(None if train is None else RecordFile(train), self.label_names_of_model, self._classes_of)
+    def sources(self) -> Mapping[str, TextSource]:
+        """Return the tables."""
+        return {split: RecordFile(file) for split, file in self.files.items()}
 
-    def _classes_of(self, table: TextTable) -> list[str]:
+    @property
+    def label_names(self) -> list[str] | None:  # type: ignore[override]
+        """Names of the classes, by number; None of values."""
+        return None if self.target == "value" else super().label_names
+
+    def labels_of(self, table: TextTable) -> list[str]:
+        """Return the classes of the training data, sorted."""
         if self.target == "labels":
             return set_names_in(table, self.target_column, self.separator)
         return class_names_in(table, self.target_column)
@@ -109,7 +111,7 @@ class ImageTableDataModule(ListedImagesDataModule):
         """Read the tables that the stage needs."""
         for split in SPLITS[stage]:
             if split in self.files and split not in self.samples:
-                table = RecordFile(self.files[split]).read()
+                table = self.sources()[split].read()
                 table.check_not_empty(split)
                 samples = list(zip(self._paths(table), self._targets(table, split), strict=True))
                 self.samples[split] = readable_samples(samples) if self.skip_corrupt else samples

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from asym_lightning.core.kinds import Count, Names, Seed
+from asym_lightning.core.kinds import Count, LabelNames, Names, Seed
 from asym_lightning.data.cells import set_names_in, set_reader
-from asym_lightning.data.found_labels import found_labels
+from asym_lightning.data.found_label_names import FoundLabelNames
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.split_files import SplitFile, split_sources
 from asym_lightning.data.text_source import TextSource
@@ -21,7 +20,7 @@ from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_text_
 NO_CLASS = -1
 
 
-class MultiLabelTextDataModule(TokenizedTextDataModule):
+class MultiLabelTextDataModule(FoundLabelNames, TokenizedTextDataModule):
     """Texts, or pairs of texts, with any number of classes each, for `MultiLabelTextClassifier`.
 
     Files are `.jsonl`, `.json` (an array), csv, tsv or parquet, or a split of a hub's data set, such as
@@ -50,6 +49,8 @@ class MultiLabelTextDataModule(TokenizedTextDataModule):
         ValueError: If no file is given, there are not one or two text columns, or a number is out of range.
     """
 
+    encodes_rows_alone = True
+
     def __init__(
         self,
         train: SplitFile = None,
@@ -60,7 +61,7 @@ class MultiLabelTextDataModule(TokenizedTextDataModule):
         labels_column: str = "labels",
         id_column: str | None = None,
         separator: str = ",",
-        label_names: Sequence[str] | None = None,
+        label_names: LabelNames | None = None,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
         max_length: Count | None = None,
         cache_dir: str | Path | None = None,
@@ -74,20 +75,18 @@ class MultiLabelTextDataModule(TokenizedTextDataModule):
         self.labels_column = labels_column
         self.id_column = id_column
         self.separator = separator
-        self._given_label_names = None if label_names is None else list(map(str, label_names))
+        self.given_label_names = label_names
 
     def sources(self) -> Mapping[str, TextSource]:
         """Return the files, and splits of the hub."""
         return self._sources
 
-    @cached_property
-    def label_names(self) -> list[str]:
-        """Names of the classes, by number: those given, those of the training data, or those that the model knows."""
-        if self._given_label_names is not None:
-            return self._given_label_names
-        return found_labels(self._sources.get("train"), self.label_names_of_model, self._classes_of)
+    def labels_of(self, table: TextTable) -> list[str]:
+        """Return the classes of the training data, sorted.
 
-    def _classes_of(self, table: TextTable) -> list[str]:
+        Raises:
+            ValueError: If there is none.
+        """
         return set_names_in(table, self.labels_column, self.separator)
 
     def _labels(self, table: TextTable, split: str) -> list[list[int]]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from torch.utils.data import Dataset
 
-from asym_lightning.core.kinds import Count, Range
+from asym_lightning.core.kinds import Count, LabelNames, Range
 from asym_lightning.core.messages import shown
 from asym_lightning.data.image_data import ListedImagesDataModule
 from asym_lightning.data.image_files import Sample, find_images
@@ -59,7 +59,7 @@ class SegmentationDataModule(ListedImagesDataModule):
         val: Place = None,
         test: Place = None,
         predict: Place = None,
-        label_names: Sequence[str] | None = None,
+        label_names: LabelNames | None = None,
         ignored_value: Annotated[int, Range(0, 65535)] | None = 255,
         reduce_labels: bool = False,
         folder: Place = None,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.core.kinds import Count, Fraction, Names, NotNegative, as_names
+from asym_lightning.core.kinds import Count, Fraction, LabelNames, Names, NotNegative, as_names
 from asym_lightning.core.messages import listed
 from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
@@ -69,7 +69,7 @@ class ImageClassifier(TimmModule):
         label_smoothing: Fraction = 0.0,
         mixup: NotNegative = 0.0,
         frozen_layers: Names = (),
-        label_names: Sequence[str] | None = None,
+        label_names: LabelNames | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | TorchSchedule | LRSchedulerCallable | None = None,
         backbone_options: BackboneOptions = BackboneOptions(),

@@ -10,7 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.core.kinds import Fraction, NotNegative
+from asym_lightning.core.kinds import Fraction, LabelNames, NotNegative
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone
 from asym_lightning.modules.batch_shape import BatchShape
@@ -57,7 +57,7 @@ class MultiLabelImageClassifier(TimmModule, MultiLabelModule):
     def __init__(
         self,
         backbone: Backbone,
-        label_names: Sequence[str] | None = None,
+        label_names: LabelNames | None = None,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
         threshold: Fraction = 0.5,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.core.kinds import Fraction, NotNegative
+from asym_lightning.core.kinds import Fraction, LabelNames, NotNegative
 from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone
@@ -67,7 +67,7 @@ class MultiLabelTextClassifier(HeadedTextModule, MultiLabelModule):
     def __init__(
         self,
         backbone: Backbone,
-        label_names: Sequence[str] | None = None,
+        label_names: LabelNames | None = None,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
         threshold: Fraction = 0.5,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.core.kinds import Count, NotNegative
+from asym_lightning.core.kinds import Count, LabelNames, NotNegative
 from asym_lightning.core.tokens import IGNORED
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
@@ -70,7 +70,7 @@ class SegmentationModule(MaskModule):
     def __init__(
         self,
         backbone: Backbone,
-        label_names: Sequence[str] | None = None,
+        label_names: LabelNames | None = None,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
         decoder_width: Count = 128,

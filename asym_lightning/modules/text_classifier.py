@@ -13,7 +13,7 @@ from torchmetrics import MetricCollection
 from transformers import AutoModelForSequenceClassification
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.core.kinds import Fraction, NotNegative
+from asym_lightning.core.kinds import Fraction, LabelNames, NotNegative
 from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
@@ -70,7 +70,7 @@ class TextClassifier(HeadedTextModule):
         self,
         backbone: Backbone,
         task: str = "classification",
-        label_names: Sequence[str] | None = None,
+        label_names: LabelNames | None = None,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
         class_weights: Sequence[NotNegative] | None = None,
