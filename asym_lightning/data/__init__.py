@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from asym_lightning.data.multi_label_text import MultiLabelTextDataModule
     from asym_lightning.data.preferences import PreferenceDataModule
     from asym_lightning.data.question_answering import QuestionAnsweringDataModule
+    from asym_lightning.data.segmentation import SegmentationDataModule
     from asym_lightning.data.summarization import SummarizationDataModule
     from asym_lightning.data.text_files import TextFilesDataModule
     from asym_lightning.data.token_classification import TokenClassificationDataModule
@@ -34,6 +35,7 @@ __all__ = [
     "MultiLabelTextDataModule",
     "PreferenceDataModule",
     "QuestionAnsweringDataModule",
+    "SegmentationDataModule",
     "SummarizationDataModule",
     "TextFilesDataModule",
     "TokenClassificationDataModule",

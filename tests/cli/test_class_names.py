@@ -27,6 +27,7 @@ def test_tasks_are_what_a_config_can_train():
         "MultiLabelTextClassifier",
         "PreferenceTuner",
         "QuestionAnswerer",
+        "SegmentationModule",
         "Summarizer",
         "TextClassifier",
         "TokenClassifier",
