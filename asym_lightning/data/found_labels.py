@@ -22,7 +22,7 @@ def found_labels(
         ValueError: If there is neither, or the training data is empty.
     """
     path = getattr(train, "path", None)
-    if of_model is not None and (train is None or (path is not None and not path.is_file())):
+    if of_model is not None and (train is None or (path is not None and not path.exists())):
         return list(of_model)
     if train is None:
         raise ValueError(

@@ -10,12 +10,12 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from asym_lightning.core.kinds import Count, Names, Seed
-from asym_lightning.core.messages import shown
+from asym_lightning.data.class_labels import labels_in
 from asym_lightning.data.found_labels import found_labels
 from asym_lightning.data.labelled_text import LabelledColumns, LabelledTextDataModule
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.text_source import LocalFile, TextSource
-from asym_lightning.data.text_table import TextTable, is_cell, is_missing
+from asym_lightning.data.text_table import TextTable
 from asym_lightning.data.tokenized_text import as_text_columns
 
 
@@ -129,16 +129,11 @@ class TextFilesDataModule(LabelledTextDataModule):
         if self.regression:
             return None
         if self._given_label_names is None:
-            names = found_labels(self.sources().get("train"), self.label_names_of_model, self._labels_of)
+            names = found_labels(self.sources().get("train"), self.label_names_of_model, self._labels_in)
             if "train" not in self.files:  # another model may know others
                 return names
             self._given_label_names = tuple(names)
         return self._given_label_names
 
-    def _labels_of(self, table: TextTable) -> Sequence[str]:
-        cells = table.column(self.label_column)
-        for row, cell in enumerate(cells):
-            if not (is_missing(cell) or is_cell(cell)):
-                raise ValueError(f"{table.where(row)}: there is no label, but {shown(cell)}.")
-        labels = {str(label) for label in cells if not is_missing(label)} - {""}
-        return sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels)
+    def _labels_in(self, table: TextTable) -> Sequence[str]:
+        return labels_in(table, self.label_column)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,9 +73,12 @@ class HubSplit:
         return f"{fingerprint(self._load())} {self.is_decoded or ''}".rstrip()
 
     def read(self) -> TextTable:
-        """Download the split, or take it from the cache of `datasets`."""
+        """Download the split, or take it from the cache of `datasets`; sound and pictures are read row by row."""
         data = self._load()
-        columns: dict[str, list[Any]] = data.to_dict()
+        files = {name: raw for name, feature in data.features.items() if (raw := _not_decoded(feature)) is not None}
+        columns: dict[str, list[Any]] = data.remove_columns([*files]).to_dict()
+        for name, feature in files.items():
+            columns[name] = data.cast_column(name, feature)[name]
         for name, values in columns.items() if self.is_decoded else ():
             feature = getattr(data.features[name], "feature", data.features[name])  # of a list: that of its entries
             if (names := getattr(feature, "names", None)) is not None:
@@ -85,6 +89,13 @@ class HubSplit:
         with extra_named(self.repository):
             import datasets
         return datasets.load_dataset(self.repository, self.name, split=self.split)
+
+
+def _not_decoded(feature: Any) -> Any:
+    """The feature of `datasets` by which sound or pictures are their files' bytes; None where it has neither."""
+    if (inner := getattr(feature, "feature", None)) is not None and hasattr(inner, "decode"):  # a list of them
+        return type(feature)(_not_decoded(inner))
+    return dataclasses.replace(feature, decode=False) if hasattr(feature, "decode") else None
 
 
 def _named(value: Any, names: Sequence[str]) -> Any:
