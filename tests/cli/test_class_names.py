@@ -19,12 +19,14 @@ def test_every_name_leads_to_its_class(key):
 
 def test_tasks_are_what_a_config_can_train():
     assert class_names.class_names("model") == [
+        "AudioClassifier",
         "ImageClassifier",
         "InstructionTuner",
         "MMLUEvaluator",
         "MultiLabelTextClassifier",
         "PreferenceTuner",
         "QuestionAnswerer",
+        "SpeechRecognizer",
         "Summarizer",
         "TextClassifier",
         "TokenClassifier",
