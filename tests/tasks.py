@@ -23,7 +23,9 @@ from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
 from asym_lightning.modules import (
     AudioClassifier,
     ImageClassifier,
+    ImageRegressor,
     InstructionTuner,
+    MultiLabelImageClassifier,
     MultiLabelTextClassifier,
     PreferenceTuner,
     QuestionAnswerer,
@@ -52,6 +54,15 @@ def config(**options: Any) -> AdapterConfig:
 def images(adapter: AdapterConfig, **options: Any) -> Case:
     module = ImageClassifier("vit_digits", num_classes=3, adapter=adapter, **options)
     return module, (torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 1]))
+
+
+def image_label_sets(adapter: AdapterConfig, **options: Any) -> Case:
+    module = MultiLabelImageClassifier("vit_digits", ["a", "b", "c"], adapter, **options)
+    return module, (torch.randn(4, 1, 8, 8), torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]]))
+
+
+def image_values(adapter: AdapterConfig) -> Case:
+    return ImageRegressor("vit_digits", adapter), (torch.randn(4, 1, 8, 8), torch.tensor([0.5, 1.0, 2.0, 0.0]))
 
 
 def texts(adapter: AdapterConfig, task: str, **options: Any) -> Case:
@@ -156,6 +167,9 @@ def foreign(scheme: str, callbacks: list[Callback]) -> tuple[LightningModule, An
 TASKS: dict[str, Callable[..., Case]] = {
     "images": images,
     "images, weighted": partial(images, class_weights=[1.0, 2.0, 1.0], label_smoothing=0.1),
+    "image label sets": image_label_sets,
+    "image label sets, weighted": partial(image_label_sets, positive_weights=[1.0, 2.0, 1.0]),
+    "image values": image_values,
     "images, mixed": partial(images, mixup=0.2),
     **{task: partial(texts, task=task) for task in ("classification", "cola", "mrpc", "regression")},
     "entities": partial(words, tags=["O", "B-PER", "I-PER"]),

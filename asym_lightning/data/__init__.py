@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from asym_lightning.data.domainbed import DomainBedDataModule
     from asym_lightning.data.glue import GLUEDataModule
     from asym_lightning.data.image_folder import ImageFolderDataModule
+    from asym_lightning.data.image_table import ImageTableDataModule
     from asym_lightning.data.loader_options import LoaderOptions
     from asym_lightning.data.mmlu import MMLUDataModule
     from asym_lightning.data.multi_label_text import MultiLabelTextDataModule
@@ -30,6 +31,7 @@ __all__ = [
     "DomainBedDataModule",
     "GLUEDataModule",
     "ImageFolderDataModule",
+    "ImageTableDataModule",
     "LoaderOptions",
     "MMLUDataModule",
     "MultiLabelTextDataModule",

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from asym_lightning.core.kinds import Count, NumberOrZero, Positive, Seed
+from asym_lightning.core.kinds import Count, LabelNames, NumberOrZero, Positive, Seed
 from asym_lightning.data.audio_data import AudioDataModule, AudioRows
 from asym_lightning.data.audio_folder import AudioFolder
-from asym_lightning.data.class_labels import class_reader, labels_in, read_labels
-from asym_lightning.data.found_labels import found_labels
+from asym_lightning.data.cells import UNLABELLED, class_names_in, class_reader
+from asym_lightning.data.found_label_names import FoundLabelNames
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.record_file import RecordFile, with_validation
 from asym_lightning.data.split_files import SplitFile, split_sources
 from asym_lightning.data.text_source import TextSource
-from asym_lightning.data.text_table import TextTable
+from asym_lightning.data.text_table import TextTable, is_missing
 
 
-class AudioClassificationDataModule(AudioDataModule):
+class AudioClassificationDataModule(FoundLabelNames, AudioDataModule):
     """Clips of audio with a class each, for `AudioClassifier`.
 
     A split is a folder with one folder a class, `train/<class>/*.wav`; a table of paths and labels, `.csv`, `.tsv`,
@@ -57,7 +56,7 @@ class AudioClassificationDataModule(AudioDataModule):
         num_val: NumberOrZero = 0,
         file_column: str = "file",
         label_column: str = "label",
-        label_names: Sequence[str] | None = None,
+        label_names: LabelNames | None = None,
         feature_extractor: Any = None,
         max_seconds: Positive | None = None,
         resample: bool = True,
@@ -68,7 +67,7 @@ class AudioClassificationDataModule(AudioDataModule):
         super().__init__(file_column, feature_extractor, max_seconds, resample, seed, num_train, loader)
         self.label_column = label_column
         self._sources = with_validation(split_sources(train, val, test, predict, self._local), num_val, seed)
-        self._given_label_names = None if label_names is None else list(map(str, label_names))
+        self.given_label_names = label_names
 
     def _local(self, path: Path) -> TextSource:
         return AudioFolder(path, self.file_column, self.label_column) if path.is_dir() else RecordFile(path)
@@ -77,15 +76,13 @@ class AudioClassificationDataModule(AudioDataModule):
         """Return the folders, tables, and splits of the hub."""
         return self._sources
 
-    @cached_property
-    def label_names(self) -> list[str]:
-        """Names of the classes, by number: those given, those of the training data, or those that the model knows."""
-        if self._given_label_names is not None:
-            return self._given_label_names
-        return found_labels(self._sources.get("train"), self.label_names_of_model, self._labels_in)
+    def labels_of(self, table: TextTable) -> list[str]:
+        """Return the labels of the training data: numbers in their order, names sorted.
 
-    def _labels_in(self, table: TextTable) -> list[str]:
-        labels = labels_in(table, self.label_column)
+        Raises:
+            ValueError: If there is but one.
+        """
+        labels = class_names_in(table, self.label_column)
         if len(labels) < 2:
             raise ValueError(
                 f"{table.source} has no label but {' '.join(labels)!r} under {self.label_column!r}: name all classes "
@@ -94,9 +91,15 @@ class AudioClassificationDataModule(AudioDataModule):
         return labels
 
     def fields(self, split: str, table: TextTable) -> Mapping[str, Sequence[Any]]:
-        """Return the number of each clip's class."""
+        """Return the number of each clip's class; to predict, as far as it is known."""
         read = class_reader(self.label_names)
-        return {"labels": read_labels(table, self.label_column, read, is_required=split != "predict")}
+        if split != "predict":
+            return {"labels": table.read_cells(self.label_column, read)}
+        if self.label_column not in table.columns:
+            return {"labels": [UNLABELLED] * len(table)}
+        return {
+            "labels": table.read_cells(self.label_column, lambda c: UNLABELLED if is_missing(c) or c == "" else read(c))
+        }
 
     @property
     def longest(self) -> float | None:

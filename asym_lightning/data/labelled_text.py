@@ -10,14 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from asym_lightning.core.messages import shown
-from asym_lightning.data.class_labels import class_reader, read_labels
+from asym_lightning.data.cells import UNLABELLED, as_score, class_reader
 from asym_lightning.data.text_table import TextTable, is_missing
 from asym_lightning.data.tokenized_rows import Texts, TokenizedRows
 from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_texts, identifiers
-
-LARGEST_SCORE = 1e30
-"""Beyond it the square of an error is no number any more."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +49,7 @@ class LabelledTextDataModule(TokenizedTextDataModule):
         score_range: Least and largest score in regression; None where any number will do.
     """
 
+    encodes_rows_alone = True
     label_names: Sequence[str] | None
     score_range: tuple[float, float] | None = None
 
@@ -82,17 +79,18 @@ class LabelledTextDataModule(TokenizedTextDataModule):
         )
 
     def _labels(self, table: TextTable, columns: LabelledColumns) -> np.ndarray:
-        required = columns.is_label_required
-        if self.label_names is None:
-            return np.array(read_labels(table, columns.label, self._score, math.nan, is_required=required), np.float32)
-        return np.array(read_labels(table, columns.label, class_reader(self.label_names), is_required=required))
+        is_regression = self.label_names is None
+        nothing = math.nan if is_regression else UNLABELLED
+        dtype = np.float32 if is_regression else np.int64
+        if columns.label is None or (columns.label not in table.columns and not columns.is_label_required):
+            return np.full(len(table), nothing, dtype)
+        read_label = class_reader(self.label_names) if self.label_names is not None else self._score
+
+        def read(value: Any) -> float:
+            is_unlabelled = value in (None, "", UNLABELLED, str(UNLABELLED))
+            return nothing if is_unlabelled and not columns.is_label_required else read_label(value)
+
+        return np.array(table.read_cells(columns.label, read), dtype)
 
     def _score(self, value: Any) -> float:
-        try:
-            score = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"the score {shown(value)} is not a number.") from None
-        low, high = self.score_range or (-LARGEST_SCORE, LARGEST_SCORE)
-        if not low <= score <= high:
-            raise ValueError(f"the score {score} is not in [{low}, {high}].")
-        return score
+        return as_score(value, *(self.score_range or ()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,12 +118,12 @@ class SplitDataModule(BatchDataModule, ABC):
         """Training batches: rows of like length, in random order."""
         rows = self._rows("train")
         chosen = self._chosen_rows(len(rows))
-        sampler = LengthBucketSampler(rows.lengths()[chosen], self.batch_size, self.seed)
+        sampler = LengthBucketSampler(rows.lengths()[np.asarray(chosen)], self.batch_size, self.seed)
         return self.padded_loader(Subset(rows, chosen), is_training=True, sampler=sampler)
 
-    def _chosen_rows(self, count: int) -> list[int]:
+    def _chosen_rows(self, count: int) -> Sequence[int]:
         if self.num_train is None:
-            return list(range(count))
+            return range(count)
         if self.num_train > count:
             raise ValueError(f"`num_train` must be at most {count}, the training rows there are, not {self.num_train}.")
         return np.random.default_rng(0).permutation(count)[: self.num_train].tolist()

@@ -21,11 +21,13 @@ from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.padding import PadBatch
 from asym_lightning.data.preprocessors import load_preprocessor
 from asym_lightning.data.split_data import SplitDataModule
-from asym_lightning.data.text_source import TextSource
+from asym_lightning.data.text_source import TextSource, in_parts
 from asym_lightning.data.text_table import TextTable, is_cell, is_missing
 from asym_lightning.data.tokenized_rows import Ragged, Texts, TokenizedRows
 
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
+ROWS_AT_ONCE = 20_000
+"""Rows of a large file that are in memory while they are tokenised: some hundred megabytes of them."""
 LONGEST = 512
 """The limit where none of the config, the tokenizer and the model names one."""
 
@@ -50,6 +52,9 @@ class TokenizedTextDataModule(SplitDataModule):
     Raises:
         ValueError: If a number is out of range.
     """
+
+    encodes_rows_alone = False
+    """Whether `encode` makes a row of each row, whatever the others are: it then gets a large table in parts."""
 
     def __init__(
         self,
@@ -161,13 +166,14 @@ class TokenizedTextDataModule(SplitDataModule):
             ValueError: If the split is empty, or a row of it is wrong.
         """
         source = self.sources()[split]
-        path = self.cache_dir / f"{self._cache_key(source, self.encoding(split))}.npz"
-        if (rows := TokenizedRows.load(path)) is None:
-            table = source.read()
+        path = self.cache_dir / f"{self._cache_key(source, self.encoding(split))}.safetensors"
+        rows = TokenizedRows.load(path)
+        return TokenizedRows.write(path, self._encoded(split, source)) if rows is None else rows
+
+    def _encoded(self, split: str, source: TextSource) -> Iterator[TokenizedRows]:
+        for table in in_parts(source, ROWS_AT_ONCE) if self.encodes_rows_alone else [source.read()]:
             table.check_not_empty(split)
-            rows = self.encode(split, table)
-            rows.save(path)
-        return rows
+            yield self.encode(split, table)
 
     def _cache_key(self, source: TextSource, encoding: str) -> str:
         parts = (CACHE_FORMAT, source.fingerprint(), self._tokenizer_fingerprint, self.longest, encoding)
@@ -255,4 +261,5 @@ def as_text_columns(names: Names) -> tuple[str, ...]:
 
 def identifiers(table: TextTable, column: str | None) -> Texts:
     """Return the names of a table's rows: those of a column, or their numbers where that is None."""
-    return Texts.of(map(str, table.column(column) if column else range(len(table))))
+    numbers = range(table.first_row, table.first_row + len(table))
+    return Texts.of(map(str, table.column(column) if column else numbers))

@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from asym_lightning.modules.backbone_options import BackboneOptions
     from asym_lightning.modules.base import AdapterModule, StepOutput
     from asym_lightning.modules.image_classifier import ImageClassifier
+    from asym_lightning.modules.image_regressor import ImageRegressor
     from asym_lightning.modules.instruction_tuner import InstructionTuner
     from asym_lightning.modules.mmlu_evaluator import MMLUEvaluator
+    from asym_lightning.modules.multi_label_image_classifier import MultiLabelImageClassifier
     from asym_lightning.modules.multi_label_text_classifier import MultiLabelTextClassifier
     from asym_lightning.modules.preference_tuner import PreferenceTuner
     from asym_lightning.modules.question_answerer import QuestionAnswerer
@@ -27,8 +29,10 @@ __all__ = [
     "AudioClassifier",
     "BackboneOptions",
     "ImageClassifier",
+    "ImageRegressor",
     "InstructionTuner",
     "MMLUEvaluator",
+    "MultiLabelImageClassifier",
     "MultiLabelTextClassifier",
     "PreferenceTuner",
     "QuestionAnswerer",

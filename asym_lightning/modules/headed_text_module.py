@@ -6,13 +6,12 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
-from asym_lightning.lifecycle.predictions import PREDICTIONS, file_of_module
+from asym_lightning.lifecycle.predictions import PREDICTIONS
 from asym_lightning.modules.base import Backbone
 from asym_lightning.modules.classifier_module import ClassifierModule
 from asym_lightning.modules.text_backbone import class_order, create_text_backbone
@@ -33,14 +32,11 @@ class HeadedTextModule(ClassifierModule):
     Attributes:
         auto_class: Class of transformers that knows the models with a head for the task.
         num_scores: Outputs of the head where there are no classes.
-        predictions_file: Name of the file that `predict` writes to the run's directory.
-        num_outputs: Outputs of the head, once it is built.
     """
 
     auto_class: ClassVar[Any]
-    predictions_file: ClassVar[str] = PREDICTIONS
+    predictions_file = PREDICTIONS
     num_scores: int | None = None
-    num_outputs: int
     _new_modules: Sequence[str] = ()
 
     def build_backbone(self, source: Backbone) -> nn.Module:
@@ -124,10 +120,3 @@ class HeadedTextModule(ClassifierModule):
         output = self.run_backbone(batch)
         logits: Tensor = output if isinstance(output, Tensor) else output.logits
         return logits if self._order is None else logits[..., self._order]
-
-    def configure_callbacks(self) -> list[Callback]:
-        """Return what the base class does, and the callback that writes the predictions unless there is one."""
-        return [
-            *super().configure_callbacks(),
-            *file_of_module(self, self.predictions_file, lambda: self.run_directory),
-        ]

@@ -59,7 +59,7 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
     yield ""
     yield "*Absent* are roles of a model without attention. *In part* is a role that some attention has no layer for,"
     yield "as the report of the injection says; *partial* one of which it does not. `peft` has no words for roles: its"
-    yield "row is of what it adapts where nothing is named, which it knows of some types and refuses for others."
+    yield "row is of what it adapts where nothing is named. It knows that of some types and refuses others."
     yield ""
     yield "## By kind of model"
     yield ""

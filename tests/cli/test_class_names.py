@@ -21,8 +21,10 @@ def test_tasks_are_what_a_config_can_train():
     assert class_names.class_names("model") == [
         "AudioClassifier",
         "ImageClassifier",
+        "ImageRegressor",
         "InstructionTuner",
         "MMLUEvaluator",
+        "MultiLabelImageClassifier",
         "MultiLabelTextClassifier",
         "PreferenceTuner",
         "QuestionAnswerer",

@@ -380,6 +380,11 @@ def test_a_model_of_transformers_initialises_a_layer(model):
     assert names.weight_initializer(nn.Linear(2, 2)) is None
 
 
+def test_transformers_says_what_is_tied_by_name():
+    assert names.ties_by_name(tf.BertForMaskedLM(tf.BertConfig(vocab_size=9, hidden_size=12, num_hidden_layers=0)))
+    assert not names.ties_by_name(tf.BertModel(tf.BertConfig(vocab_size=9, hidden_size=12, num_hidden_layers=0)))
+
+
 def test_a_model_of_transformers_names_what_stays_in_float32(model):
     assert names.kept_in_float32(model) == set()
     t5 = tf.T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=9)

@@ -19,6 +19,7 @@ from asym_lightning.data import (
     DomainBedDataModule,
     GLUEDataModule,
     ImageFolderDataModule,
+    ImageTableDataModule,
     LoaderOptions,
     MMLUDataModule,
     MultiLabelTextDataModule,
@@ -33,6 +34,7 @@ from asym_lightning.data.base import BatchDataModule
 from asym_lightning.modules import (
     AudioClassifier,
     ImageClassifier,
+    ImageRegressor,
     InstructionTuner,
     MultiLabelTextClassifier,
     PreferenceTuner,
@@ -163,6 +165,16 @@ def image_folder_with_workers(folder):
     return module, data, num_rows
 
 
+def image_table(folder):
+    write_images(folder, ["ant", "bee"], per_class=5)
+    rows = [{"file": f"{name}/{number}.png", "value": number} for name in ("ant", "bee") for number in range(5)]
+    data = ImageTableDataModule(
+        predict=write_jsonl(folder / "rows.jsonl", rows), target="value", image_size=8, mean=[0.5], std=[0.5],
+        loader=LoaderOptions(2, 4),
+    )  # fmt: skip
+    return ImageRegressor("vit_digits"), data, 10
+
+
 def domainbed(folder):
     data = DomainBedDataModule("RotatedDigits", test_environments=["15", "75"], loader=LoaderOptions())
     return ImageClassifier("vit_digits", 10), data, 300 + 299
@@ -249,8 +261,8 @@ def preferences(folder):
 
 
 CASES = [
-    digits, image_folder, image_folder_with_workers, domainbed, glue, text_files, label_sets, words, questions,
-    summarization, alpaca, preferences, sounds, speech,
+    digits, image_folder, image_folder_with_workers, image_table, domainbed, glue, text_files, label_sets, words,
+    questions, summarization, alpaca, preferences, sounds, speech,
 ]  # fmt: skip
 
 

@@ -154,4 +154,4 @@ def test_the_site_builds(tmp_path):
 
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     subprocess.run(command, cwd=ROOT, check=True)
-    assert "cca_similarity" in (tmp_path / "site/api/index.html").read_text()
+    assert "cca_similarity" in (tmp_path / "site/api_analysis/index.html").read_text()
