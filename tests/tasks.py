@@ -21,6 +21,7 @@ from asym_lightning.data.packing import PackedRows
 from asym_lightning.data.padding import PadBatch
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
 from asym_lightning.modules import (
+    AudioClassifier,
     ImageClassifier,
     ImageRegressor,
     InstructionTuner,
@@ -29,11 +30,13 @@ from asym_lightning.modules import (
     PreferenceTuner,
     QuestionAnswerer,
     SegmentationModule,
+    SpeechRecognizer,
     Summarizer,
     TextClassifier,
     TokenClassifier,
 )
 from asym_lightning.modules.language_module import LanguageModule
+from tests.audio_stand_ins import tiny_wav2vec2_config, tiny_whisper_config
 from tests.language_models import tiny_bart, tiny_llama, word_tokenizer
 from tests.text_stand_ins import tiny_bert_config
 
@@ -83,6 +86,27 @@ def words(adapter: AdapterConfig, tags: Sequence[str]) -> Case:
     rows = [np.arange(4, 4 + size) for size in (5, 3, 6)]
     batch = PAD([{"input_ids": row, "labels": np.where(row % 2, row % 3, -100)} for row in rows])
     return TokenClassifier(model, tags, adapter), batch
+
+
+def sounds(adapter: AdapterConfig) -> Case:
+    model = tf.Wav2Vec2ForSequenceClassification(tiny_wav2vec2_config(num_labels=3))
+    # Without a mask, which the model waits for.
+    return AudioClassifier(model, None, adapter), {
+        "input_values": torch.randn(3, 800),
+        "labels": torch.tensor([0, 2, 1]),
+    }
+
+
+def speech(adapter: AdapterConfig) -> Case:
+    model = tf.Wav2Vec2ForCTC(tiny_wav2vec2_config(vocab_size=8, pad_token_id=0))
+    batch = {"input_values": torch.randn(2, 800), "labels": torch.tensor([[5, 6], [7, -100]]), "file": ["a", "b"]}
+    return with_tokenizer(SpeechRecognizer(model, adapter)), batch
+
+
+def speech_to_words(adapter: AdapterConfig) -> Case:
+    module = SpeechRecognizer(tf.WhisperForConditionalGeneration(tiny_whisper_config()), adapter)
+    batch = {"input_features": torch.randn(2, 16, 100), "labels": torch.tensor([[5, 6, 2], [7, 2, -100]])}
+    return with_tokenizer(module), batch | {"file": ["a", "b"]}
 
 
 def label_sets(adapter: AdapterConfig) -> Case:
@@ -158,6 +182,9 @@ TASKS: dict[str, Callable[..., Case]] = {
     **{task: partial(texts, task=task) for task in ("classification", "cola", "mrpc", "regression")},
     "entities": partial(words, tags=["O", "B-PER", "I-PER"]),
     "parts of speech": partial(words, tags=["NOUN", "VERB", "ADJ"]),
+    "sounds": sounds,
+    "speech": speech,
+    "speech, to words": speech_to_words,
     "label sets": label_sets,
     "questions": questions,
     "instructions": instructions,

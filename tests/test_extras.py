@@ -14,6 +14,8 @@ PYPROJECT = (ROOT / "pyproject.toml").read_text()
 TEXT = ("transformers", "datasets", "pyarrow", "rouge_score")
 VISION = ("timm", "torchvision")
 TEXT_MODULES = (
+    "AudioClassifier",
+    "SpeechRecognizer",
     "TextClassifier",
     "MultiLabelTextClassifier",
     "TokenClassifier",

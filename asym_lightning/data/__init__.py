@@ -6,6 +6,7 @@ from asym_lightning.core.lazy import lazy_imports
 
 if TYPE_CHECKING:
     from asym_lightning.data.alpaca import AlpacaDataModule
+    from asym_lightning.data.audio_classification import AudioClassificationDataModule
     from asym_lightning.data.digits import DigitsDataModule
     from asym_lightning.data.domainbed import DomainBedDataModule
     from asym_lightning.data.glue import GLUEDataModule
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from asym_lightning.data.preferences import PreferenceDataModule
     from asym_lightning.data.question_answering import QuestionAnsweringDataModule
     from asym_lightning.data.segmentation import SegmentationDataModule
+    from asym_lightning.data.speech_recognition import SpeechRecognitionDataModule
     from asym_lightning.data.summarization import SummarizationDataModule
     from asym_lightning.data.text_files import TextFilesDataModule
     from asym_lightning.data.token_classification import TokenClassificationDataModule
@@ -25,6 +27,7 @@ else:
 
 __all__ = [
     "AlpacaDataModule",
+    "AudioClassificationDataModule",
     "DigitsDataModule",
     "DomainBedDataModule",
     "GLUEDataModule",
@@ -36,6 +39,7 @@ __all__ = [
     "PreferenceDataModule",
     "QuestionAnsweringDataModule",
     "SegmentationDataModule",
+    "SpeechRecognitionDataModule",
     "SummarizationDataModule",
     "TextFilesDataModule",
     "TokenClassificationDataModule",
