@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from asym_lightning.core.kinds import Count, LabelNames, Names, Seed
-from asym_lightning.core.messages import not_one_of, shown
+from asym_lightning.data.cells import set_names_in, set_reader
 from asym_lightning.data.found_label_names import FoundLabelNames
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.split_files import SplitFile, split_sources
@@ -88,23 +87,15 @@ class MultiLabelTextDataModule(FoundLabelNames, TokenizedTextDataModule):
         Raises:
             ValueError: If there is none.
         """
-        classes = sorted({name for row in range(len(table)) for name in self._names(table, row, "train")})
-        if not classes:
-            raise ValueError(f"{table.source} has no class under {self.labels_column!r}: name all by `label_names`.")
-        return classes
+        return set_names_in(table, self.labels_column, self.separator)
 
-    def _names(self, table: TextTable, row: int, split: str) -> list[str]:
-        """Names of the classes of a row, which may be none."""
+    def _labels(self, table: TextTable, split: str) -> list[list[int]]:
         if split == "predict" and self.labels_column not in table.columns:
-            return []
-        cell: Any = table.column(self.labels_column)[row]
-        if isinstance(cell, list) and all(isinstance(name, (str, int)) for name in cell):
-            return list(dict.fromkeys(map(str, cell)))
-        if isinstance(cell, str):
-            return list(dict.fromkeys(name for part in cell.split(self.separator) if (name := part.strip())))
-        if is_missing(cell) and split == "predict":
-            return []
-        raise ValueError(f"{table.where(row)}: the classes must be a list or a text, not {shown(cell)}.")
+            return [[]] * len(table)
+        read = set_reader(self.label_names, self.separator)
+        return table.read_cells(
+            self.labels_column, lambda cell: [] if split == "predict" and is_missing(cell) else read(cell)
+        )
 
     def encoding(self, split: str) -> str:
         """Return the columns and the classes."""
@@ -113,14 +104,9 @@ class MultiLabelTextDataModule(FoundLabelNames, TokenizedTextDataModule):
 
     def encode(self, split: str, table: TextTable) -> TokenizedRows:
         """Tokenise the texts and number their classes."""
-        numbers = {name: number for number, name in enumerate(self.label_names)}
-        labels = [self._names(table, row, split) for row in range(len(table))]
-        for row, names in enumerate(labels):
-            for name in names:
-                if name not in numbers:
-                    raise ValueError(f"{table.where(row)}: {not_one_of('the class', name, list(numbers))}")
+        labels = self._labels(table, split)
         sequences, num_truncated = self.encode_texts(*(as_texts(table.column(n), table) for n in self.text_columns))
-        sequences["labels"] = Ragged.of([numbers[name] for name in names] for names in labels)
+        sequences["labels"] = Ragged.of(labels)
         texts = {"ids": identifiers(table, self.id_column)}
         return TokenizedRows(sequences, texts=texts, facts={"num_truncated": num_truncated})
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from asym_lightning.core.kinds import Count, LabelNames, Names, Seed
-from asym_lightning.core.messages import shown
+from asym_lightning.data.cells import class_names_in
 from asym_lightning.data.found_label_names import FoundLabelNames
 from asym_lightning.data.labelled_text import LabelledColumns, LabelledTextDataModule
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.split_files import SplitFile, split_sources
 from asym_lightning.data.text_source import LocalFile, TextSource
-from asym_lightning.data.text_table import TextTable, is_cell, is_missing
+from asym_lightning.data.text_table import TextTable
 from asym_lightning.data.tokenized_text import as_text_columns
 
 
@@ -111,12 +111,7 @@ class TextFilesDataModule(FoundLabelNames, LabelledTextDataModule):
         Raises:
             ValueError: If one is no text, or there is but one.
         """
-        cells = table.column(self.label_column)
-        for row, cell in enumerate(cells):
-            if not (is_missing(cell) or is_cell(cell)):
-                raise ValueError(f"{table.where(row)}: there is no label, but {shown(cell)}.")
-        labels = {str(label) for label in cells if not is_missing(label)} - {""}
-        names = sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels)
+        names = class_names_in(table, self.label_column)
         if len(names) < 2:
             raise ValueError(
                 f"{table.source} has no label but {' '.join(names)!r} under {self.label_column!r}: "

@@ -5,18 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch.utilities import rank_zero_warn
 
 from asym_lightning.core.extras import extra_named
 from asym_lightning.core.messages import did_you_mean, first_line
 
+T = TypeVar("T")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -53,6 +54,29 @@ class TextTable:
         if name not in self.columns:
             raise ValueError(f"{self.source} has no column {name!r}{did_you_mean(name, self.columns)}")
         return self.columns[name]
+
+    def read_cells(self, name: str, read: Callable[[Any], T]) -> list[T]:
+        """Return what a function makes of each cell of a column.
+
+        Args:
+            name: Name of the column.
+            read: What reads a cell.
+
+        Raises:
+            ValueError: If there is no such column, or `read` raises one; the message then begins with the place.
+
+        Example:
+            >>> TextTable("a.csv", {"age": ["1", "x"]}, lines=[2, 3]).read_cells("age", int)
+            Traceback (most recent call last):
+            ValueError: a.csv, line 3: invalid literal for int() with base 10: 'x'
+        """
+        cells = []
+        for row, cell in enumerate(self.column(name)):
+            try:
+                cells.append(read(cell))
+            except ValueError as error:
+                raise ValueError(f"{self.where(row)}: {error}") from None
+        return cells
 
     def check_not_empty(self, use: str) -> None:
         """Check that there is a row.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.class_loss import ClassLoss
-from asym_lightning.modules.class_rows import class_rows, with_identifiers
+from asym_lightning.modules.class_rows import class_rows, value_rows, with_identifiers
 from asym_lightning.modules.headed_text_module import HeadedTextModule
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 from asym_lightning.modules.text_metrics import REGRESSION_TASKS, check_text_task, text_metrics
@@ -144,11 +143,6 @@ class TextClassifier(HeadedTextModule):
         """
         names, targets = batch.get("ids", identifiers), batch.get("labels")
         if self.is_regression:
-            known = [math.nan] * len(prediction) if targets is None else targets.tolist()
-            rows = [
-                {"label": score, **({} if math.isnan(target) else {"target": target})}
-                for score, target in zip(prediction.tolist(), known, strict=True)
-            ]
-            return with_identifiers(rows, names)
+            return with_identifiers(value_rows(prediction, targets), names)
         classes = self.label_names or [str(number) for number in range(self.num_outputs)]
         return with_identifiers(class_rows(prediction, classes, targets), names)
