@@ -22,6 +22,11 @@ def saved_bytes(run: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
     >>> saved_bytes(lambda: (x * w).sum(), [w])  # x, for the gradient of w
     128
     """
+    return sum(storage.nbytes() for storage in saved_storages(run, parameters).values())
+
+
+def saved_storages(run: Callable[[], Tensor], parameters: Iterable[Tensor]) -> dict[int, torch.UntypedStorage]:
+    """The storages that ``run``'s graph keeps, by their addresses, parameters left out."""
     excluded = {p.untyped_storage().data_ptr() for p in parameters}
     kept: dict[int, torch.UntypedStorage] = {}  # holding them keeps addresses from being given out again
 
@@ -33,10 +38,8 @@ def saved_bytes(run: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
         return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = run()
-    total = sum(storage.nbytes() for storage in kept.values())
-    del result
-    return total
+        run()
+    return kept
 
 
 def peak_bytes(run: Callable[[], object]) -> int:

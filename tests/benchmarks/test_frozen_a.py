@@ -7,6 +7,8 @@ from benchmarks.frozen_a import runs as module
 from benchmarks.frozen_a.arms import ARMS, Arm
 from benchmarks.frozen_a.runs import Run, by_rate, read_runs, run_arm
 from benchmarks.frozen_a.table import results_text
+from benchmarks.frozen_a.tasks.instructions import Instructions
+from benchmarks.frozen_a.tasks.pacs import PACS
 
 
 class Task:
@@ -73,3 +75,10 @@ def test_the_table_has_paired_differences_and_says_where_the_best_rate_is_at_an_
 def test_arms_of_chosen_As_calibrate():
     (calibrate,) = ARMS["B, gradient"].callbacks(200, 30)
     assert isinstance(calibrate, CalibrateA) and calibrate.calibration.head_steps == 30
+
+
+def test_an_arm_is_left_out_where_a_task_has_nothing_for_it(tmp_path):
+    instructions, pacs = Instructions(), PACS(tmp_path)
+    assert not instructions.has(ARMS["head"]) and instructions.has(ARMS["peft EVA"])
+    assert not pacs.has(ARMS["peft EVA"]) and pacs.has(ARMS["head"])
+    assert all(task.has(ARMS[name]) for task in (instructions, pacs) for name in ("B, random", "LoRA", "all"))
