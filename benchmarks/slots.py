@@ -45,6 +45,7 @@ ARMS = {
     "slots": None,
     "slots beside 0.9 of inputs": 0.9,
     "slots beside 0.99 of inputs": 0.99,
+    "slots beside 0.999 of inputs": 0.999,
     "separate": None,
 }
 RULE = "gradient"
