@@ -147,7 +147,7 @@ def test_samples_go_to_loggers_that_show_text(data, tmp_path, tokenizer) -> None
 
 def test_empty_summaries_score_zero_and_are_counted(data, tmp_path, tokenizer) -> None:
     module = Summarizer(tiny_bart(len(tokenizer)), AdapterConfig(rank=2))
-    module.generate = lambda ids, mask: [""] * len(ids)
+    module.generate = lambda inputs: [""] * len(inputs["input_ids"])
     with pytest.warns(UserWarning, match="3 of 3 texts generated in test are empty and score 0"):
         (metrics,) = trainer(tmp_path).test(module, datamodule=data, verbose=False)
     assert metrics["test/rouge1"] == 0.0
