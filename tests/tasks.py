@@ -26,6 +26,7 @@ from asym_lightning.modules import (
     MultiLabelTextClassifier,
     PreferenceTuner,
     QuestionAnswerer,
+    SentenceEncoder,
     Summarizer,
     TextClassifier,
     TokenClassifier,
@@ -79,6 +80,12 @@ def questions(adapter: AdapterConfig) -> Case:
     batch = PAD([{"input_ids": np.arange(4, 4 + size)} for size in (5, 3, 6)])
     batch |= {"start_positions": torch.tensor([2, 0, 1]), "end_positions": torch.tensor([3, 0, 4])}
     return QuestionAnswerer(tf.BertForQuestionAnswering(tiny_bert_config()), adapter), batch
+
+
+def embeddings(adapter: AdapterConfig, **options: Any) -> Case:
+    sides = {side: PAD([{"input_ids": np.arange(4, 4 + n)} for n in (5, 3, 6)]) for side in ("anchor", "positive")}
+    batch = {f"{side}_{name}": value for side, values in sides.items() for name, value in values.items()}
+    return SentenceEncoder(tf.BertModel(tiny_bert_config()), adapter, **options), batch
 
 
 def rows() -> TokenizedRows:
@@ -138,6 +145,8 @@ TASKS: dict[str, Callable[..., Case]] = {
     "parts of speech": partial(words, tags=["NOUN", "VERB", "ADJ"]),
     "label sets": label_sets,
     "questions": questions,
+    "embeddings": embeddings,
+    "embeddings, in chunks": partial(embeddings, chunk_size=2),
     "instructions": instructions,
     "instructions, all logits": partial(instructions, chunk_size=None),
     "packed instructions": partial(instructions, is_packed=True),

@@ -18,6 +18,7 @@ TEXT_MODULES = (
     "MultiLabelTextClassifier",
     "TokenClassifier",
     "QuestionAnswerer",
+    "SentenceEncoder",
     "Summarizer",
     "InstructionTuner",
     "PreferenceTuner",

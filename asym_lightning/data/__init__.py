@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from asym_lightning.data.multi_label_text import MultiLabelTextDataModule
     from asym_lightning.data.preferences import PreferenceDataModule
     from asym_lightning.data.question_answering import QuestionAnsweringDataModule
+    from asym_lightning.data.sentence_pairs import SentencePairDataModule
     from asym_lightning.data.summarization import SummarizationDataModule
     from asym_lightning.data.text_files import TextFilesDataModule
     from asym_lightning.data.token_classification import TokenClassificationDataModule
@@ -32,6 +33,7 @@ __all__ = [
     "MultiLabelTextDataModule",
     "PreferenceDataModule",
     "QuestionAnsweringDataModule",
+    "SentencePairDataModule",
     "SummarizationDataModule",
     "TextFilesDataModule",
     "TokenClassificationDataModule",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from asym_lightning.modules.preference_tuner import PreferenceTuner
     from asym_lightning.modules.question_answerer import QuestionAnswerer
     from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
+    from asym_lightning.modules.sentence_encoder import SentenceEncoder
     from asym_lightning.modules.summarizer import Summarizer
     from asym_lightning.modules.text_classifier import TextClassifier
     from asym_lightning.modules.token_classifier import TokenClassifier
@@ -29,6 +30,7 @@ __all__ = [
     "MultiLabelTextClassifier",
     "PreferenceTuner",
     "QuestionAnswerer",
+    "SentenceEncoder",
     "StepOutput",
     "Summarizer",
     "TextClassifier",

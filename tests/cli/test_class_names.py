@@ -25,6 +25,7 @@ def test_tasks_are_what_a_config_can_train():
         "MultiLabelTextClassifier",
         "PreferenceTuner",
         "QuestionAnswerer",
+        "SentenceEncoder",
         "Summarizer",
         "TextClassifier",
         "TokenClassifier",

@@ -23,6 +23,7 @@ from asym_lightning.data import (
     MultiLabelTextDataModule,
     PreferenceDataModule,
     QuestionAnsweringDataModule,
+    SentencePairDataModule,
     SummarizationDataModule,
     TextFilesDataModule,
     TokenClassificationDataModule,
@@ -34,6 +35,7 @@ from asym_lightning.modules import (
     MultiLabelTextClassifier,
     PreferenceTuner,
     QuestionAnswerer,
+    SentenceEncoder,
     Summarizer,
     TextClassifier,
     TokenClassifier,
@@ -221,6 +223,13 @@ def questions(folder):
     return QuestionAnswerer(bert), data, len(RECORDS)
 
 
+def embeddings(folder):
+    bert = str(write_tiny_bert(folder / "bert"))
+    file = write_jsonl(folder / "rows.jsonl", RECORDS)
+    data = SentencePairDataModule(predict=file, tokenizer=bert, cache_dir=folder, loader=LoaderOptions(2, 3))
+    return SentenceEncoder(bert, AdapterConfig(rank=2)), data, len(RECORDS)
+
+
 def preferences(folder):
     tokenizer = byte_tokenizer()
     file = write_jsonl(folder / "rows.jsonl", RECORDS)
@@ -233,7 +242,7 @@ def preferences(folder):
 
 CASES = [
     digits, image_folder, image_folder_with_workers, domainbed, glue, text_files, label_sets, words, questions,
-    summarization, alpaca, preferences,
+    embeddings, summarization, alpaca, preferences,
 ]  # fmt: skip
 
 
