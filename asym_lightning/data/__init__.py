@@ -6,6 +6,7 @@ from asym_lightning.core.lazy import lazy_imports
 
 if TYPE_CHECKING:
     from asym_lightning.data.alpaca import AlpacaDataModule
+    from asym_lightning.data.audio_classification import AudioClassificationDataModule
     from asym_lightning.data.digits import DigitsDataModule
     from asym_lightning.data.domainbed import DomainBedDataModule
     from asym_lightning.data.glue import GLUEDataModule
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from asym_lightning.data.multi_label_text import MultiLabelTextDataModule
     from asym_lightning.data.preferences import PreferenceDataModule
     from asym_lightning.data.question_answering import QuestionAnsweringDataModule
+    from asym_lightning.data.segmentation import SegmentationDataModule
+    from asym_lightning.data.sentence_pairs import SentencePairDataModule
+    from asym_lightning.data.speech_recognition import SpeechRecognitionDataModule
     from asym_lightning.data.summarization import SummarizationDataModule
     from asym_lightning.data.text_files import TextFilesDataModule
     from asym_lightning.data.token_classification import TokenClassificationDataModule
@@ -24,6 +28,7 @@ else:
 
 __all__ = [
     "AlpacaDataModule",
+    "AudioClassificationDataModule",
     "DigitsDataModule",
     "DomainBedDataModule",
     "GLUEDataModule",
@@ -34,6 +39,9 @@ __all__ = [
     "MultiLabelTextDataModule",
     "PreferenceDataModule",
     "QuestionAnsweringDataModule",
+    "SegmentationDataModule",
+    "SentencePairDataModule",
+    "SpeechRecognitionDataModule",
     "SummarizationDataModule",
     "TextFilesDataModule",
     "TokenClassificationDataModule",

@@ -14,6 +14,7 @@ import asym_lightning.data
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.data import (
     AlpacaDataModule,
+    AudioClassificationDataModule,
     DigitsDataModule,
     DomainBedDataModule,
     GLUEDataModule,
@@ -24,24 +25,32 @@ from asym_lightning.data import (
     MultiLabelTextDataModule,
     PreferenceDataModule,
     QuestionAnsweringDataModule,
+    SegmentationDataModule,
+    SentencePairDataModule,
+    SpeechRecognitionDataModule,
     SummarizationDataModule,
     TextFilesDataModule,
     TokenClassificationDataModule,
 )
 from asym_lightning.data.base import BatchDataModule
 from asym_lightning.modules import (
+    AudioClassifier,
     ImageClassifier,
     ImageRegressor,
     InstructionTuner,
     MultiLabelTextClassifier,
     PreferenceTuner,
     QuestionAnswerer,
+    SegmentationModule,
+    SentenceEncoder,
+    SpeechRecognizer,
     Summarizer,
     TextClassifier,
     TokenClassifier,
 )
 from asym_lightning.modules.decoding import Decoding
-from tests.image_stand_ins import write_images
+from tests.audio_stand_ins import TONES, write_speech, write_tiny_ctc, write_tiny_wav2vec2, write_tones
+from tests.image_stand_ins import write_images, write_masked_images
 from tests.language_models import byte_tokenizer, tiny_llama, write_jsonl
 from tests.text_stand_ins import SENTENCES, write_glue_task, write_tiny_bert
 
@@ -170,6 +179,14 @@ def image_table(folder):
     return ImageRegressor("vit_digits"), data, 10
 
 
+def masked_images(folder):
+    data = SegmentationDataModule(
+        predict=write_masked_images(folder, count=5, size=12), label_names=["a", "b", "c"], image_size=8, mean=[0.5],
+        std=[0.5], loader=LoaderOptions(2, 4),
+    )  # fmt: skip
+    return SegmentationModule("vit_digits", decoder_width=4), data, 5
+
+
 def domainbed(folder):
     data = DomainBedDataModule("RotatedDigits", test_environments=["15", "75"], loader=LoaderOptions())
     return ImageClassifier("vit_digits", 10), data, 300 + 299
@@ -233,6 +250,25 @@ def questions(folder):
     return QuestionAnswerer(bert), data, len(RECORDS)
 
 
+def sounds(folder):
+    files = write_tones(folder / "sounds", 2)
+    loader = LoaderOptions(2, 4)
+    data = AudioClassificationDataModule(predict=files, label_names=sorted(TONES), loader=loader)
+    return AudioClassifier(str(write_tiny_wav2vec2(folder / "encoder"))), data, 2 * len(TONES)
+
+
+def speech(folder):
+    data = SpeechRecognitionDataModule(predict=write_speech(folder / "test.csv", 5), loader=LoaderOptions(2, 3))
+    return SpeechRecognizer(str(write_tiny_ctc(folder / "encoder")), AdapterConfig(rank=2)), data, 5
+
+
+def embeddings(folder):
+    bert = str(write_tiny_bert(folder / "bert"))
+    file = write_jsonl(folder / "rows.jsonl", RECORDS)
+    data = SentencePairDataModule(predict=file, tokenizer=bert, cache_dir=folder, loader=LoaderOptions(2, 3))
+    return SentenceEncoder(bert, AdapterConfig(rank=2)), data, len(RECORDS)
+
+
 def preferences(folder):
     tokenizer = byte_tokenizer()
     file = write_jsonl(folder / "rows.jsonl", RECORDS)
@@ -244,8 +280,8 @@ def preferences(folder):
 
 
 CASES = [
-    digits, image_folder, image_folder_with_workers, image_table, domainbed, glue, text_files, label_sets, words,
-    questions, summarization, alpaca, preferences,
+    digits, image_folder, image_folder_with_workers, image_table, masked_images, domainbed, glue, text_files,
+    label_sets, words, questions, embeddings, summarization, alpaca, preferences, sounds, speech,
 ]  # fmt: skip
 
 
