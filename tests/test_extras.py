@@ -20,6 +20,7 @@ TEXT_MODULES = (
     "MultiLabelTextClassifier",
     "TokenClassifier",
     "QuestionAnswerer",
+    "SentenceEncoder",
     "Summarizer",
     "InstructionTuner",
     "PreferenceTuner",
