@@ -7,6 +7,7 @@ from benchmarks.frozen_a import runs as module
 from benchmarks.frozen_a.arms import ARMS, Arm
 from benchmarks.frozen_a.runs import Run, by_rate, read_runs, run_arm
 from benchmarks.frozen_a.table import results_text
+from benchmarks.frozen_a.tasks import swapped_words, word_order_pairs
 
 
 class Task:
@@ -73,3 +74,20 @@ def test_the_table_has_paired_differences_and_says_where_the_best_rate_is_at_an_
 def test_arms_of_chosen_As_calibrate():
     (calibrate,) = ARMS["B, gradient"].callbacks(200, 30)
     assert isinstance(calibrate, CalibrateA) and calibrate.calibration.head_steps == 30
+
+
+def test_tasks_of_swapped_words_mark_and_leave_what_they_say(tmp_path):
+    path = tmp_path / "train.tsv"
+    path.write_text("a\t1\t\tthe cat sat on mats\na\t0\t*\tcat the sat on mats\na\t1\t\tstop stop\n")
+    (row,) = swapped_words.tagged_sentences(path)
+    i = row["tags"].index("B-SWAP")
+    words = row["tokens"]
+    words[i : i + 2] = words[i + 1], words[i]
+    assert (
+        words == ["the", "cat", "sat", "on", "mats"] and row["tags"][i + 1] == "I-SWAP" and row["tags"].count("O") == 3
+    )
+    ((anchor, shorter, swapped),) = word_order_pairs.triplets(path)
+    assert anchor == "the cat sat on mats" and len(shorter.split()) == 4
+    kept = iter(anchor.split())
+    assert all(word in kept for word in shorter.split())  # in their order
+    assert swapped != anchor and sorted(swapped.split()) == sorted(anchor.split())
