@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import os
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +12,10 @@ import torch
 from benchmarks.arms import ARMS, GROUPS, select_arms
 from benchmarks.cells import MODES, PRECISIONS, SUITES, TARGETS, Cell, cells_of
 from benchmarks.machine import describe
-from benchmarks.measure import Settings, measure_cell
+from benchmarks.measure import Settings
 from benchmarks.models import SHAPES
 from benchmarks.plots import write_plots
+from benchmarks.processes import measure, prepare_process
 from benchmarks.results import read_csv, write_csv
 from benchmarks.step_profile import profile_arm
 from benchmarks.table import markdown, write_markdown
@@ -48,7 +46,7 @@ def _run(options: argparse.Namespace) -> int:
             print(f"[{i}/{len(cells)}] {cell}: is in {file}", flush=True)
             continue
         print(f"[{i}/{len(cells)}] {cell}", flush=True)
-        measured = measure_cell(cell, arms, settings)
+        measured = measure(cell, arms, settings)
         print(markdown(measured).split("\n\n", 1)[1], flush=True)
         rows += measured
         # After every cell, so that a run that is stopped leaves what it has measured.
@@ -85,7 +83,7 @@ def _profile(options: argparse.Namespace) -> int:
 
 
 def _cells(options: argparse.Namespace) -> list[Cell]:
-    axes = ("model", "depth", "width", "batch", "length", "targets", "rank", "mode")
+    axes = ("model", "depth", "width", "batch", "length", "targets", "rank", "mode", "processes")
     return cells_of(options.suite, {axis: getattr(options, axis) for axis in axes})
 
 
@@ -155,6 +153,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--targets", nargs="+", choices=TARGETS)
     parser.add_argument("--rank", nargs="+", type=int)
     parser.add_argument("--mode", nargs="+", choices=MODES)
+    parser.add_argument("--processes", nargs="+", type=int, help="that train together by DDP, on a CPU")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="cuda for the suite of that name, else cpu")
     parser.add_argument("--precision", choices=PRECISIONS, help="32 on a CPU and bf16-true on a GPU by default")
     parser.add_argument("--threads", type=int, default=2)
@@ -172,9 +171,5 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    # Sixteen copies of one class are compiled: the default limit would send the last ones back to eager.
-    torch._dynamo.config.recompile_limit = 64
-    warnings.filterwarnings("ignore")
-    logging.disable(logging.WARNING)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    prepare_process()
     sys.exit(main())

@@ -97,6 +97,7 @@ GROUPS: dict[str, Sequence[str]] = {
         FLOOR, "peft-lora", "peft-lora-dropout", "peft-lorafa", "peft-miss", "ours-lora", "ours-b-only",
         "ours-b-only-dropout",
     ],
+    "growth": [FLOOR, "peft-lora", "peft-lora-dropout", "ours-b-only", "ours-b-only-dropout"],
     "all": list(ARMS),
 }  # fmt: skip
 

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 TARGETS = {
+    "q": ("q",),
+    "qv": ("q", "v"),
     "qkv": ("q", "k", "v"),
+    "qkvo": ("q", "k", "v", "o"),
     "all-linear": ("all-linear",),
     "experts": ("experts",),
     "all-conv": ("all-conv",),
@@ -32,6 +35,7 @@ class Cell:
         targets: A key of :data:`TARGETS`.
         rank: Rank of every adapter.
         mode: A key of :data:`MODES`.
+        processes: That train together by DDP, each on a batch of its own.
     """
 
     model: str
@@ -42,12 +46,14 @@ class Cell:
     targets: str
     rank: int
     mode: str
+    processes: int = 1
 
     def __str__(self) -> str:
         width = f" width {self.width}" if self.width else ""
+        processes = f", {self.processes} processes" if self.processes > 1 else ""
         return (
             f"{self.model} depth {self.depth}{width}, {self.batch} x {self.length}, {self.targets}, "
-            f"rank {self.rank}, {self.mode}"
+            f"rank {self.rank}, {self.mode}{processes}"
         )
 
 
@@ -59,6 +65,10 @@ _ON_GPU = [
     {"model": "roberta-large", "depth": 24, "batch": 32, "length": 128, "targets": "all-linear", "rank": 16},
 ]
 _RANKS = (1, 4, 8, 16, 32, 64, 128, 256)
+# The middle of all axes along which cost grows: attention of transformers is torch's, which keeps no scores.
+_GROWING = {
+    "model": "roberta-base", "width": 256, "depth": 4, "batch": 4, "length": 128, "targets": "all-linear", "rank": 8
+}  # fmt: skip
 
 # Each entry is a grid: every combination of its values is a cell. The sizes are cut so that two cores take minutes.
 SUITES: Mapping[str, Sequence[Mapping[str, Any]]] = {
@@ -96,6 +106,15 @@ SUITES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     ],
     # So little work that calling functions is most of it.
     "dispatch": [{**_ROBERTA, "width": 128, "batch": 1, "length": 8}],
+    "growth": [
+        {**_GROWING, "rank": (1, 8, 64, 256)},
+        {**_GROWING, "depth": (1, 2, 4, 8)},
+        {**_GROWING, "depth": 2, "batch": 4, "width": (128, 256, 512, 1024)},
+        {**_GROWING, "depth": 1, "width": 128, "batch": 1, "length": (128, 512, 2048, 8192)},
+        {**_GROWING, "batch": (1, 2, 4, 8, 16)},
+        {**_GROWING, "targets": ("q", "qv", "qkv", "qkvo", "all-linear")},
+        {**_GROWING, "processes": (1, 2, 4)},
+    ],
     # Whole models eager, and two blocks of them compiled: to compile all would take most of the time.
     "cuda": [{**shape, **how} for how in ({}, {"depth": 2, "mode": ("compiled", "graph")}) for shape in _ON_GPU],
 }

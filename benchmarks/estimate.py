@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +26,12 @@ import torch
 import transformers as tf
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.profiler import ProfilerActivity, profile
 
 from asym_lightning.adapters import AdapterConfig, inject_adapters
 from asym_lightning.estimate.estimate import Estimate, Run, estimate_step
 from asym_lightning.estimate.table import size_text
 from benchmarks.machine import describe
-from benchmarks.memory import parameter_bytes, saved_bytes, tensor_bytes
+from benchmarks.memory import parameter_bytes, peak_bytes, saved_bytes, tensor_bytes
 
 RESULTS = Path(__file__).parent / "results" / "estimate.md"
 PEAK_TOLERANCE = 0.1
@@ -177,16 +177,7 @@ def _peak_of_gpu(trained: Trained, optimizer: torch.optim.Optimizer, batch: Any)
 
 
 def _peak_of_cpu(trained: Trained, optimizer: torch.optim.Optimizer, batch: Any) -> int:
-    """Over what was there before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        for _ in _steps(trained, optimizer, batch):
-            pass
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    live, peak = 0, 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
-    return peak
+    return peak_bytes(lambda: deque(_steps(trained, optimizer, batch), maxlen=0))
 
 
 def time_70b(devices: int) -> tuple[float, float, dict[str, Any]]:

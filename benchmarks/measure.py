@@ -8,10 +8,17 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
 
 import torch
+from torch import distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.arithmetic import Arithmetic
 from benchmarks.arms import Arm, Contender, adapted_names, file_bytes, make_optimizer, missing_peer, prepare
 from benchmarks.cells import MODES, Cell
 from benchmarks.machine import describe
@@ -21,6 +28,8 @@ from benchmarks.results import Row
 
 # Gradient and AdamW's two moments, for every trained number.
 COPIES_TO_TRAIN = 3
+# Side of the square matrices whose product tells how fast the machine multiplies.
+LARGE_PRODUCT = {"cpu": 1024, "cuda": 8192}
 
 
 @dataclass(frozen=True)
@@ -70,13 +79,14 @@ def measure_cell(cell: Cell, arms: Sequence[Arm], settings: Settings, log: Calla
     budget.reserve(parameter_bytes(base), exists=True)
     loss = make_loss(cell, settings.device, seed=settings.seed)
     torch.compiler.reset()
-    num_layers = len(adapted_names(base, cell))
+    names = adapted_names(base, cell)
     racers: list[Racer] = []
     for arm in arms:
         contender = _try_to_prepare(arm, base, cell, settings, budget, skip)
         if contender is not None:
-            racers.append(Racer(contender, cell, loss, settings, num_layers))
+            racers.append(Racer(contender, cell, loss, settings))
     _race(racers, rows, settings)
+    _count(racers, rows, names)
     return list(rows.values())
 
 
@@ -89,17 +99,20 @@ def build_base(cell: Cell, settings: Settings) -> nn.Module:
 class Racer:
     """A contender with its optimizer and its step."""
 
-    def __init__(self, contender: Contender, cell: Cell, loss: Loss, settings: Settings, num_layers: int = 0) -> None:
+    def __init__(self, contender: Contender, cell: Cell, loss: Loss, settings: Settings) -> None:
         self.contender, self.loss, self.settings = contender, loss, settings
-        self.num_layers = num_layers
         self.optimizer = contender.optimizer = make_optimizer(contender, cell, fused=settings.fused)
         how = MODES[cell.mode]
-        self.forward = torch.compile(contender.model, mode=how) if how else contender.model
+        self.forward = contender.model
+        if dist.is_initialized() and contender.trainable:
+            self.forward = DistributedDataParallel(contender.model)
+        if how:
+            self.forward = torch.compile(self.forward, mode=how)
 
-    def compute_loss(self) -> torch.Tensor:
-        """The forward pass, in the run's precision."""
+    def compute_loss(self, model: nn.Module | None = None) -> torch.Tensor:
+        """The forward pass in the run's precision, of another model if one is given."""
         with autocast(self.settings):
-            return self.loss(self.forward)
+            return self.loss(model or self.forward)
 
     def step(self) -> None:
         """What every training step does; the floor has nothing to update."""
@@ -110,12 +123,7 @@ class Racer:
 
     def timed_step(self) -> float:
         """Seconds that a step takes, with nothing left in the GPU's queue before or after it."""
-        clock = time.process_time if self.settings.counts_cpu_time else time.perf_counter
-        self._wait()
-        start = clock()
-        self.step()
-        self._wait()
-        return clock() - start
+        return _timed(self.step, self.settings)
 
     def peak_bytes(self) -> int | None:
         """Of one step, with the adapter and the optimizer's state, without frozen weights and other arms."""
@@ -132,26 +140,49 @@ class Racer:
         self.contender.model.zero_grad()
         return peak
 
-    def num_kernels(self) -> int:
-        """Kernels of one step on a GPU; on a CPU operators, which are about as many."""
-        activities = [torch.profiler.ProfilerActivity.CPU]
+    def num_kernels(self) -> int | None:
+        """Kernels of one step on a GPU; on a CPU operators, which are about as many, unless they are compiled."""
         if self.settings.device.type == "cuda":
-            activities.append(torch.profiler.ProfilerActivity.CUDA)
-        with torch.profiler.profile(activities=activities) as profile:
+            with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+                self.step()
+                _wait(self.settings)
+            return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profiler.events())
+        if self.forward is not self.contender.model:
+            return None
+        with _Operators() as operators:
             self.step()
-            self._wait()
-        if self.settings.device.type == "cuda":
-            return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profile.events())
-        return sum(event.name.startswith("aten::") and not event.cpu_children for event in profile.events())
+        return operators.count
 
-    def _wait(self) -> None:
-        if self.settings.device.type == "cuda":
-            torch.cuda.synchronize(self.settings.device)
+
+class _Operators(TorchDispatchMode):
+    """Counts operators, without the lines that torch's profiler prints where there is no GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        return func(*args, **kwargs or {})
 
 
 def autocast(settings: Settings) -> torch.autocast:
     """The context that the precision asks for."""
     return torch.autocast(settings.device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed")
+
+
+def _timed(run: Callable[[], object], settings: Settings) -> float:
+    clock = time.process_time if settings.counts_cpu_time else time.perf_counter
+    _wait(settings)
+    start = clock()
+    run()
+    _wait(settings)
+    return clock() - start
+
+
+def _wait(settings: Settings) -> None:
+    if settings.device.type == "cuda":
+        torch.cuda.synchronize(settings.device)
 
 
 def _race(racers: Sequence[Racer], rows: dict[str, Row], settings: Settings) -> None:
@@ -163,24 +194,43 @@ def _race(racers: Sequence[Racer], rows: dict[str, Row], settings: Settings) -> 
     gc.collect()
     order, generator = list(racers), random.Random(settings.seed)
     steps: dict[str, list[float]] = {racer.contender.arm.name: [] for racer in racers}
+    with _defaults(settings):
+        side = LARGE_PRODUCT[settings.device.type]
+        large = torch.ones(side, side)
+    product_seconds = []
     for _ in range(settings.rounds):
+        product_seconds.append(_timed(lambda: large @ large, settings))
         generator.shuffle(order)
         for racer in order:
             steps[racer.contender.arm.name].append(racer.timed_step())
     for racer in racers:
         contender = racer.contender
         row = rows[contender.arm.name]
+        row.matmul_speed = 2 * side**3 / median(product_seconds)
         # To the microsecond, as the csv keeps them: a table made from it anew is the same.
         row.step_seconds = tuple(round(step, 6) for step in steps[contender.arm.name])
         row.trainable = sum(p.numel() for p in contender.trainable)
         row.saved_bytes = saved_bytes(racer.compute_loss, contender.model.parameters())
         row.peak_bytes = racer.peak_bytes()
         row.kernels = racer.num_kernels()
-        row.layers = racer.num_layers
         row.optimizer_bytes = tensor_bytes(dict(racer.optimizer.state)) if racer.optimizer else 0
         row.file_bytes = file_bytes(contender)
         row.compact_bytes = file_bytes(contender, compact=contender.arm.freezes_A)
         row.inject_seconds = contender.inject_seconds
+
+
+def _count(racers: Sequence[Racer], rows: dict[str, Row], names: Sequence[str]) -> None:
+    """Adapted layers, and what a perfect program would do in them."""
+    for racer in racers:
+        rows[racer.contender.arm.name].layers = len(names)
+    floor = next((racer for racer in racers if racer.contender.arm.kind == "floor"), None)
+    if floor is None:
+        return
+    arithmetic = Arithmetic(floor.contender.model, names, floor.compute_loss)
+    for racer in racers:
+        row, need = rows[racer.contender.arm.name], arithmetic.of(racer.contender)
+        if need is not None:
+            row.flops, row.needed_bytes = need.flops, need.kept_bytes
 
 
 def _try_to_prepare(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 
 # Of what is predicted and of what is free: temporaries on top of saved tensors, and room for the rest of the machine.
 TEMPORARIES = 1.5
@@ -21,6 +22,11 @@ def saved_bytes(run: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
     >>> saved_bytes(lambda: (x * w).sum(), [w])  # x, for the gradient of w
     128
     """
+    return sum(storage.nbytes() for storage in saved_storages(run, parameters).values())
+
+
+def saved_storages(run: Callable[[], Tensor], parameters: Iterable[Tensor]) -> dict[int, torch.UntypedStorage]:
+    """The storages that ``run``'s graph keeps, by their addresses, parameters left out."""
     excluded = {p.untyped_storage().data_ptr() for p in parameters}
     kept: dict[int, torch.UntypedStorage] = {}  # holding them keeps addresses from being given out again
 
@@ -32,10 +38,24 @@ def saved_bytes(run: Callable[[], Tensor], parameters: Iterable[Tensor]) -> int:
         return tensor.detach()
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = run()
-    total = sum(storage.nbytes() for storage in kept.values())
-    del result
-    return total
+        run()
+    return kept
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """The most bytes of the CPU's tensors that are there at once while it runs, over what was there before.
+
+    >>> peak_bytes(lambda: torch.ones(8) + torch.ones(8))  # both terms and the sum
+    96
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    live, peak = 0, 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    return peak
 
 
 def tensor_bytes(value: Any) -> int:

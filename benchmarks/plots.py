@@ -1,16 +1,67 @@
-"""How time and saved bytes grow with rank, depth, length and batch."""
+"""How time and bytes grow along each axis, beside those of a perfect program where its arithmetic was counted."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Iterator, Sequence
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks.results import Row, group_rows, ratio_to
 
-AXES = ("rank", "depth", "length", "batch")
+# The field of a cell that each axis varies: more layers are adapted where there are more targets.
+AXES = {
+    "rank": "rank", "depth": "depth", "width": "width", "length": "length", "batch": "batch", "layers": "targets",
+    "processes": "processes",
+}  # fmt: skip
+FEWEST_TARGETS = 3  # for a line: two are what most suites have
+Arms = dict[str, Row]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One quantity.
+
+    Attributes:
+        label: What it is, and its unit.
+        value: Of a row, among the arms of its cell; ``None`` where it was not measured.
+        perfect: The same of a perfect program, drawn as dots.
+        is_log: Logarithmic, as the axis then is too: growth by a power is a line.
+    """
+
+    label: str
+    value: Callable[[Row, Arms], float | None]
+    perfect: Callable[[Row], float | None] = lambda row: None
+    is_log: bool = False
+
+
+def _over_floor(row: Row, arms: Arms) -> float | None:
+    ratio = ratio_to(row, arms)
+    return ratio.median if ratio else None
+
+
+def _over_perfect(row: Row, arms: Arms) -> float | None:
+    return statistics.median(row.step_seconds) / row.perfect_seconds if row.perfect_seconds else None
+
+
+OVER_FLOOR = Panel("step time / floor", _over_floor)
+SAVED = Panel(
+    "saved for backward, MB", lambda row, _: (row.saved_bytes or 0) / 1e6, lambda row: (row.needed_bytes or 0) / 1e6
+)
+GROWTH = (
+    Panel(
+        "step, ms; dots: arithmetic alone",
+        lambda row, _: 1000 * statistics.median(row.step_seconds),
+        lambda row: 1000 * (row.perfect_seconds or 0),
+        is_log=True,
+    ),
+    Panel("step time / arithmetic alone", _over_perfect),
+    OVER_FLOOR,
+    dataclasses.replace(SAVED, label="saved for backward, MB; dots: needed", is_log=True),
+)
 
 
 def write_plots(rows: Sequence[Row], stem: Path) -> list[Path]:
@@ -35,47 +86,66 @@ def write_plots(rows: Sequence[Row], stem: Path) -> list[Path]:
     return written
 
 
-def _series(rows: Sequence[Row], axis: str) -> Iterator[tuple[str, list[dict[str, Row]]]]:
+def _series(rows: Sequence[Row], axis: str) -> Iterator[tuple[str, list[Arms]]]:
     """Cells that differ in ``axis`` alone, under a title that says what they have in common."""
-    families: dict[tuple[Any, ...], list[dict[str, Row]]] = {}
+    blank = None if axis == "width" else "" if axis == "layers" else 0
+    families: dict[tuple[Any, ...], list[Arms]] = {}
     for arms in group_rows(rows):
         cell, *rest = next(iter(arms.values())).group
         # Its own value, so that only this axis is blanked out.
-        families.setdefault((dataclasses.replace(cell, **{axis: 0}), *rest), []).append(arms)
+        families.setdefault((dataclasses.replace(cell, **{AXES[axis]: blank}), *rest), []).append(arms)
     for (cell, device, precision, _), groups in families.items():
+        is_suite_of_two = axis == "layers" and len(groups) < FEWEST_TARGETS
+        if is_suite_of_two or not all(_at(arms, axis) for arms in groups):
+            continue
         size = f"width {cell.width}, " if cell.width else ""
+        targets = f"{cell.targets}, " if cell.targets else ""
         fixed = {"depth": cell.depth, "batch": cell.batch, "length": cell.length, "rank": cell.rank}
         words = ", ".join(f"{name} {value}" for name, value in fixed.items() if name != axis)
-        title = f"{cell.model}, {size}{cell.targets}, {cell.mode}, {device} {precision}\n{words}"
-        yield title, sorted(groups, key=lambda arms: getattr(next(iter(arms.values())), axis))
+        title = f"{cell.model}, {size}{targets}{cell.mode}, {device} {precision}\n{words}"
+        yield title, sorted(groups, key=lambda arms: _at(arms, axis))
 
 
-def _draw(lines: dict[str, list[dict[str, Row]]], axis: str, path: Path) -> None:
+def _at(arms: Arms, axis: str) -> int:
+    """Where a cell is on an axis; 0 where it doesn't say."""
+    return getattr(next(iter(arms.values())), axis) or 0
+
+
+def _draw(lines: dict[str, list[Arms]], axis: str, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.8 * len(lines)), layout="constrained")
+    has_arithmetic = all(row.flops for groups in lines.values() for arms in groups for row in arms.values())
+    panels = GROWTH if has_arithmetic else (OVER_FLOOR, SAVED)
+    height = len(lines) * len(panels) // 2
+    figure = Figure(figsize=(11, 3.8 * height), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = figure.subplots(len(lines), 2, squeeze=False)
-    for (time, saved), (title, groups) in zip(panels, lines.items(), strict=True):
-        for name in dict.fromkeys(name for arms in groups for name in arms):
-            ran = [(arms[name], arms) for arms in groups if name in arms and arms[name].step_seconds]
-            if not ran:
-                continue
-            x = [getattr(row, axis) for row, _ in ran]
-            style = {"marker": "o", "markersize": 3, "linestyle": "-" if name.startswith("ours") else "--"}
-            ratios = [
-                (x_, ratio.median) for x_, (row, arms) in zip(x, ran, strict=True) if (ratio := ratio_to(row, arms))
-            ]
-            time.plot(*zip(*ratios, strict=True), label=name, **style)
-            saved.plot(x, [(row.saved_bytes or 0) / 1e6 for row, _ in ran], label=name, **style)
-        time.set(title=title, ylabel="step time / floor")
-        saved.set(title=title, ylabel="saved for backward, MB", ylim=(0, None))
-        for panel in (time, saved):
-            panel.title.set_fontsize(9)
-            panel.set_xlabel(axis)
-            panel.grid(alpha=0.3)
-            if axis in ("rank", "length"):
-                panel.set_xscale("log", base=2)
-        saved.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    places = iter(figure.subplots(height, 2, squeeze=False).flat)
+    for title, groups in lines.items():
+        for panel in panels:
+            place = next(places)
+            _draw_panel(place, panel, groups, axis)
+            place.set_title(title, fontsize=9)
+        place.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=90, metadata={"Software": None})
+
+
+def _draw_panel(place: Any, panel: Panel, groups: Sequence[Arms], axis: str) -> None:
+    for name in dict.fromkeys(name for arms in groups for name in arms):
+        ran = [(arms[name], arms) for arms in groups if name in arms and arms[name].step_seconds]
+        points = [(getattr(row, axis), y) for row, arms in ran if (y := panel.value(row, arms)) is not None]
+        if not points:
+            continue
+        style = "-" if name.startswith("ours") else "--"
+        (line,) = place.plot(*zip(*points, strict=True), label=name, marker="o", markersize=3, linestyle=style)
+        perfect = [(getattr(row, axis), y) for row, _ in ran if (y := panel.perfect(row))]
+        if perfect:
+            place.plot(*zip(*perfect, strict=True), color=line.get_color(), linestyle=":")
+    place.set(xlabel=axis, ylabel=panel.label)
+    place.grid(alpha=0.3)
+    if panel.is_log or axis in ("rank", "length"):
+        place.set_xscale("log", base=2)
+    if panel.is_log:
+        place.set_yscale("log")
+    elif panel.label == SAVED.label:
+        place.set_ylim(0, None)

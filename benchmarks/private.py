@@ -4,7 +4,8 @@
 
 Both adapt q, k and v of the bundled backbone with rank 8 and train the head, from the same Poisson samples' rate, noise
 and norm, at each rate of a few; the table has each arm at the rate that is best on the validation images, whose choice
-is not accounted for. Time is the process's own, of forward, backward, clipping, noise and the optimizer alone.
+is not accounted for. Time is the process's own, of forward, backward, clipping, noise and the optimizer alone; memory
+is the most that a step has at once, over weights and optimizer state, by torch's profiler on one batch.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from asym_lightning.adapters import AdapterConfig, inject_adapters, trainable_pa
 from asym_lightning.analysis.sample_gradients import SampleGradients
 from asym_lightning.data.digits import DigitsDataModule
 from asym_lightning.modules.timm_backbone import create_timm_backbone
+from asym_lightning.report.statistics import estimate
 from benchmarks.machine import describe
+from benchmarks.memory import peak_bytes
 
 OUTPUT = Path(__file__).parent / "results" / "private.md"
 OURS, OPACUS = "B alone, SampleGradients", "LoRA, Opacus' GradSampleModule"
@@ -35,7 +38,7 @@ MAX_NORM = 1.0
 
 
 class Run(NamedTuple):
-    """One arm at one rate, epsilon and seed: accuracies, and milliseconds a step."""
+    """One arm at one rate, epsilon and seed: accuracies, milliseconds a step, and its bytes."""
 
     arm: str
     epsilon: float
@@ -43,6 +46,7 @@ class Run(NamedTuple):
     val: float
     test: float
     milliseconds: float
+    peak: int
 
 
 def measure(arm: str, epsilon: float, rate: float, seed: int, epochs: int) -> Run:
@@ -72,7 +76,10 @@ def measure(arm: str, epsilon: float, rate: float, seed: int, epochs: int) -> Ru
             step(images, labels)
             times.append(time.process_time() - start)
     val, test = (_accuracy(model, batches) for batches in (data.val_dataloader(), data.test_dataloader()))
-    return Run(arm, epsilon, rate, val, test, 1000 * statistics.median(times))
+    model.train()
+    images, labels = next(iter(data.train_dataloader()))
+    peak = peak_bytes(lambda: step(images, labels))
+    return Run(arm, epsilon, rate, val, test, 1000 * statistics.median(times), peak)
 
 
 def _model(arm: str, seed: int) -> nn.Module:
@@ -145,17 +152,26 @@ def page(runs: Sequence[Run], command: str, machine: str) -> str:
         f"`{command}`",
         "",
         f"Digits upside down, 1,197 images; delta {DELTA:g}, norms clipped to {MAX_NORM:g}; test accuracy, mean over",
-        "seeds, at the rate that is best on validation images; time of a step, the median.",
+        "seeds and its standard error, at the rate that is best on validation images; time of a step, the median; MB:",
+        "the most that a step on one batch of 50 has at once, over weights and optimizer state.",
         "",
         f"{machine}.",
         "",
-        "| epsilon | arm | rate | test accuracy | ms a step |",
-        "|---|---|---|---|---|",
+        "| epsilon | arm | rate | test accuracy | ms a step | MB a step |",
+        "|---|---|---|---|---|---|",
     ]
     for group in at_best_rate(runs):
         first = group[0]
-        test, step = (statistics.mean(getattr(run, name) for run in group) for name in ("test", "milliseconds"))
-        lines.append(f"| {first.epsilon:g} | {first.arm} | {first.rate:g} | {test:.3f} | {step:.1f} |")
+        step, peak = (statistics.mean(getattr(run, name) for run in group) for name in ("milliseconds", "peak"))
+        test = estimate([run.test for run in group])
+        cells = [
+            first.arm,
+            f"{first.rate:g}",
+            f"{test.mean:.3f} ± {test.error:.3f}",
+            f"{step:.1f}",
+            f"{peak / 1e6:.1f}",
+        ]
+        lines.append(f"| {first.epsilon:g} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

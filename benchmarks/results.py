@@ -37,6 +37,10 @@ class Row:
         first_step_seconds: The first step, compilation included.
         skipped: Why the arm was not run.
         machine: In words.
+        processes: That train together.
+        flops: Products and sums of a step of a perfect program, forward and backward.
+        needed_bytes: What a perfect program keeps for the backward pass.
+        matmul_speed: Of the machine, in such operations a second, as large products have it in the same rounds.
     """
 
     model: str
@@ -65,6 +69,10 @@ class Row:
     machine: str = ""
     kernels: int | None = None
     layers: int | None = None
+    processes: int = 1
+    flops: int | None = None
+    needed_bytes: int | None = None
+    matmul_speed: float | None = None
 
     @property
     def cell(self) -> Cell:
@@ -75,6 +83,11 @@ class Row:
     def group(self) -> tuple[Any, ...]:
         """What rows that are compared with each other have in common."""
         return (self.cell, self.device, self.precision, self.threads)
+
+    @property
+    def perfect_seconds(self) -> float | None:
+        """What a step would take that does nothing but its products, as fast as the machine does large ones."""
+        return self.flops / self.matmul_speed if self.flops and self.matmul_speed else None
 
 
 @dataclass(frozen=True)
@@ -144,7 +157,9 @@ def read_csv(path: Path) -> list[Row]:
 def _parse(entry: dict[str, str]) -> Row:
     values: dict[str, Any] = {}
     for f in dataclasses.fields(Row):
-        text = entry.get(f.name, "")  # of a file that was written before there was such a field
+        if f.name not in entry:
+            continue  # of a file that was written before there was such a field
+        text = entry[f.name]
         if f.name == "step_seconds":
             values[f.name] = tuple(round(float(ms) / 1000, 6) for ms in text.split())
         elif "int" in str(f.type):

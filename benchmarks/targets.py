@@ -10,6 +10,7 @@ from benchmarks.results import Ratio, Row, group_rows, ratio_to
 from benchmarks.table import peer_of
 
 SAVED_OVER_FLOOR = 1.02
+SAVED_OVER_NEEDED = 1.02
 GROWTH_WITH_RANK = 1.10
 LARGEST_FLAT_RANK = 64
 # (targets, has dropout) -> at most this much of the floor, on two CPU cores at rank 8.
@@ -76,6 +77,9 @@ def _check_cell(arms: dict[str, Row]) -> Iterator[Verdict]:
         row = arms.get(name)
         if row is not None and row.step_seconds:
             yield from _check_against_floor(row, arms)
+            if row.saved_bytes and row.needed_bytes:
+                ratio = row.saved_bytes / row.needed_bytes
+                yield Verdict(_what(row, "saved bytes over those needed"), ratio, SAVED_OVER_NEEDED)
     yield from _check_sparse(arms)
     for name in NEVER_SLOWER:
         row = arms.get(name)

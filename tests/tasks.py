@@ -21,17 +21,23 @@ from asym_lightning.data.packing import PackedRows
 from asym_lightning.data.padding import PadBatch
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
 from asym_lightning.modules import (
+    AudioClassifier,
     ImageClassifier,
+    ImageRegressor,
     InstructionTuner,
+    MultiLabelImageClassifier,
     MultiLabelTextClassifier,
     PreferenceTuner,
     QuestionAnswerer,
+    SegmentationModule,
     SentenceEncoder,
+    SpeechRecognizer,
     Summarizer,
     TextClassifier,
     TokenClassifier,
 )
 from asym_lightning.modules.language_module import LanguageModule
+from tests.audio_stand_ins import tiny_wav2vec2_config, tiny_whisper_config
 from tests.language_models import tiny_bart, tiny_llama, word_tokenizer
 from tests.text_stand_ins import tiny_bert_config
 
@@ -52,6 +58,21 @@ def images(adapter: AdapterConfig, **options: Any) -> Case:
     return module, (torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 1]))
 
 
+def image_label_sets(adapter: AdapterConfig, **options: Any) -> Case:
+    module = MultiLabelImageClassifier("vit_digits", ["a", "b", "c"], adapter, **options)
+    return module, (torch.randn(4, 1, 8, 8), torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]]))
+
+
+def image_values(adapter: AdapterConfig) -> Case:
+    return ImageRegressor("vit_digits", adapter), (torch.randn(4, 1, 8, 8), torch.tensor([0.5, 1.0, 2.0, 0.0]))
+
+
+def masked_images(adapter: AdapterConfig) -> Case:
+    module = SegmentationModule("vit_digits", ["a", "b", "c"], adapter, decoder_width=8)
+    masks = torch.randint(0, 3, (4, 8, 8)).where(torch.rand(4, 8, 8) < 0.9, -100)
+    return module, (torch.randn(4, 1, 8, 8), masks)
+
+
 def texts(adapter: AdapterConfig, task: str, **options: Any) -> Case:
     is_regression = task in ("stsb", "regression")
     model = tf.BertForSequenceClassification(tiny_bert_config(num_labels=1 if is_regression else 2))
@@ -66,6 +87,27 @@ def words(adapter: AdapterConfig, tags: Sequence[str]) -> Case:
     rows = [np.arange(4, 4 + size) for size in (5, 3, 6)]
     batch = PAD([{"input_ids": row, "labels": np.where(row % 2, row % 3, -100)} for row in rows])
     return TokenClassifier(model, tags, adapter), batch
+
+
+def sounds(adapter: AdapterConfig) -> Case:
+    model = tf.Wav2Vec2ForSequenceClassification(tiny_wav2vec2_config(num_labels=3))
+    # Without a mask, which the model waits for.
+    return AudioClassifier(model, None, adapter), {
+        "input_values": torch.randn(3, 800),
+        "labels": torch.tensor([0, 2, 1]),
+    }
+
+
+def speech(adapter: AdapterConfig) -> Case:
+    model = tf.Wav2Vec2ForCTC(tiny_wav2vec2_config(vocab_size=8, pad_token_id=0))
+    batch = {"input_values": torch.randn(2, 800), "labels": torch.tensor([[5, 6], [7, -100]]), "file": ["a", "b"]}
+    return with_tokenizer(SpeechRecognizer(model, adapter)), batch
+
+
+def speech_to_words(adapter: AdapterConfig) -> Case:
+    module = SpeechRecognizer(tf.WhisperForConditionalGeneration(tiny_whisper_config()), adapter)
+    batch = {"input_features": torch.randn(2, 16, 100), "labels": torch.tensor([[5, 6, 2], [7, 2, -100]])}
+    return with_tokenizer(module), batch | {"file": ["a", "b"]}
 
 
 def label_sets(adapter: AdapterConfig) -> Case:
@@ -139,10 +181,17 @@ def foreign(scheme: str, callbacks: list[Callback]) -> tuple[LightningModule, An
 TASKS: dict[str, Callable[..., Case]] = {
     "images": images,
     "images, weighted": partial(images, class_weights=[1.0, 2.0, 1.0], label_smoothing=0.1),
+    "image label sets": image_label_sets,
+    "image label sets, weighted": partial(image_label_sets, positive_weights=[1.0, 2.0, 1.0]),
+    "image values": image_values,
+    "masked images": masked_images,
     "images, mixed": partial(images, mixup=0.2),
     **{task: partial(texts, task=task) for task in ("classification", "cola", "mrpc", "regression")},
     "entities": partial(words, tags=["O", "B-PER", "I-PER"]),
     "parts of speech": partial(words, tags=["NOUN", "VERB", "ADJ"]),
+    "sounds": sounds,
+    "speech": speech,
+    "speech, to words": speech_to_words,
     "label sets": label_sets,
     "questions": questions,
     "embeddings": embeddings,

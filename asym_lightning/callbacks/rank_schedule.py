@@ -130,6 +130,8 @@ class RankScheduler(CheckedArguments, Callback):
     ) -> None:
         groups = self._groups
         moment = Moment(event, trainer.global_step, epoch, trainer.callback_metrics if event == "validation" else {})
+        if not self.policy.is_due(moment, groups):
+            return
         # One process decides: a metric or a singular value may differ in the last bit between processes.
         wanted = trainer.strategy.broadcast(dict(self.policy.wanted_ranks(moment, groups)))
         changes = {name: rank for name, rank in wanted.items() if rank != groups[name].rank}

@@ -44,14 +44,16 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def listing() -> str:
-    """A line for each config: its name, and how its comment begins."""
-    room = shutil.get_terminal_size().columns
-    width = max(map(len, recipes()))
-    return "\n".join(f"{name:<{width}}  {_beginning(path, room - width - 2)}" for name, path in recipes().items())
+    """Each config with how its comment begins, wrapped where the terminal ends."""
+    indent = max(map(len, recipes())) + 2
+    room = max(shutil.get_terminal_size().columns, indent + 30)
+    return "\n".join(
+        textwrap.fill(f"{name:<{indent}}{_beginning(path)}", room, subsequent_indent=" " * indent)
+        for name, path in recipes().items()
+    )
 
 
-def _beginning(path: Path, width: int) -> str:
-    """The first sentence of a config's comment, cut where a line of some width ends."""
+def _beginning(path: Path) -> str:
+    """The first sentence of a config's comment."""
     comment = itertools.takewhile(lambda line: line.startswith("# "), path.read_text().splitlines())
-    sentence = " ".join(line.removeprefix("# ") for line in comment).partition(". ")[0].rstrip(".")
-    return textwrap.shorten(sentence, max(width, 30), placeholder=" ...")
+    return " ".join(line.removeprefix("# ") for line in comment).partition(". ")[0].rstrip(".")

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         (folder / "README.md").write_text(card, encoding="utf-8")
     print(f"exported  {options.output}")
     if (misread := layers_misread_by_peft(backbone)) and not options.compact:
-        print(f"note      peft computes otherwise with {listed(misread, 3)}: see the model card")
+        print(f"note      peft computes otherwise with, or refuses, {listed(misread, 3)}: see the model card")
     if options.push_to_hub:
         print(f"hub       {push_folder(options.output, options.push_to_hub, options.private)}")
     return 0

@@ -10,9 +10,9 @@ from typing import Any
 from asym_lightning.cli.run_options import run_parser
 
 DESCRIPTION = """Write the model of a finished run as a full checkpoint with the adapter folded in: for Hugging Face
-models a folder that from_pretrained loads, tokenizer included; for timm models config.json and model.safetensors, which
-timm.create_model("local-dir:DIR", pretrained=True) loads. Neither needs this package. A quantised backbone is merged in
-the precision that it had before, if --dequantize allows that."""
+models a folder that from_pretrained loads, its tokenizer or feature extractor included; for timm models config.json and
+model.safetensors, which timm.create_model("local-dir:DIR", pretrained=True) loads. Neither needs this package. A
+quantised backbone is merged in the precision that it had before, if --dequantize allows that."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,10 +36,10 @@ def main(arguments: Sequence[str]) -> int:
         merge_adapters(backbone, keep_weights=False, dequantize=options.dequantize)
         save_plain(backbone, folder, run.label_names)
         write_own_files(run.model, folder)
-        if run.tokenizer_name is not None:
-            from asym_lightning.data.tokenized_text import load_tokenizer  # and with it transformers
+        for kind, name in run.preprocessors.items():
+            from asym_lightning.data.preprocessors import load_preprocessor  # and with it transformers
 
-            load_tokenizer(run.tokenizer_name).save_pretrained(folder)
+            load_preprocessor(kind, name).save_pretrained(folder)
     print(f"merged  {options.output}")
     if quantized.num_layers:
         print(f"        {quantized.num_layers} layers, which were {' and '.join(quantized.kinds)}, are dense again")
@@ -62,6 +62,8 @@ def save_plain(backbone: Any, folder: Path, label_names: Sequence[str] = ()) -> 
     transformers: Any = sys.modules.get("transformers")  # which a model of it has imported
     if transformers is not None and isinstance(backbone, transformers.PreTrainedModel):
         backbone.save_pretrained(folder)
+    elif hasattr(backbone, "save"):  # of a backbone of timm with parts of this package
+        backbone.save(folder, label_names)
     elif hasattr(backbone, "pretrained_cfg"):
         import timm
 

@@ -89,9 +89,10 @@ def _notes(misread: Sequence[str], is_compact: bool) -> list[str]:
     if not misread:
         return []
     return [
-        f"`peft` reads this file and computes something else with the adapters of {listed(misread, 3)}: it wraps "
-        "layers, which the model's code may not call, takes some names for those of old checkpoints, and adds the "
-        "update of `nn.MultiheadAttention`'s output twice. Use `asym-lightning merge` there."
+        f"`peft` computes something else with the adapters of {listed(misread, 3)}, or does not take them: it wraps "
+        "layers, which the model's code may not call or may ask for what the wrapper lacks, takes some names for those "
+        "of old checkpoints and refuses others, and adds the update of `nn.MultiheadAttention`'s output twice. Use "
+        "`asym-lightning merge` there."
     ]
 
 

@@ -14,6 +14,8 @@ EXTRAS = {
     "datasets": "text",
     "pyarrow": "text",
     "rouge_score": "text",
+    "soundfile": "audio",
+    "soxr": "audio",
     "bitsandbytes": "quantized",
     "sklearn": "demo",
     "lm_eval": "lm-eval",

@@ -1,7 +1,8 @@
 """What a value may be, as an annotation says it, for options and for what files hold.
 
-An annotation is a plain type, a union, a `Literal`, a list or a mapping of such, or a number in a :class:`Range`:
-`Annotated[int, Range(1)]`. Numbers are finite and fit into 32 bits, integers into 64, whatever their range.
+An annotation is a plain type, a union, a `Literal`, a list or a mapping of such, a number in a :class:`Range`
+(`Annotated[int, Range(1)]`), or a list that is :class:`Distinct`. Numbers are finite and fit into 32 bits, integers
+into 64, whatever their range.
 """
 
 from __future__ import annotations
@@ -55,9 +56,25 @@ class Range:
         return f"at least {self.low:g}" if self.low > -math.inf else "finite"
 
 
+@dataclass(frozen=True)
+class Distinct:
+    """That nothing is in a list twice."""
+
+    def check(self, name: str, values: Sequence[Any]) -> None:
+        """Check values.
+
+        Raises:
+            ValueError: If one is there twice.
+        """
+        for index, value in enumerate(values):
+            if value in values[:index]:
+                raise ValueError(f"`{name}` has {shown(value)} twice; each must be there once.")
+
+
 _FINITE, _IN_64_BITS = Range(), Range(-_LARGEST_INTEGER, _LARGEST_INTEGER)
 
 Names = Sequence[str] | str  # several, or one that needs no brackets
+LabelNames = Annotated[Sequence[str], Distinct()]  # of classes, by number
 Count = Annotated[int, Range(1)]
 NumberOrZero = Annotated[int, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
@@ -92,12 +109,14 @@ def check_value(name: str, value: Any, annotation: Any) -> None:
     origin, parts = get_origin(kind) or kind, get_args(kind)
     if origin in (int, float):
         words = " or null" if any(kind is type(None) for kind, _ in alternatives) else ""
-        _check_range(name, value, limits or _FINITE, words)
+        _check_range(name, value, limits if isinstance(limits, Range) else _FINITE, words)
         if isinstance(value, Integral):
             _check_range(name, value, _IN_64_BITS, words)
     elif origin in (list, tuple, Sequence) and parts:
         for index, part in enumerate(value):
             check_value(f"{name}[{index}]", part, parts[0])
+        if isinstance(limits, Distinct):
+            limits.check(name, value)
     elif origin in (dict, Mapping) and parts:
         for key, part in value.items():
             check_value(f"a key of {name}", key, parts[0])
@@ -165,11 +184,11 @@ def _check_range(name: str, value: Any, limits: Range, or_else: str) -> None:
         raise ValueError(f"`{name}` must be {limits}{or_else}, not {shown(value)}.")
 
 
-def _alternatives(annotation: Any) -> Iterator[tuple[Any, Range | None]]:
-    """What a union is of, each with its range."""
+def _alternatives(annotation: Any) -> Iterator[tuple[Any, Range | Distinct | None]]:
+    """What a union is of, each with its range or what else holds of it."""
     if get_origin(annotation) is Annotated:
         kind, *others = get_args(annotation)
-        limits = next((other for other in others if isinstance(other, Range)), None)
+        limits = next((other for other in others if isinstance(other, (Range, Distinct))), None)
         yield from ((kind, limits) for kind, _ in _alternatives(kind))
     elif _is_union(annotation):
         for part in get_args(annotation):

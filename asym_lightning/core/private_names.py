@@ -189,6 +189,11 @@ def weight_initializer(backbone: nn.Module) -> Callable[[nn.Module], Any] | None
     return getattr(backbone, "_init_weights", None)
 
 
+def ties_by_name(model: nn.Module) -> bool:
+    """Whether a class of transformers may tie weights and says which to which, even where it ties none now."""
+    return isinstance(getattr(model, "_tied_weights_keys", None), dict)
+
+
 def kept_in_float32(model: nn.Module) -> set[str]:
     """Parts of names of the modules that a model of transformers keeps in float32, which it asks the dtype of."""
     lists: Iterable[Any] = (getattr(module, "_keep_in_fp32_modules", None) for module in model.modules())
@@ -203,6 +208,11 @@ def attention_implementation(config: Any) -> str:
 def experts_implementation(config: Any) -> str | None:
     """How a model of transformers multiplies by its experts; a public way chooses it, none asks."""
     return getattr(config, "_experts_implementation", None)
+
+
+def num_frames(model: Any, num_samples: Tensor) -> Tensor:
+    """How many steps a speech encoder of transformers makes of samples, by its convolutions and what adapts them."""
+    return model._get_feat_extract_output_lengths(num_samples)
 
 
 # torchmetrics

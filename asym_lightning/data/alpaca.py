@@ -17,7 +17,8 @@ from asym_lightning.data.length_bucketing import LengthBucketSampler
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.packing import PackedRows
 from asym_lightning.data.prompts import Part, Template, alpaca_parts, chat_parts
-from asym_lightning.data.record_file import RecordFile, with_validation
+from asym_lightning.data.record_file import with_validation
+from asym_lightning.data.split_files import SplitFile, split_sources
 from asym_lightning.data.text_source import HubSplit, TextSource
 from asym_lightning.data.text_table import TextTable
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
@@ -40,7 +41,7 @@ class AlpacaDataModule(TokenizedTextDataModule):
     A tokenizer without a padding token is padded with the end of the text: the mask knows lengths, not tokens.
 
     Args:
-        train: Training file; None takes Alpaca from the hub, unless there is another file.
+        train: Training file, or `hf:owner/name:split`; None takes Alpaca from the hub, unless there is another file.
         val: Validation file; None sets `num_val` training records apart.
         test: Test file; None means the validation data.
         predict: File whose prompts to answer; None means the test data.
@@ -60,10 +61,10 @@ class AlpacaDataModule(TokenizedTextDataModule):
 
     def __init__(
         self,
-        train: str | Path | None = None,
-        val: str | Path | None = None,
-        test: str | Path | None = None,
-        predict: str | Path | None = None,
+        train: SplitFile = None,
+        val: SplitFile = None,
+        test: SplitFile = None,
+        predict: SplitFile = None,
         num_val: NumberOrZero = 2000,
         template: Template = "alpaca",
         packing: bool = False,
@@ -75,23 +76,19 @@ class AlpacaDataModule(TokenizedTextDataModule):
     ) -> None:
         super().__init__(tokenizer=tokenizer, max_length=max_length, cache_dir=cache_dir, seed=seed, loader=loader)
         check_choice("template", template, get_args(Template))
-        self.files = {"train": train, "val": val, "test": test, "predict": predict}
-        self.num_val = num_val
+        alpaca = {"train": HubSplit(HUB_REPOSITORY, None, "train")}
+        is_own = (train, val, test, predict) != (None,) * 4
+        given = split_sources(train, val, test, predict, otherwise={} if is_own else alpaca)
+        self._sources = with_validation(given, num_val, seed)
+        for split, instead in {"test": "val", "predict": "test"}.items():
+            if split not in self._sources and instead in self._sources:
+                self._sources[split] = self._sources[instead]
         self.template = template
         self.packing = packing
 
     def sources(self) -> Mapping[str, TextSource]:
         """Return the files, or Alpaca on the hub, of which a part is set apart for validation."""
-        sources: dict[str, TextSource] = {
-            split: RecordFile(Path(file).expanduser()) for split, file in self.files.items() if file is not None
-        }
-        if not sources:
-            sources["train"] = HubSplit(HUB_REPOSITORY, None, "train")
-        sources = with_validation(sources, self.num_val, self.seed)
-        for split, instead in {"test": "val", "predict": "test"}.items():
-            if split not in sources and instead in sources:
-                sources[split] = sources[instead]
-        return sources
+        return self._sources
 
     def encoding(self, split: str) -> str:
         """Return the template, and the chat template where it is used."""

@@ -20,7 +20,7 @@ from asym_lightning.data.environments import (
     read_environments,
     rotated_digits,
 )
-from asym_lightning.data.image_folder import ImageDataModule
+from asym_lightning.data.image_data import ImageDataModule
 from asym_lightning.data.image_transforms import IMAGENET_MEAN, IMAGENET_STD, eval_transform, train_transform
 from asym_lightning.data.loader_options import LoaderOptions
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image, ImageChops
@@ -17,15 +18,15 @@ from asym_lightning.data.image_transforms import ImageInput, Transform
 
 FOR_PHOTOS = "vit_small_patch16_224.augreg_in21k"
 """A backbone of timm that reads photographs, small enough for one ordinary GPU."""
-Sample = tuple[str, int | None]
-"""Path of an image and the number of its class; None where that is not known."""
+Sample = tuple[str, Any]
+"""Path of an image and what is to be learnt of it, such as the number of its class; None where that is not known."""
 
 
 class ImageFiles(Dataset):
-    """Images from files, each in a pair with the number of its class, or alone where that is not known.
+    """Images from files, each in a pair with what is to be learnt of it, or alone where that is not known.
 
     Args:
-        samples: Paths and class numbers.
+        samples: Paths, and numbers of classes or the like.
         transform: From an image in colour to a tensor.
     """
 
@@ -40,7 +41,7 @@ class ImageFiles(Dataset):
         """Path of the image, which predictions go by."""
         return self.samples[index][0]
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int] | Tensor:
+    def __getitem__(self, index: int) -> tuple[Tensor, Any] | Tensor:
         path, label = self.samples[index]
         image = self.transform(read_image(path))
         return image if label is None else (image, label)

@@ -5,64 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from torch.utils.data import DataLoader
-
 from asym_lightning.core.kinds import Count, FractionBelowOne, Seed
-from asym_lightning.data.base import BatchDataModule
 from asym_lightning.data.class_split import split_by_class
+from asym_lightning.data.image_data import ListedImagesDataModule
 from asym_lightning.data.image_files import (
-    ImageFiles,
     Sample,
     class_names,
     find_images,
     find_samples,
     has_images,
     readable_samples,
-    warn_of_lost_detail,
 )
-from asym_lightning.data.image_transforms import Augmentation, ImageInput, Transform, eval_transform, train_transform
+from asym_lightning.data.image_transforms import Augmentation
 from asym_lightning.data.loader_options import LoaderOptions
 
 
-class ImageDataModule(BatchDataModule):
-    """What data modules of images have in common: they ask the model for size and normalisation.
-
-    Args:
-        augmentation: What training images go through: `none`, `crop_flip` or `domainbed`.
-        image_size: Height and width of the model's images; None means the model's own.
-        mean: Mean of each channel; None means the model's own.
-        std: Standard deviation of each channel; None means the model's own.
-        loader: Sizes of batches, and the processes that prepare them.
-
-    Raises:
-        ValueError: If an argument is out of range.
-    """
-
-    def __init__(
-        self,
-        augmentation: Augmentation = "crop_flip",
-        image_size: Count | None = None,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        loader: LoaderOptions = LoaderOptions(num_workers=2),
-    ) -> None:
-        super().__init__(loader)
-        train_transform(ImageInput(), augmentation)  # only to check the name
-        self.augmentation = augmentation
-        self.image_size, self.mean, self.std = image_size, mean, std
-
-    def image_input(self) -> ImageInput:
-        """What the model takes: by its own data config, changed by this module's arguments.
-
-        A model without a data config is given ImageNet's normalisation and 224 x 224 pixels.
-        """
-        module = getattr(self.trainer, "lightning_module", None)
-        config = getattr(module, "data_config", None)
-        model_input = ImageInput() if config is None else ImageInput.from_timm(config)
-        return model_input.changed(self.image_size, self.mean, self.std)
-
-
-class ImageFolderDataModule(ImageDataModule):
+class ImageFolderDataModule(ListedImagesDataModule):
     """Images in folders, `folder/train/<class>/*.jpg`, likewise `val` and `test`, or `folder/<class>/*.jpg`.
 
     A folder of classes without splits is divided here, at random, class by class, and the same way whenever the images
@@ -128,7 +86,7 @@ class ImageFolderDataModule(ImageDataModule):
         self.split_seed = split_seed
         self.skip_corrupt = skip_corrupt
         self.allow_missing_classes = allow_missing_classes
-        self.samples: dict[str, list[Sample]] = {}
+        self.samples = {}
 
     @property
     def label_names(self) -> list[str] | None:
@@ -174,31 +132,6 @@ class ImageFolderDataModule(ImageDataModule):
 
     def _readable(self, samples: list[Sample]) -> list[Sample]:
         return readable_samples(samples) if self.skip_corrupt else samples
-
-    def train_dataloader(self) -> DataLoader:
-        """Training batches, shuffled and augmented."""
-        image_input = self.image_input()
-        warn_of_lost_detail(self.samples["train"][0][0], image_input)
-        files = self._files("train", train_transform(image_input, self.augmentation))
-        return self.data_loader(files, is_training=True, shuffle=True)
-
-    def val_dataloader(self) -> DataLoader | list[DataLoader]:
-        """Validation batches, not augmented."""
-        return self._evaluation("val") if self.samples.get("val") else []
-
-    def test_dataloader(self) -> DataLoader:
-        """Test batches, not augmented."""
-        return self._evaluation("test")
-
-    def predict_dataloader(self) -> DataLoader:
-        """The images to predict, or the test batches."""
-        return self._evaluation("predict" if "predict" in self.samples else "test")
-
-    def _evaluation(self, split: str) -> DataLoader:
-        return self.data_loader(self._files(split, eval_transform(self.image_input())))
-
-    def _files(self, split: str, transform: Transform) -> ImageFiles:
-        return ImageFiles(self.samples[split], transform)
 
     @property
     def _folder(self) -> Path:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from asym_lightning.core.messages import not_one_of, shown
-from asym_lightning.data.text_table import TextTable, is_cell, is_missing
+from asym_lightning.data.cells import UNLABELLED, as_score, class_reader
+from asym_lightning.data.text_table import TextTable, is_missing
 from asym_lightning.data.tokenized_rows import Texts, TokenizedRows
 from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_texts, identifiers
-
-LARGEST_SCORE = 1e30
-"""Beyond it the square of an error is no number any more."""
-UNLABELLED = -1
-"""Label of a row that has none, as in the test sets of GLUE; scores are NaN there."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +49,7 @@ class LabelledTextDataModule(TokenizedTextDataModule):
         score_range: Least and largest score in regression; None where any number will do.
     """
 
+    encodes_rows_alone = True
     label_names: Sequence[str] | None
     score_range: tuple[float, float] | None = None
 
@@ -88,41 +84,13 @@ class LabelledTextDataModule(TokenizedTextDataModule):
         dtype = np.float32 if is_regression else np.int64
         if columns.label is None or (columns.label not in table.columns and not columns.is_label_required):
             return np.full(len(table), nothing, dtype)
-        values = table.column(columns.label)
-        read = self._score if is_regression else self._class_reader()
-        labels = np.empty(len(table), dtype)
-        for row, value in enumerate(values):
-            if value in (None, "", UNLABELLED, str(UNLABELLED)) and not columns.is_label_required:
-                labels[row] = nothing
-                continue
-            try:
-                labels[row] = read(value)
-            except ValueError as error:
-                raise ValueError(f"{table.where(row)}: {error}") from None
-        return labels
+        read_label = class_reader(self.label_names) if self.label_names is not None else self._score
+
+        def read(value: Any) -> float:
+            is_unlabelled = value in (None, "", UNLABELLED, str(UNLABELLED))
+            return nothing if is_unlabelled and not columns.is_label_required else read_label(value)
+
+        return np.array(table.read_cells(columns.label, read), dtype)
 
     def _score(self, value: Any) -> float:
-        try:
-            score = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"the score {shown(value)} is not a number.") from None
-        low, high = self.score_range or (-LARGEST_SCORE, LARGEST_SCORE)
-        if not low <= score <= high:
-            raise ValueError(f"the score {score} is not in [{low}, {high}].")
-        return score
-
-    def _class_reader(self) -> Callable[[Any], int]:
-        assert self.label_names is not None
-        names = list(self.label_names)
-        numbers = {name: i for i, name in enumerate(names)}
-        if not any(name.isdigit() for name in names):  # else "1" might be meant as a name and taken for a number
-            numbers |= {str(i): i for i in range(len(names))}
-
-        def read(value: Any) -> int:
-            number = numbers.get(str(value)) if is_cell(value) and not is_missing(value) else None
-            if number is None:
-                known = names if len(numbers) == len(names) else [*names, f"0 to {len(names) - 1}"]
-                raise ValueError(not_one_of("the label", value, known))
-            return number
-
-        return read
+        return as_score(value, *(self.score_range or ()))

@@ -72,10 +72,10 @@ class LongestFirstSampler(Sampler[int], Sized):
     """
 
     def __init__(self, lengths: npt.ArrayLike) -> None:
-        self.order = np.argsort(-np.asarray(lengths), kind="stable").tolist()
+        self.order = np.argsort(-np.asarray(lengths), kind="stable")
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.order)
+        return map(int, self.order)  # one at a time: a list of numbers takes ten times their bytes

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from asym_lightning.core.kinds import Count, Names, Seed
-from asym_lightning.core.messages import not_one_of, shown
-from asym_lightning.data.found_labels import found_labels
+from asym_lightning.core.kinds import Count, LabelNames, Names, Seed
+from asym_lightning.data.cells import set_names_in, set_reader
+from asym_lightning.data.found_label_names import FoundLabelNames
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.split_files import SplitFile, split_sources
 from asym_lightning.data.text_source import TextSource
@@ -22,7 +20,7 @@ from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_text_
 NO_CLASS = -1
 
 
-class MultiLabelTextDataModule(TokenizedTextDataModule):
+class MultiLabelTextDataModule(FoundLabelNames, TokenizedTextDataModule):
     """Texts, or pairs of texts, with any number of classes each, for `MultiLabelTextClassifier`.
 
     Files are `.jsonl`, `.json` (an array), csv, tsv or parquet, or a split of a hub's data set, such as
@@ -51,6 +49,8 @@ class MultiLabelTextDataModule(TokenizedTextDataModule):
         ValueError: If no file is given, there are not one or two text columns, or a number is out of range.
     """
 
+    encodes_rows_alone = True
+
     def __init__(
         self,
         train: SplitFile = None,
@@ -61,7 +61,7 @@ class MultiLabelTextDataModule(TokenizedTextDataModule):
         labels_column: str = "labels",
         id_column: str | None = None,
         separator: str = ",",
-        label_names: Sequence[str] | None = None,
+        label_names: LabelNames | None = None,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
         max_length: Count | None = None,
         cache_dir: str | Path | None = None,
@@ -75,37 +75,27 @@ class MultiLabelTextDataModule(TokenizedTextDataModule):
         self.labels_column = labels_column
         self.id_column = id_column
         self.separator = separator
-        self._given_label_names = None if label_names is None else list(map(str, label_names))
+        self.given_label_names = label_names
 
     def sources(self) -> Mapping[str, TextSource]:
         """Return the files, and splits of the hub."""
         return self._sources
 
-    @cached_property
-    def label_names(self) -> list[str]:
-        """Names of the classes, by number: those given, those of the training data, or those that the model knows."""
-        if self._given_label_names is not None:
-            return self._given_label_names
-        return found_labels(self._sources.get("train"), self.label_names_of_model, self._classes_of)
+    def labels_of(self, table: TextTable) -> list[str]:
+        """Return the classes of the training data, sorted.
 
-    def _classes_of(self, table: TextTable) -> list[str]:
-        classes = sorted({name for row in range(len(table)) for name in self._names(table, row, "train")})
-        if not classes:
-            raise ValueError(f"{table.source} has no class under {self.labels_column!r}: name all by `label_names`.")
-        return classes
+        Raises:
+            ValueError: If there is none.
+        """
+        return set_names_in(table, self.labels_column, self.separator)
 
-    def _names(self, table: TextTable, row: int, split: str) -> list[str]:
-        """Names of the classes of a row, which may be none."""
+    def _labels(self, table: TextTable, split: str) -> list[list[int]]:
         if split == "predict" and self.labels_column not in table.columns:
-            return []
-        cell: Any = table.column(self.labels_column)[row]
-        if isinstance(cell, list) and all(isinstance(name, (str, int)) for name in cell):
-            return list(dict.fromkeys(map(str, cell)))
-        if isinstance(cell, str):
-            return list(dict.fromkeys(name for part in cell.split(self.separator) if (name := part.strip())))
-        if is_missing(cell) and split == "predict":
-            return []
-        raise ValueError(f"{table.where(row)}: the classes must be a list or a text, not {shown(cell)}.")
+            return [[]] * len(table)
+        read = set_reader(self.label_names, self.separator)
+        return table.read_cells(
+            self.labels_column, lambda cell: [] if split == "predict" and is_missing(cell) else read(cell)
+        )
 
     def encoding(self, split: str) -> str:
         """Return the columns and the classes."""
@@ -114,14 +104,9 @@ class MultiLabelTextDataModule(TokenizedTextDataModule):
 
     def encode(self, split: str, table: TextTable) -> TokenizedRows:
         """Tokenise the texts and number their classes."""
-        numbers = {name: number for number, name in enumerate(self.label_names)}
-        labels = [self._names(table, row, split) for row in range(len(table))]
-        for row, names in enumerate(labels):
-            for name in names:
-                if name not in numbers:
-                    raise ValueError(f"{table.where(row)}: {not_one_of('the class', name, list(numbers))}")
+        labels = self._labels(table, split)
         sequences, num_truncated = self.encode_texts(*(as_texts(table.column(n), table) for n in self.text_columns))
-        sequences["labels"] = Ragged.of([numbers[name] for name in names] for names in labels)
+        sequences["labels"] = Ragged.of(labels)
         texts = {"ids": identifiers(table, self.id_column)}
         return TokenizedRows(sequences, texts=texts, facts={"num_truncated": num_truncated})
 

@@ -14,7 +14,7 @@ from asym_lightning.core.kinds import Count, Seed
 from asym_lightning.core.messages import check_choice
 from asym_lightning.core.tokens import IGNORED
 from asym_lightning.data.loader_options import LoaderOptions
-from asym_lightning.data.record_file import RecordFile
+from asym_lightning.data.split_files import SplitFile, split_sources
 from asym_lightning.data.text_source import HubSplit, TextSource
 from asym_lightning.data.text_table import TextTable
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
@@ -48,8 +48,8 @@ class SummarizationDataModule(TokenizedTextDataModule):
     of evaluation also the texts `source` and `reference`.
 
     Args:
-        dataset: `xsum` or `cnn_dailymail`, from the hub; None reads the files.
-        train: Training file: `.json` (an array), `.jsonl`, csv, tsv or parquet.
+        dataset: `xsum` or `cnn_dailymail`, from the hub, for the splits that are not given; None reads the files.
+        train: Training file, `.json` (an array), `.jsonl`, csv, tsv or parquet, or `hf:owner/name:split`.
         val: Validation file; None trains without validation.
         test: Test file.
         predict: File of documents to summarise, with or without summaries; None means the test data.
@@ -70,10 +70,10 @@ class SummarizationDataModule(TokenizedTextDataModule):
     def __init__(
         self,
         dataset: str | None = None,
-        train: str | Path | None = None,
-        val: str | Path | None = None,
-        test: str | Path | None = None,
-        predict: str | Path | None = None,
+        train: SplitFile = None,
+        val: SplitFile = None,
+        test: SplitFile = None,
+        predict: SplitFile = None,
         document_column: str = "document",
         summary_column: str = "summary",
         prefix: str = "",
@@ -87,13 +87,12 @@ class SummarizationDataModule(TokenizedTextDataModule):
         super().__init__(
             tokenizer=tokenizer, max_length=max_source_length, cache_dir=cache_dir, seed=seed, loader=loader
         )
-        files = {"train": train, "val": val, "test": test, "predict": predict}
-        self.files = {split: Path(file).expanduser() for split, file in files.items() if file is not None}
-        if dataset is None and not self.files:
+        if dataset is None and (train, val, test, predict) == (None,) * 4:
             raise ValueError("neither `dataset` nor one of the files `train`, `val`, `test` and `predict` is given.")
         if dataset is not None:
             check_choice("dataset", dataset, SUMMARIZATION_SETS)
         self.hub_set = None if dataset is None else SUMMARIZATION_SETS[dataset]
+        self._sources = split_sources(train, val, test, predict, otherwise=_hub_splits(self.hub_set))
         self.document_column = document_column
         self.summary_column = summary_column
         self.prefix = prefix
@@ -101,22 +100,14 @@ class SummarizationDataModule(TokenizedTextDataModule):
 
     def sources(self) -> Mapping[str, TextSource]:
         """Return the hub's splits, a file where one is given in place of it."""
-        sources: dict[str, TextSource] = {}
-        if self.hub_set is not None:
-            sources = {
-                split: HubSplit(self.hub_set.repository, self.hub_set.name, name) for split, name in HUB_SPLITS.items()
-            }
-        sources |= {split: RecordFile(file) for split, file in self.files.items()}
-        if "predict" not in sources and "test" in sources:
-            sources["predict"] = sources["test"]
-        return sources
+        return self._sources
 
     def columns_of(self, split: str) -> tuple[str, str]:
         """Return the columns of documents and summaries in a split."""
-        of_file = split in self.files or (split == "predict" and "test" in self.files)
-        if self.hub_set is None or of_file:
-            return self.document_column, self.summary_column
-        return self.hub_set.document, self.hub_set.summary
+        source = self._sources[split]
+        if self.hub_set is not None and isinstance(source, HubSplit) and source.repository == self.hub_set.repository:
+            return self.hub_set.document, self.hub_set.summary
+        return self.document_column, self.summary_column
 
     def encoding(self, split: str) -> str:
         """Return columns, prefix and length of summaries, and whether there must be some."""
@@ -178,6 +169,12 @@ class SummarizationDataModule(TokenizedTextDataModule):
         return {"labels": IGNORED}
 
 
+def _hub_splits(hub_set: SummarizationSet | None) -> dict[str, TextSource]:
+    if hub_set is None:
+        return {}
+    return {split: HubSplit(hub_set.repository, hub_set.name, name) for split, name in HUB_SPLITS.items()}
+
+
 @dataclass(frozen=True)
 class RowsWithTexts(TokenizedRows):
     """Tokenised pairs with their whole texts, which scores are computed on.
@@ -187,6 +184,7 @@ class RowsWithTexts(TokenizedRows):
         numbers: See `TokenizedRows`; `table_row` is the number of each pair in `documents` and `summaries`.
         texts: See `TokenizedRows`.
         facts: See `TokenizedRows`.
+        file: None: the texts are in memory.
         documents: All documents, those of pairs that were left out too.
         summaries: All summaries; None where there are none.
     """
@@ -197,7 +195,7 @@ class RowsWithTexts(TokenizedRows):
     @classmethod
     def of(cls, rows: TokenizedRows, documents: Sequence[str], summaries: Sequence[str] | None) -> RowsWithTexts:
         """Add texts to rows."""
-        return cls(rows.sequences, rows.numbers, rows.texts, rows.facts, documents, summaries)
+        return cls(rows.sequences, rows.numbers, rows.texts, rows.facts, documents=documents, summaries=summaries)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
         item = super().__getitem__(row)

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
-from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from asym_lightning.core.kinds import Count, Names, Seed
-from asym_lightning.core.messages import shown
-from asym_lightning.data.found_labels import found_labels
+from asym_lightning.core.kinds import Count, LabelNames, Names, Seed
+from asym_lightning.data.cells import class_names_in
+from asym_lightning.data.found_label_names import FoundLabelNames
 from asym_lightning.data.labelled_text import LabelledColumns, LabelledTextDataModule
 from asym_lightning.data.loader_options import LoaderOptions
+from asym_lightning.data.split_files import SplitFile, split_sources
 from asym_lightning.data.text_source import LocalFile, TextSource
-from asym_lightning.data.text_table import TextTable, is_cell, is_missing
+from asym_lightning.data.text_table import TextTable
 from asym_lightning.data.tokenized_text import as_text_columns
 
 
-class TextFilesDataModule(LabelledTextDataModule):
+class TextFilesDataModule(FoundLabelNames, LabelledTextDataModule):
     """Texts, or pairs of texts, with a class or a score, from csv, tsv, jsonl or parquet files.
 
-    In tsv files quotes are a part of the text; csv files may put quotes around cells.
+    Any of them may be a split of a data set on the hub, such as `hf:stanfordnlp/imdb:train`. In tsv files quotes are a
+    part of the text; csv files may put quotes around cells.
 
     Args:
-        train: Training file; None where there is no training.
+        train: Training file, or `hf:owner/name:split`; None where there is no training.
         val: Validation file; None trains without validation.
         test: Test file.
         predict: File to predict, with or without labels; None means the test file.
@@ -52,15 +52,15 @@ class TextFilesDataModule(LabelledTextDataModule):
 
     def __init__(
         self,
-        train: str | Path | None = None,
-        val: str | Path | None = None,
-        test: str | Path | None = None,
-        predict: str | Path | None = None,
+        train: SplitFile = None,
+        val: SplitFile = None,
+        test: SplitFile = None,
+        predict: SplitFile = None,
         text_columns: Names = ("text",),
         label_column: str = "label",
         id_column: str | None = None,
         adapter_column: str | None = None,
-        label_names: Sequence[str] | None = None,
+        label_names: LabelNames | None = None,
         regression: bool = False,
         skip_bad_rows: bool = False,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
@@ -78,26 +78,21 @@ class TextFilesDataModule(LabelledTextDataModule):
             num_train=num_train,
             loader=loader,
         )
-        files = {"train": train, "val": val, "test": test, "predict": predict if predict is not None else test}
-        self.files = {split: Path(file).expanduser() for split, file in files.items() if file is not None}
-        if not self.files:
-            raise ValueError("none of the files `train`, `val`, `test` and `predict` is given.")
-        columns = as_text_columns(text_columns)
+        self._sources = split_sources(
+            train, val, test, predict, lambda path: LocalFile(path, skip_bad_rows=skip_bad_rows)
+        )
         if regression and label_names is not None:
             raise ValueError("`label_names` are for classes: leave them out where `regression` is true.")
-        self.text_columns = columns
+        self.text_columns = as_text_columns(text_columns)
         self.label_column = label_column
         self.id_column = id_column
         self.adapter_column = adapter_column
         self.regression = regression
-        self.skip_bad_rows = skip_bad_rows
-        self._given_label_names = None if label_names is None else tuple(map(str, label_names))
-        if twice := [name for name, count in Counter(self._given_label_names or ()).items() if count > 1]:
-            raise ValueError(f"`label_names` has {twice[0]!r} twice; each class needs a name of its own.")
+        self.given_label_names = label_names
 
     def sources(self) -> Mapping[str, TextSource]:
-        """Return the files."""
-        return {split: LocalFile(file, skip_bad_rows=self.skip_bad_rows) for split, file in self.files.items()}
+        """Return the files, and splits of the hub."""
+        return self._sources
 
     def columns_of(self, split: str) -> LabelledColumns:
         """Return which columns of a split hold what."""
@@ -105,40 +100,21 @@ class TextFilesDataModule(LabelledTextDataModule):
             self.text_columns, self.label_column, self.id_column, self.adapter_column, split != "predict"
         )
 
-    def train_dataloader(self) -> DataLoader:
-        """Training batches: rows of like length, in random order.
+    @property
+    def label_names(self) -> list[str] | None:  # type: ignore[override]
+        """Names of the classes, by number; None in regression."""
+        return None if self.regression else super().label_names
+
+    def labels_of(self, table: TextTable) -> list[str]:
+        """Return the labels of the training data: numbers in their order, names sorted.
 
         Raises:
-            ValueError: If there are no two classes to tell apart.
+            ValueError: If one is no text, or there is but one.
         """
-        batches = super().train_dataloader()
-        if self.label_names is not None and len(self.label_names) < 2:
+        names = class_names_in(table, self.label_column)
+        if len(names) < 2:
             raise ValueError(
-                f"{self.files['train']} has no label but {' '.join(self.label_names)!r} under {self.label_column!r}: "
+                f"{table.source} has no label but {' '.join(names)!r} under {self.label_column!r}: "
                 "name all classes by `label_names`, or set `regression: true`."
             )
-        return batches
-
-    @property
-    def label_names(self) -> Sequence[str] | None:  # type: ignore[override]
-        """Names of the classes, by number; None in regression.
-
-        Raises:
-            ValueError: If they are neither given, nor to be found in a training file, nor known to the model.
-        """
-        if self.regression:
-            return None
-        if self._given_label_names is None:
-            names = found_labels(self.sources().get("train"), self.label_names_of_model, self._labels_of)
-            if "train" not in self.files:  # another model may know others
-                return names
-            self._given_label_names = tuple(names)
-        return self._given_label_names
-
-    def _labels_of(self, table: TextTable) -> Sequence[str]:
-        cells = table.column(self.label_column)
-        for row, cell in enumerate(cells):
-            if not (is_missing(cell) or is_cell(cell)):
-                raise ValueError(f"{table.where(row)}: there is no label, but {shown(cell)}.")
-        labels = {str(label) for label in cells if not is_missing(label)} - {""}
-        return sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels)
+        return names

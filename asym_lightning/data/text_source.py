@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 from asym_lightning.core.extras import extra_named
 from asym_lightning.core.messages import shown
 from asym_lightning.core.private_names import fingerprint
-from asym_lightning.data.text_table import TextTable, read_text_table
+from asym_lightning.data.text_table import TextTable, read_text_table, text_table_parts
 
 
 class TextSource(Protocol):
@@ -50,6 +51,10 @@ class LocalFile:
         """Read the file."""
         return read_text_table(self.path, self.header, self.skip_bad_rows)
 
+    def parts(self, num_rows: int) -> Iterator[TextTable]:
+        """Read the file part by part."""
+        return text_table_parts(self.path, self.header, self.skip_bad_rows, num_rows=num_rows)
+
 
 @dataclass(frozen=True)
 class HubSplit:
@@ -72,19 +77,47 @@ class HubSplit:
         return f"{fingerprint(self._load())} {self.is_decoded or ''}".rstrip()
 
     def read(self) -> TextTable:
-        """Download the split, or take it from the cache of `datasets`."""
+        """Download the split, or take it from the cache of `datasets`; sound and pictures are read row by row."""
         data = self._load()
-        columns: dict[str, list[Any]] = data.to_dict()
+        files = {name: raw for name, feature in data.features.items() if (raw := _not_decoded(feature)) is not None}
+        columns: dict[str, list[Any]] = data.remove_columns([*files]).to_dict()
+        return self._table(data, columns | {name: data.cast_column(name, raw)[name] for name, raw in files.items()})
+
+    def parts(self, num_rows: int) -> Iterator[TextTable]:
+        """Read the split part by part, from the cache of `datasets`."""
+        data = self._load()
+        for start in range(0, max(len(data), 1), num_rows):
+            yield self._table(data, data[start : start + num_rows], start)
+
+    def _table(self, data: Any, columns: dict[str, list[Any]], first_row: int = 0) -> TextTable:
         for name, values in columns.items() if self.is_decoded else ():
             feature = getattr(data.features[name], "feature", data.features[name])  # of a list: that of its entries
             if (names := getattr(feature, "names", None)) is not None:
                 columns[name] = [_named(value, names) for value in values]
-        return TextTable(f"{self.repository} ({self.name or 'default'}, {self.split})", columns)
+        source = f"{self.repository} ({self.name or 'default'}, {self.split})"
+        return TextTable(source, columns, first_row=first_row)
 
     def _load(self):  # type: ignore[no-untyped-def]  # `datasets` takes a second to import
         with extra_named(self.repository):
             import datasets
         return datasets.load_dataset(self.repository, self.name, split=self.split)
+
+
+def _not_decoded(feature: Any) -> Any:
+    """The feature of `datasets` by which sound or pictures are their files' bytes; None where it has neither."""
+    if (inner := getattr(feature, "feature", None)) is not None and hasattr(inner, "decode"):  # a list of them
+        return type(feature)(_not_decoded(inner))
+    return dataclasses.replace(feature, decode=False) if hasattr(feature, "decode") else None
+
+
+def in_parts(source: TextSource, num_rows: int) -> Iterator[TextTable]:
+    """Read a source in parts of as many rows: one at a time where it can, else cut from the whole.
+
+    A source without rows is one part without rows.
+    """
+    if isinstance(source, (LocalFile, HubSplit)):
+        return source.parts(num_rows)
+    return source.read().parts(num_rows)
 
 
 def _named(value: Any, names: Sequence[str]) -> Any:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch.utilities import rank_zero_warn
 
 from asym_lightning.core.extras import extra_named
 from asym_lightning.core.messages import did_you_mean, first_line
 
+T = TypeVar("T")
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
@@ -28,6 +29,7 @@ class TextTable:
         source: What to call the table in messages: a file, or a data set of the hub.
         columns: Values by column name.
         lines: Number of the file's line on which each row ends; None where rows have no lines (parquet, hub).
+        first_row: Number of the first row, in a part of a larger table.
 
     Example:
         >>> table = TextTable("a.tsv", {"sentence": ["Hello.", "Bye."]}, lines=[2, 3])
@@ -38,6 +40,7 @@ class TextTable:
     source: str
     columns: dict[str, list[Any]]
     lines: Sequence[int] | None = None
+    first_row: int = 0
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
@@ -51,6 +54,29 @@ class TextTable:
         if name not in self.columns:
             raise ValueError(f"{self.source} has no column {name!r}{did_you_mean(name, self.columns)}")
         return self.columns[name]
+
+    def read_cells(self, name: str, read: Callable[[Any], T]) -> list[T]:
+        """Return what a function makes of each cell of a column.
+
+        Args:
+            name: Name of the column.
+            read: What reads a cell.
+
+        Raises:
+            ValueError: If there is no such column, or `read` raises one; the message then begins with the place.
+
+        Example:
+            >>> TextTable("a.csv", {"age": ["1", "x"]}, lines=[2, 3]).read_cells("age", int)
+            Traceback (most recent call last):
+            ValueError: a.csv, line 3: invalid literal for int() with base 10: 'x'
+        """
+        cells = []
+        for row, cell in enumerate(self.column(name)):
+            try:
+                cells.append(read(cell))
+            except ValueError as error:
+                raise ValueError(f"{self.where(row)}: {error}") from None
+        return cells
 
     def check_not_empty(self, use: str) -> None:
         """Check that there is a row.
@@ -66,7 +92,19 @@ class TextTable:
 
     def where(self, row: int) -> str:
         """Return the place of a row, for a message."""
-        return f"{self.source}, line {self.lines[row]}" if self.lines else f"{self.source}, row {row}"
+        place = f"line {self.lines[row]}" if self.lines else f"row {self.first_row + row}"
+        return f"{self.source}, {place}"
+
+    def parts(self, num_rows: int) -> Iterator[TextTable]:
+        """Cut the table into parts of as many rows, the last of fewer.
+
+        >>> [part.where(0) for part in TextTable("a.parquet", {"text": ["a", "b", "c"]}).parts(2)]
+        ['a.parquet, row 0', 'a.parquet, row 2']
+        """
+        for start in range(0, max(len(self), 1), num_rows):
+            part = slice(start, start + num_rows)
+            columns = {name: values[part] for name, values in self.columns.items()}
+            yield TextTable(self.source, columns, self.lines[part] if self.lines else None, self.first_row + start)
 
 
 def is_missing(cell: Any) -> bool:
@@ -100,17 +138,33 @@ def read_text_table(path: str | Path, header: Sequence[str] | None = None, skip_
         FileNotFoundError: If there is no such file.
         ValueError: If the suffix is unknown, or a row cannot be read; the message names file and line.
     """
+    (table,) = text_table_parts(path, header, skip_bad_rows, num_rows=None)
+    return table
+
+
+def text_table_parts(
+    path: str | Path, header: Sequence[str] | None = None, skip_bad_rows: bool = False, *, num_rows: int | None
+) -> Iterator[TextTable]:
+    """Read a file as `read_text_table` does, in parts, one at a time.
+
+    Args:
+        path: The file.
+        header: See `read_text_table`.
+        skip_bad_rows: See `read_text_table`.
+        num_rows: Rows of a part; None puts all into one. An empty file is one part without rows.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}.")
     if path.suffix == ".parquet":
-        return _read_parquet(path)
+        yield from _parquet_parts(path, num_rows)
+        return
     if path.suffix not in SUFFIXES:
         raise ValueError(f"{str(path)!r} is none of {', '.join(SUFFIXES)}.")
     reader = _json_rows if path.suffix == ".jsonl" else _delimited_rows
     columns: dict[str, list[Any]] = {}
     lines: list[int] = []
-    num_skipped = 0
+    num_skipped = first_row = 0
     for line, names, values in reader(path, header):
         problem = _problem(names, values, columns)
         if problem and not skip_bad_rows:
@@ -118,13 +172,16 @@ def read_text_table(path: str | Path, header: Sequence[str] | None = None, skip_
         if problem or values is None:
             num_skipped += 1
             continue
+        if len(lines) == num_rows:
+            yield TextTable(str(path), columns, lines, first_row)
+            columns, lines, first_row = {name: [] for name in columns}, [], first_row + len(lines)
         columns = columns or {name: [] for name in names}
         for name, value in zip(names, values, strict=True):
             columns[name].append(value)
         lines.append(line)
     if num_skipped:
         rank_zero_warn(f"{path}: {num_skipped} rows that cannot be read were left out.")
-    return TextTable(str(path), columns, lines)
+    yield TextTable(str(path), columns, lines, first_row)
 
 
 Row = tuple[int, Sequence[str], Sequence[Any] | None]
@@ -213,13 +270,20 @@ def not_utf8(error: UnicodeDecodeError) -> str:
     return f"not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start}"
 
 
-def _read_parquet(path: Path) -> TextTable:
+def _parquet_parts(path: Path, num_rows: int | None) -> Iterator[TextTable]:
     with extra_named(str(path)):
         import pyarrow
         import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        if num_rows is None:
+            yield TextTable(str(path), pyarrow.parquet.read_table(path).to_pydict())
+            return
+        file, first_row = pyarrow.parquet.ParquetFile(path), 0
+        for batch in file.iter_batches(num_rows):
+            yield TextTable(str(path), batch.to_pydict(), first_row=first_row)
+            first_row += len(batch)
+        if not first_row:
+            yield TextTable(str(path), {name: [] for name in file.schema_arrow.names})
     except (pyarrow.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} cannot be read as parquet ({first_line(error)[:100]}).") from error
-    return TextTable(str(path), table.to_pydict())

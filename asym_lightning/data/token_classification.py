@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from asym_lightning.core.kinds import Count, Seed
+from asym_lightning.core.kinds import Count, LabelNames, Seed
 from asym_lightning.core.messages import not_one_of
 from asym_lightning.core.tokens import IGNORED
 from asym_lightning.data import conll_file
 from asym_lightning.data.conll_file import ConllFile
-from asym_lightning.data.found_labels import found_labels
+from asym_lightning.data.found_label_names import FoundLabelNames
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.record_file import RecordFile
 from asym_lightning.data.split_files import SplitFile, split_sources
@@ -26,7 +25,7 @@ from asym_lightning.data.tokenized_text import TokenizedTextDataModule
 from asym_lightning.data.word_tokens import NO_WORD, tokenize_words
 
 
-class TokenClassificationDataModule(TokenizedTextDataModule):
+class TokenClassificationDataModule(FoundLabelNames, TokenizedTextDataModule):
     """Words with tags for `TokenClassifier`.
 
     Three layouts are read: a word a line, as CoNLL has it (`.conll`, `.conllu`, `.bio`, `.iob`, `.tsv`, `.txt`);
@@ -70,7 +69,7 @@ class TokenClassificationDataModule(TokenizedTextDataModule):
         spans_column: str = "spans",
         word_column: int | None = None,
         tag_column: int | None = None,
-        label_names: Sequence[str] | None = None,
+        label_names: LabelNames | None = None,
         tokenizer: str | PreTrainedTokenizerBase | None = None,
         max_length: Count | None = None,
         cache_dir: str | Path | None = None,
@@ -82,7 +81,7 @@ class TokenClassificationDataModule(TokenizedTextDataModule):
         self.columns = TaggedColumns(tokens_column, tags_column, text_column, spans_column)
         self.numbers_of_columns = (word_column, tag_column)
         self._sources = split_sources(train, val, test, predict, self._file)
-        self._given_label_names = None if label_names is None else list(map(str, label_names))
+        self.given_label_names = label_names
 
     def _file(self, path: Path) -> TextSource:
         return ConllFile(path, *self.numbers_of_columns) if path.suffix in conll_file.SUFFIXES else RecordFile(path)
@@ -91,14 +90,12 @@ class TokenClassificationDataModule(TokenizedTextDataModule):
         """Return the files, and splits of the hub."""
         return self._sources
 
-    @cached_property
-    def label_names(self) -> list[str]:
-        """Names of the tags, by number: those given, those of the training data, or those that the model knows."""
-        if self._given_label_names is not None:
-            return self._given_label_names
-        return found_labels(self._sources.get("train"), self.label_names_of_model, self._tags_of)
+    def labels_of(self, table: TextTable) -> list[str]:
+        """Return the tags of the training data, sorted.
 
-    def _tags_of(self, table: TextTable) -> list[str]:
+        Raises:
+            ValueError: If there is but one.
+        """
         tags = tag_set({tag for text in self._texts(table, "train") for tag in text.tags or ()})
         if len(tags) < 2:
             raise ValueError(f"{table.source} has no tag but {tags[0]!r}: name all tags by `label_names`.")

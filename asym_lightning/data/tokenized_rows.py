@@ -1,21 +1,20 @@
-"""Tokenised rows in flat arrays: a data set that loads from disk in a moment."""
+"""Tokenised rows in flat arrays: a data set that stays on disk and is there in a moment."""
 
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from asym_lightning.core.files import atomic_file, remove_unfinished
+from asym_lightning.data.array_file import Array, GrowingArrays, map_arrays
 
-Array = npt.NDArray[Any]
 DAY = 24 * 60 * 60.0  # in seconds: longer than another process takes to write its rows
 
 
@@ -84,6 +83,7 @@ class TokenizedRows(Dataset):
         numbers: One number a row.
         texts: One text a row, such as its identifier; a batch keeps them as a list.
         facts: What else is worth remembering of how the rows were made; fit for JSON.
+        file: Where the arrays are mapped from; None where they are in memory.
 
     Example:
         >>> rows = TokenizedRows({"input_ids": Ragged.of([[5, 6], [7]])}, {"labels": np.array([1, 0])})
@@ -95,6 +95,7 @@ class TokenizedRows(Dataset):
     numbers: Mapping[str, Array] = field(default_factory=dict)
     texts: Mapping[str, Texts] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    file: Path | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.sequences.values())))
@@ -111,25 +112,42 @@ class TokenizedRows(Dataset):
 
     def save(self, path: Path) -> None:
         """Write the rows to one file, which appears only when it is complete."""
-        arrays: dict[str, Array] = {"facts": np.array(json.dumps(dict(self.facts)))}
-        ragged = {f"sequences/{name}": sequences for name, sequences in self.sequences.items()}
-        ragged |= {f"texts/{name}": texts.encoded for name, texts in self.texts.items()}
-        for name, values in ragged.items():
-            arrays |= {f"{name}/values": values.values, f"{name}/ends": values.ends}
-        arrays |= {f"numbers/{name}": numbers for name, numbers in self.numbers.items()}
+        self.write(path, [self])
+
+    @classmethod
+    def write(cls, path: Path, parts: Iterable[TokenizedRows]) -> TokenizedRows:
+        """Write rows that come in parts, of which one at a time is in memory, to one file, and read them from there.
+
+        Args:
+            path: The file, which appears only when it is complete.
+            parts: Rows with the same fields; facts of parts are added up.
+        """
         remove_unfinished(path.parent, older_than=DAY)
-        with atomic_file(path) as staging, staging.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        facts: dict[str, Any] = {}
+        with atomic_file(path) as staging, GrowingArrays(staging.parent) as arrays:
+            for part in parts:
+                for name, ragged in part._ragged().items():
+                    arrays.append(f"{name}/ends", ragged.ends + arrays.count(f"{name}/values"))
+                    arrays.append(f"{name}/values", ragged.values)
+                for name, numbers in part.numbers.items():
+                    arrays.append(f"numbers/{name}", numbers)
+                for name, fact in part.facts.items():
+                    facts[name] = facts[name] + fact if name in facts else fact
+            with staging.open("wb") as file:
+                arrays.copy_to(file, {"facts": json.dumps(facts)})
+        return cls._mapped(path)
 
     @classmethod
     def load(cls, path: Path) -> TokenizedRows | None:
         """Read rows that were saved; None if there is no such file or it is damaged."""
         try:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            facts = json.loads(str(arrays.pop("facts")))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return cls._mapped(path)
+        except (OSError, ValueError, KeyError):
             return None
+
+    @classmethod
+    def _mapped(cls, path: Path) -> TokenizedRows:
+        arrays, metadata = map_arrays(path)
         fields: dict[str, dict[str, Any]] = {"sequences": {}, "numbers": {}, "texts": {}}
         for key, array in arrays.items():
             kind, name, *part = key.split("/")
@@ -139,4 +157,12 @@ class TokenizedRows(Dataset):
                 fields[kind][name] = array
         sequences = {name: Ragged(**parts) for name, parts in fields["sequences"].items()}
         texts = {name: Texts(Ragged(**parts)) for name, parts in fields["texts"].items()}
-        return cls(sequences, fields["numbers"], texts, facts)
+        return TokenizedRows(sequences, fields["numbers"], texts, json.loads(metadata["facts"]), path)
+
+    def _ragged(self) -> dict[str, Ragged]:
+        ragged = {f"sequences/{name}": sequences for name, sequences in self.sequences.items()}
+        return ragged | {f"texts/{name}": texts.encoded for name, texts in self.texts.items()}
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """Go to other processes by name: each maps the file, and no row is sent."""
+        return super().__reduce_ex__(protocol) if self.file is None else (TokenizedRows._mapped, (self.file,))

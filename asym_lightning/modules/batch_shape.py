@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,6 +55,20 @@ class BatchShape:
         if value < 1:
             raise ValueError(f"`{option}` must be at least 1, not {value}.")
         return value
+
+    def images(self, data_config: Mapping[str, Any] | None = None) -> Tensor:
+        """Return images (size, channels, height, width): of the size that is given, or else that of a model.
+
+        Args:
+            data_config: What timm says of a model's images; None of one of another library, for images in colour.
+
+        Raises:
+            ValueError: A size is not known.
+        """
+        channels, height, width = (data_config or {}).get("input_size", (3, None, None))
+        if self.image_size is not None or height is None:
+            height = width = self.known("image_size")
+        return torch.zeros(self.known("size"), channels, height, width)
 
     def text(self, longest: int | None = None) -> dict[str, Tensor]:
         """Return `input_ids` and `attention_mask` (size, length), full to the last token.

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
+
+from lightning.pytorch import Callback
 
 from asym_lightning.core.messages import listed
+from asym_lightning.lifecycle.predictions import file_of_module
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
 
 
@@ -16,10 +20,14 @@ class ClassifierModule(EvaluationSetsModule):
     Attributes:
         label_names: Names of the classes by number; None until they are known, and where there are scores.
         is_regression: Whether there are scores in place of classes.
+        num_outputs: Outputs of the head, once it is built.
+        predictions_file: Name of the file that `predict` writes to the run's directory; None leaves it to callbacks.
     """
 
     label_names: list[str] | None = None
     is_regression = False
+    num_outputs: int
+    predictions_file: ClassVar[str | None] = None
 
     def setup(self, stage: str) -> None:
         """Take the names of the data module's classes, or check that they are those which are known.
@@ -41,6 +49,12 @@ class ClassifierModule(EvaluationSetsModule):
         if self.label_names is None and names:
             self.label_names = list(names)
             self.save_hyperparameters({"label_names": list(names)})  # so that a checkpoint knows them without the data
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return what the base class does, and the callback that writes the predictions unless there is one."""
+        file = self.predictions_file
+        written = [] if file is None else file_of_module(self, file, lambda: self.run_directory)
+        return [*super().configure_callbacks(), *written]
 
 
 def check_same_classes(known: Sequence[str], of_data: Sequence[str]) -> None:

@@ -6,23 +6,21 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from lightning.pytorch import Callback
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
-from asym_lightning.lifecycle.predictions import PREDICTIONS, file_of_module
+from asym_lightning.lifecycle.predictions import PREDICTIONS
 from asym_lightning.modules.base import Backbone
 from asym_lightning.modules.classifier_module import ClassifierModule
+from asym_lightning.modules.new_modules import heads_and_new_modules
 from asym_lightning.modules.text_backbone import class_order, create_text_backbone
 from asym_lightning.sharding import PretrainedWeights
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+INPUTS_BESIDE = ("attention_mask", "token_type_ids")
 
 
 class HeadedTextModule(ClassifierModule):
-    """A Hugging Face encoder or decoder with a new head, which trains.
+    """A Hugging Face encoder or decoder, of text or of audio, with a new head, which trains.
 
     With the head trains whatever else the checkpoint has no weights for, such as the pooler of a BERT that was trained
     as a masked language model: frozen, it would stay random.
@@ -33,14 +31,11 @@ class HeadedTextModule(ClassifierModule):
     Attributes:
         auto_class: Class of transformers that knows the models with a head for the task.
         num_scores: Outputs of the head where there are no classes; 0 where there is no head.
-        predictions_file: Name of the file that `predict` writes to the run's directory.
-        num_outputs: Outputs of the head, once it is built.
     """
 
     auto_class: ClassVar[Any]
-    predictions_file: ClassVar[str] = PREDICTIONS
+    predictions_file = PREDICTIONS
     num_scores: int | None = None
-    num_outputs: int
     _new_modules: Sequence[str] = ()
 
     def build_backbone(self, source: Backbone) -> nn.Module:
@@ -70,9 +65,10 @@ class HeadedTextModule(ClassifierModule):
         self._order = class_order(model, self.label_names)
         # A wrapper's signature, such as PEFT's, hides inputs behind `**kwargs`.
         known = {*inspect.signature(model.forward).parameters}
-        known |= set() if "input_ids" in known else {"input_ids", "attention_mask"}
+        main = str(getattr(model, "main_input_name", "input_ids"))
+        known |= set() if main in known else {main, "attention_mask"}
         known |= {"token_type_ids"} if getattr(config, "type_vocab_size", 0) > 1 else set()
-        self._inputs = [name for name in INPUTS if name in known]
+        self._inputs = [name for name in (main, *INPUTS_BESIDE) if name in known]
         return model
 
     def _check_outputs(self) -> None:
@@ -93,12 +89,7 @@ class HeadedTextModule(ClassifierModule):
 
     def heads(self, backbone: nn.Module) -> list[str] | None:
         """Return the head and whatever else the checkpoint has no weights for, such as BERT's pooler."""
-        own = find_heads(backbone, None)
-        others = [n for n in self._new_modules if not any(n == head or n.startswith(f"{head}.") for head in own)]
-        if not others:
-            return None
-        rank_zero_info(f"also trained   {', '.join(others)}, for which the checkpoint has no weights")
-        return [*own, *others]
+        return heads_and_new_modules(backbone, self._new_modules)
 
     def run_backbone(self, batch: dict[str, Any]) -> Any:
         """Return what the model makes of a batch's inputs.
@@ -106,7 +97,7 @@ class HeadedTextModule(ClassifierModule):
         Raises:
             ValueError: If a sequence is longer than the model allows.
         """
-        length = batch["input_ids"].shape[1]
+        length = batch[self._inputs[0]].shape[1]
         if self._longest is not None and length > self._longest:
             raise ValueError(
                 f"a batch has sequences of {length} tokens, but the backbone allows {self._longest}: "
@@ -123,10 +114,3 @@ class HeadedTextModule(ClassifierModule):
         output = self.run_backbone(batch)
         logits: Tensor = output if isinstance(output, Tensor) else output.logits
         return logits if self._order is None else logits[..., self._order]
-
-    def configure_callbacks(self) -> list[Callback]:
-        """Return what the base class does, and the callback that writes the predictions unless there is one."""
-        return [
-            *super().configure_callbacks(),
-            *file_of_module(self, self.predictions_file, lambda: self.run_directory),
-        ]

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import timm.data
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import MetricCollection
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.adapters.targets.patterns import matches
-from asym_lightning.core.kinds import Count, Fraction, Names, NotNegative, as_names
+from asym_lightning.core.kinds import Count, Fraction, LabelNames, Names, NotNegative, as_names
 from asym_lightning.core.messages import listed
-from asym_lightning.core.names import plain_modules
 from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
@@ -23,14 +20,12 @@ from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.class_loss import ClassLoss
 from asym_lightning.modules.class_metrics import Accuracy
 from asym_lightning.modules.class_rows import class_rows, with_identifiers
-from asym_lightning.modules.classifier_module import ClassifierModule
 from asym_lightning.modules.mixup import mixed
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
-from asym_lightning.modules.timm_backbone import create_timm_backbone, timm_folder
-from asym_lightning.sharding import PretrainedWeights
+from asym_lightning.modules.timm_module import TimmModule, targets_of
 
 
-class ImageClassifier(ClassifierModule):
+class ImageClassifier(TimmModule):
     """Classify images with a timm backbone: cross-entropy, accuracy, a new head that is trained.
 
     Batches are pairs `(images, labels)`: images (batch, channels, height, width), labels (batch,).
@@ -74,7 +69,7 @@ class ImageClassifier(ClassifierModule):
         label_smoothing: Fraction = 0.0,
         mixup: NotNegative = 0.0,
         frozen_layers: Names = (),
-        label_names: Sequence[str] | None = None,
+        label_names: LabelNames | None = None,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | TorchSchedule | LRSchedulerCallable | None = None,
         backbone_options: BackboneOptions = BackboneOptions(),
@@ -126,38 +121,9 @@ class ImageClassifier(ClassifierModule):
         if names is not None or self._num_classes is not None:
             self.class_loss.check_classes(self.num_classes)
 
-    def build_backbone(self, source: Backbone) -> nn.Module:
-        """Build the timm model with a new head; a module that is given keeps its weights but for the head."""
-        if isinstance(source, str):
-            model = create_timm_backbone(source, self.num_classes, self.build_options)
-        else:
-            model = source
-            reset_classifier = getattr(model, "reset_classifier", None)  # timm's, and what follows it
-            if callable(reset_classifier):
-                reset_classifier(self.num_classes)
-        self._freeze_layers(model)
-        return model
-
-    def pretrained_weights(self, source: Backbone) -> PretrainedWeights | None:
-        """Return the safetensors file of a folder or a hub repository."""
-        folder = timm_folder(source) if isinstance(source, str) and self.backbone_options.pretrained else None
-        return None if folder is None else PretrainedWeights.of(folder, keeps_heads=False)
-
-    def _freeze_layers(self, model: nn.Module) -> None:
-        for pattern in self.frozen_layers:
-            layers = [module for name, module in plain_modules(model) if name and matches(name, pattern)]
-            if not layers:
-                known = ", ".join(name for name, _ in model.named_children())
-                raise ValueError(f"`frozen_layers` entry {pattern!r} matches no layer; the outermost are {known}.")
-            for layer in layers:
-                layer.requires_grad_(False)
-
-    @property
-    def data_config(self) -> dict[str, Any] | None:
-        """Size, mean, standard deviation and interpolation of the images, by timm; None if the model has no such."""
-        if not hasattr(self.backbone, "pretrained_cfg"):
-            return None
-        return timm.data.resolve_model_data_config(self.backbone)
+    def count_outputs(self) -> int:
+        """Return the number of classes."""
+        return self.num_classes
 
     def build_metrics(self) -> MetricCollection:
         """Return accuracy, the share of samples that are right."""
@@ -175,24 +141,20 @@ class ImageClassifier(ClassifierModule):
         return StepOutput(loss, logits, labels, logits)
 
     def example_batch(self, shape: BatchShape) -> tuple[Tensor, Tensor]:
-        """Return images of the size that the backbone was made for, or of another that is given, and labels."""
-        channels, height, width = (self.data_config or {}).get("input_size", (3, None, None))
-        if shape.image_size is not None or height is None:
-            height = width = shape.known("image_size")
-        size = shape.known("size")
-        return torch.zeros(size, channels, height, width), torch.zeros(size, dtype=torch.int64)
+        """Return images and labels."""
+        images = shape.images(self.data_config)
+        return images, torch.zeros(len(images), dtype=torch.int64)
 
     def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return self.class_loss(logits, labels, is_training=self.training)
 
     def predict_step(self, batch: tuple[Tensor, Tensor] | Tensor, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Return the class probabilities (batch, num_classes); labels in the batch are not used."""
-        images = batch if isinstance(batch, Tensor) else batch[0]
-        return self(images).softmax(dim=-1)
+        return self.logits(batch).softmax(dim=-1)
 
     def prediction_rows(self, prediction: Tensor, batch: Any, identifiers: Sequence[str]) -> Sequence[Row]:
         """Return the predicted class, by its name, and each class's probability; and the label where it is known."""
         names = self.label_names or [str(number) for number in range(self.num_classes)]
-        labels = None if isinstance(batch, Tensor) else next(iter(batch[1:]), None)
-        are_labels = isinstance(labels, Tensor) and labels.shape == prediction.shape[:1]
+        labels = targets_of(batch)
+        are_labels = labels is not None and labels.ndim == 1
         return with_identifiers(class_rows(prediction, names, labels if are_labels else None), identifiers)

@@ -145,7 +145,7 @@ class InstructionTuner(LabelPositions, GenerativeModule):
         layer: nn.Module = self.backbone.get_output_embeddings()  # type: ignore[operator]
         return [parameter for parameter in layer.parameters() if parameter.requires_grad]
 
-    def prompts(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    def prompts(self, batch: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """Return the tokens before each response, padded on the left, where generation has to go on from."""
         input_ids, labels, mask = batch["input_ids"], batch["labels"], batch["attention_mask"].bool()
         is_prompt = mask & ((labels != IGNORED).cumsum(dim=1) == 0)
@@ -155,4 +155,4 @@ class InstructionTuner(LabelPositions, GenerativeModule):
         for row, (tokens, length) in enumerate(zip(input_ids, lengths.tolist(), strict=True)):
             ids[row, width - length :] = tokens[:length]
         positions = torch.arange(width, device=ids.device)
-        return ids, (positions >= width - lengths[:, None]).long()
+        return {"input_ids": ids, "attention_mask": (positions >= width - lengths[:, None]).long()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,13 +13,13 @@ from torchmetrics import MetricCollection
 from transformers import AutoModelForSequenceClassification
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.core.kinds import Fraction, NotNegative
+from asym_lightning.core.kinds import Fraction, LabelNames, NotNegative
 from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.class_loss import ClassLoss
-from asym_lightning.modules.class_rows import class_rows, with_identifiers
+from asym_lightning.modules.class_rows import class_rows, value_rows, with_identifiers
 from asym_lightning.modules.headed_text_module import HeadedTextModule
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 from asym_lightning.modules.text_metrics import REGRESSION_TASKS, check_text_task, text_metrics
@@ -71,7 +70,7 @@ class TextClassifier(HeadedTextModule):
         self,
         backbone: Backbone,
         task: str = "classification",
-        label_names: Sequence[str] | None = None,
+        label_names: LabelNames | None = None,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
         class_weights: Sequence[NotNegative] | None = None,
@@ -144,11 +143,6 @@ class TextClassifier(HeadedTextModule):
         """
         names, targets = batch.get("ids", identifiers), batch.get("labels")
         if self.is_regression:
-            known = [math.nan] * len(prediction) if targets is None else targets.tolist()
-            rows = [
-                {"label": score, **({} if math.isnan(target) else {"target": target})}
-                for score, target in zip(prediction.tolist(), known, strict=True)
-            ]
-            return with_identifiers(rows, names)
+            return with_identifiers(value_rows(prediction, targets), names)
         classes = self.label_names or [str(number) for number in range(self.num_outputs)]
         return with_identifiers(class_rows(prediction, classes, targets), names)

@@ -1,21 +1,18 @@
-"""Metrics of text tasks whose degenerate cases are settled, and which of them each task reports."""
+"""Which metrics each text task reports."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 
-import torch
-from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
-from torchmetrics import MeanSquaredError, Metric, MetricCollection, PearsonCorrCoef, SpearmanCorrCoef
+from torchmetrics import Metric, MetricCollection
 
 from asym_lightning.core.messages import check_choice
 from asym_lightning.modules.class_metrics import Accuracy, MacroF1, MatthewsCorrelation, f1
+from asym_lightning.modules.regression_metrics import METRICS
 
 TASK_METRICS: Mapping[str, tuple[str, ...]] = {
     "classification": ("accuracy", "macro_f1"),
-    "regression": ("pearson", "spearman", "mse"),
+    "regression": ("pearson", "spearman", "mse", "mae", "r2"),
     "cola": ("matthews", "accuracy"),
     "sst2": ("accuracy",),
     "mrpc": ("accuracy", "f1"),
@@ -38,6 +35,7 @@ def text_metrics(task: str, num_classes: int) -> MetricCollection:
         ValueError: If the task is unknown, or has another number of classes.
 
     Example:
+        >>> import torch
         >>> metrics = text_metrics("mrpc", num_classes=2)
         >>> metrics(torch.tensor([1, 1, 1]), torch.tensor([1, 0, 1]))
         {'accuracy': tensor(0.6667), 'f1': tensor(0.8000)}
@@ -61,38 +59,4 @@ def _metric(name: str, num_classes: int) -> Metric:
     of_classes = {"accuracy": Accuracy, "macro_f1": MacroF1, "matthews": MatthewsCorrelation}
     if name in of_classes:
         return of_classes[name](num_classes)
-    return {"f1": f1, "pearson": PearsonCorrelation, "spearman": SpearmanCorrelation, "mse": MeanSquaredError}[name]()
-
-
-class PearsonCorrelation(PearsonCorrCoef):
-    """Pearson correlation that warns and is 0 where it is undefined, because predictions or labels are constant.
-
-    NaN would stop a run whose early stopping or checkpoints watch the metric.
-
-    Example:
-        >>> metric = PearsonCorrelation()
-        >>> metric(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([2.0, 4.0, 6.0]))
-        tensor(1.)
-    """
-
-    def compute(self) -> Tensor:
-        """Return the coefficient, in [-1, 1]."""
-        return _defined("Pearson", super().compute)
-
-
-class SpearmanCorrelation(SpearmanCorrCoef):
-    """Spearman's rank correlation that warns and is 0 where it is undefined; see `PearsonCorrelation`."""
-
-    def compute(self) -> Tensor:
-        """Return the coefficient, in [-1, 1]."""
-        return _defined("Spearman", super().compute)
-
-
-def _defined(name: str, compute) -> Tensor:  # type: ignore[no-untyped-def]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torchmetrics' own warning of the same, which does not say what follows
-        value: Tensor = compute()
-    if bool(torch.isfinite(value)):
-        return value
-    rank_zero_warn(f"the {name} correlation is undefined, for predictions or labels are all alike: reported as 0.")
-    return torch.zeros_like(value)
+    return f1() if name == "f1" else METRICS[name]()

@@ -49,7 +49,7 @@ def main() -> None:
     runs = read_runs(options.results)
     for task in tasks:
         for name in options.arms or ARMS:
-            if ARMS[name].peft is None or task.peft_targets is not None:
+            if task.has(ARMS[name]):
                 for done in run_arm(task, ARMS[name], runs, options.results, options.seeds or list(task.seeds)):
                     print(done, flush=True)
     machine = describe(torch.device("cpu"), torch.get_num_threads())

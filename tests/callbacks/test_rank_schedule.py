@@ -129,6 +129,38 @@ def test_a_stalled_metric_grows_the_rank(tmp_path):
     assert seen[::5] == [(2, 2), (2, 2), (2, 2), (4, 4), (4, 4)]
 
 
+@pytest.mark.parametrize(
+    ("policy", "asked"),
+    [
+        (Milestones({0: 2, 3: 4}), [("start", 0), ("step", 3)]),
+        (Energy(every_n_steps=2), [("step", 2), ("step", 4)]),
+        (Budget(total=6, start_step=1, end_step=4, every_n_steps=3), [("start", 0), ("step", 3), ("step", 4)]),
+        (GrowOnStall("val/loss", max_rank=4), [("validation", 5)]),
+    ],
+)
+def test_processes_agree_on_ranks_only_where_they_may_change(policy, asked, tmp_path, monkeypatch):
+    moments, sent = [], []
+
+    class WithStrategy(Callback):
+        def on_fit_start(self, trainer, pl_module) -> None:
+            broadcast, wanted = trainer.strategy.broadcast, policy.wanted_ranks
+
+            def count(value, *args):
+                if type(value) is dict:
+                    sent.append(moments[-1])
+                return broadcast(value, *args)
+
+            def ask(moment, groups):
+                moments.append((moment.event, moment.step))
+                return wanted(moment, groups)
+
+            monkeypatch.setattr(trainer.strategy, "broadcast", count)
+            monkeypatch.setattr(policy, "wanted_ranks", ask)
+
+    fit(tmp_path, policy, WithStrategy(), adapter={"rank": 4}, max_epochs=1)
+    assert sent == asked
+
+
 def test_a_metric_that_was_never_logged_is_an_error_that_lists_those_that_were(tmp_path):
     with pytest.raises(RuntimeError, match=r"'val/lss' was never logged; logged are: .*val/loss"):
         fit(tmp_path, GrowOnStall("val/lss", max_rank=4))

@@ -17,8 +17,17 @@ def test_list_names_each_with_what_it_is(capsys, arguments, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     assert main(["configs", *arguments]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(recipes())
-    assert all(len(line.split()) > 3 and len(line) <= 100 for line in lines)
+    beginnings = [line for line in lines if not line.startswith(" ")]
+    assert [line.split()[0] for line in beginnings] == list(recipes())
+    assert all(len(line.split()) > 3 for line in beginnings) and max(map(len, lines)) <= 100
+
+
+def test_a_long_sentence_is_wrapped_and_whole(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["configs"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "quickstart Quickstart: adapt a tiny ViT, pretrained on upright handwritten digits, to digits turned" in text
+    assert "..." not in text
 
 
 def test_show_prints_the_file(capsys):

@@ -249,6 +249,14 @@ BAD_INPUT = {
         ["--model.optimizer", "AdmaW"],
         "`model.optimizer` names no class 'AdmaW': did you mean AdamW",
     ),
+    "unknown logger": (
+        ["--trainer.logger", "CSVLoger"],
+        "`trainer.logger` names no class 'CSVLoger': did you mean CSVLogger?",
+    ),
+    "unknown callback": (
+        ["--trainer.callbacks+=FreezA"],
+        "`trainer.callbacks` names no class 'FreezA': did you mean FreezeA?",
+    ),
     "unknown option of the optimizer": (
         ["--model.optimizer.lrr", "1"],
         "`model.optimizer` has no option 'lrr': did you mean lr?",

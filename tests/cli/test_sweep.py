@@ -149,6 +149,7 @@ def test_refuses_a_sweep_that_makes_no_sense(changes, message):
         (["--sweep", "wrong.yaml"], "unknown key 'arm': did you mean arms?"),
         (["--config", "digits.yaml", "--arm", "b_only.yaml", "--jobs", "0"], "`--jobs` must be at least 1"),
         (["--config", "digits.yaml", "--arm", "b_only.yaml", "--only", "9"], "`--only` must be from 0 to 0"),
+        (["--config", "digits.yaml", "--arm", "b_only_r8"], "no config 'b_only_r8': did you mean adapters/b_only_r8?"),
     ],
 )
 def test_bad_options_are_one_sentence(workspace, capsys, options, message):

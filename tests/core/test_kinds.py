@@ -4,7 +4,16 @@ from typing import Annotated, Any
 
 import pytest
 
-from asym_lightning.core.kinds import Count, Fraction, Positive, Range, check_fields, check_names, check_value
+from asym_lightning.core.kinds import (
+    Count,
+    Fraction,
+    LabelNames,
+    Positive,
+    Range,
+    check_fields,
+    check_names,
+    check_value,
+)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +27,8 @@ from asym_lightning.core.kinds import Count, Fraction, Positive, Range, check_fi
         (["a"], Sequence[str]),
         (("a",), list[str]),
         ([], list[str] | str | None),
+        (["a", "b"], LabelNames | None),
+        (None, LabelNames | None),
         ({"a": 1}, Mapping[str, Count]),
         ({"a": object()}, Mapping[str, Any]),
         (object(), object),
@@ -42,6 +53,8 @@ def test_what_an_annotation_says_passes(value, annotation):
         (2**70, int, ValueError, f"`it` must be in [-9.22337e+18, 9.22337e+18], not {2**70}."),
         (1, Annotated[float, Range(1, is_open_below=True)], ValueError, "`it` must be above 1, not 1."),
         (["a", 3], list[str], TypeError, "`it[1]` must be text, not 3."),
+        (["a", "b", "a"], LabelNames | None, ValueError, "`it` has 'a' twice; each must be there once."),
+        (["a", 3], LabelNames, TypeError, "`it[1]` must be text, not 3."),
         ("ab", list[str], TypeError, "`it` must be a list, not 'ab'."),
         ({"a": 0}, Mapping[str, Count], ValueError, "`it['a']` must be at least 1, not 0."),
         ({3: 1}, Mapping[str, Count], TypeError, "`a key of it` must be text, not 3."),

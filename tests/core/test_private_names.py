@@ -26,6 +26,7 @@ from torchmetrics import MeanMetric
 
 import asym_lightning
 from asym_lightning.core import private_names as names
+from tests.audio_stand_ins import tiny_wav2vec2_config
 
 PACKAGE = Path(asym_lightning.__file__).parent
 FILES = {
@@ -379,6 +380,11 @@ def test_a_model_of_transformers_initialises_a_layer(model):
     assert names.weight_initializer(nn.Linear(2, 2)) is None
 
 
+def test_transformers_says_what_is_tied_by_name():
+    assert names.ties_by_name(tf.BertForMaskedLM(tf.BertConfig(vocab_size=9, hidden_size=12, num_hidden_layers=0)))
+    assert not names.ties_by_name(tf.BertModel(tf.BertConfig(vocab_size=9, hidden_size=12, num_hidden_layers=0)))
+
+
 def test_a_model_of_transformers_names_what_stays_in_float32(model):
     assert names.kept_in_float32(model) == set()
     t5 = tf.T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=9)
@@ -389,6 +395,12 @@ def test_a_model_of_transformers_names_what_stays_in_float32(model):
 def test_a_config_of_transformers_knows_its_attention(model, attention):
     model = tf.BertModel._from_config(model.config, attn_implementation=attention)
     assert names.attention_implementation(model.config) == attention
+
+
+def test_a_speech_encoder_counts_its_steps():
+    model = tf.Wav2Vec2ForCTC(tiny_wav2vec2_config()).eval()
+    for count in (400, 413):
+        assert int(names.num_frames(model, torch.tensor(count))) == model(torch.zeros(1, count)).logits.shape[1]
 
 
 def test_a_data_set_has_a_fingerprint_by_its_rows():

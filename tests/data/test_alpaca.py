@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import transformers as tf
@@ -213,6 +214,23 @@ def test_validation_records_are_set_apart_and_the_same_each_time(tmp_path, token
     assert (len(train), len(val), len(train | val)) == (15, 5, 20)
     with pytest.raises(ValueError, match="20 rows: 20 cannot be set apart"):
         data_module(file, tokenizer, num_val=20).setup("fit")
+
+
+def test_records_may_be_a_split_of_the_hub(file, tokenizer, monkeypatch, tmp_path) -> None:
+    asked = []
+
+    def load_dataset(repository, name, split):
+        asked.append((repository, split))
+        return datasets.Dataset.from_list(RECORDS)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    data = data_module(file, tokenizer, train="hf:owner/name:first", test=file, num_val=1)
+    data.setup("fit")
+    assert (len(data.rows["train"]), len(data.rows["val"])) == (3, 1)
+    alpaca = AlpacaDataModule(num_val=1, tokenizer=tokenizer, cache_dir=tmp_path)
+    assert list(alpaca.sources()) == ["train", "val", "test", "predict"]
+    alpaca.setup("predict")
+    assert set(asked) == {("owner/name", "first"), ("tatsu-lab/alpaca", "train")}
 
 
 def test_packed_rows_hold_every_example_once(tmp_path, tokenizer) -> None:

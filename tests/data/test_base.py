@@ -14,34 +14,43 @@ import asym_lightning.data
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.data import (
     AlpacaDataModule,
+    AudioClassificationDataModule,
     DigitsDataModule,
     DomainBedDataModule,
     GLUEDataModule,
     ImageFolderDataModule,
+    ImageTableDataModule,
     LoaderOptions,
     MMLUDataModule,
     MultiLabelTextDataModule,
     PreferenceDataModule,
     QuestionAnsweringDataModule,
+    SegmentationDataModule,
     SentencePairDataModule,
+    SpeechRecognitionDataModule,
     SummarizationDataModule,
     TextFilesDataModule,
     TokenClassificationDataModule,
 )
 from asym_lightning.data.base import BatchDataModule
 from asym_lightning.modules import (
+    AudioClassifier,
     ImageClassifier,
+    ImageRegressor,
     InstructionTuner,
     MultiLabelTextClassifier,
     PreferenceTuner,
     QuestionAnswerer,
+    SegmentationModule,
     SentenceEncoder,
+    SpeechRecognizer,
     Summarizer,
     TextClassifier,
     TokenClassifier,
 )
 from asym_lightning.modules.decoding import Decoding
-from tests.image_stand_ins import write_images
+from tests.audio_stand_ins import TONES, write_speech, write_tiny_ctc, write_tiny_wav2vec2, write_tones
+from tests.image_stand_ins import write_images, write_masked_images
 from tests.language_models import byte_tokenizer, tiny_llama, write_jsonl
 from tests.text_stand_ins import SENTENCES, write_glue_task, write_tiny_bert
 
@@ -160,6 +169,24 @@ def image_folder_with_workers(folder):
     return module, data, num_rows
 
 
+def image_table(folder):
+    write_images(folder, ["ant", "bee"], per_class=5)
+    rows = [{"file": f"{name}/{number}.png", "value": number} for name in ("ant", "bee") for number in range(5)]
+    data = ImageTableDataModule(
+        predict=write_jsonl(folder / "rows.jsonl", rows), target="value", image_size=8, mean=[0.5], std=[0.5],
+        loader=LoaderOptions(2, 4),
+    )  # fmt: skip
+    return ImageRegressor("vit_digits"), data, 10
+
+
+def masked_images(folder):
+    data = SegmentationDataModule(
+        predict=write_masked_images(folder, count=5, size=12), label_names=["a", "b", "c"], image_size=8, mean=[0.5],
+        std=[0.5], loader=LoaderOptions(2, 4),
+    )  # fmt: skip
+    return SegmentationModule("vit_digits", decoder_width=4), data, 5
+
+
 def domainbed(folder):
     data = DomainBedDataModule("RotatedDigits", test_environments=["15", "75"], loader=LoaderOptions())
     return ImageClassifier("vit_digits", 10), data, 300 + 299
@@ -223,6 +250,18 @@ def questions(folder):
     return QuestionAnswerer(bert), data, len(RECORDS)
 
 
+def sounds(folder):
+    files = write_tones(folder / "sounds", 2)
+    loader = LoaderOptions(2, 4)
+    data = AudioClassificationDataModule(predict=files, label_names=sorted(TONES), loader=loader)
+    return AudioClassifier(str(write_tiny_wav2vec2(folder / "encoder"))), data, 2 * len(TONES)
+
+
+def speech(folder):
+    data = SpeechRecognitionDataModule(predict=write_speech(folder / "test.csv", 5), loader=LoaderOptions(2, 3))
+    return SpeechRecognizer(str(write_tiny_ctc(folder / "encoder")), AdapterConfig(rank=2)), data, 5
+
+
 def embeddings(folder):
     bert = str(write_tiny_bert(folder / "bert"))
     file = write_jsonl(folder / "rows.jsonl", RECORDS)
@@ -241,8 +280,8 @@ def preferences(folder):
 
 
 CASES = [
-    digits, image_folder, image_folder_with_workers, domainbed, glue, text_files, label_sets, words, questions,
-    embeddings, summarization, alpaca, preferences,
+    digits, image_folder, image_folder_with_workers, image_table, masked_images, domainbed, glue, text_files,
+    label_sets, words, questions, embeddings, summarization, alpaca, preferences, sounds, speech,
 ]  # fmt: skip
 
 

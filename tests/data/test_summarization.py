@@ -87,6 +87,22 @@ def test_hub_data_sets_are_read_by_their_own_columns(dataset, tokenizer, tmp_pat
     assert set(asked) == {(*expected, "test")}
 
 
+def test_another_split_of_the_hub_has_the_columns_that_are_named(tokenizer, tmp_path, monkeypatch) -> None:
+    def load_dataset(repository, name, split):
+        columns = {"EdinburghNLP/xsum": ("document", "summary"), "owner/name": ("body", "title")}[repository]
+        return datasets.Dataset.from_dict({columns[0]: [f"dogs bark {split}"], columns[1]: ["bark"]})
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    data = SummarizationDataModule(
+        "xsum", test="hf:owner/name:last", document_column="body", summary_column="title",
+        tokenizer=tokenizer, cache_dir=tmp_path,
+    )  # fmt: skip
+    for stage in ("fit", "test", "predict"):
+        data.setup(stage)
+    sources = {split: data.rows[split][0]["source"] for split in ("val", "test", "predict")}
+    assert sources == {"val": "dogs bark validation", "test": "dogs bark last", "predict": "dogs bark last"}
+
+
 def test_a_missing_text_is_an_error_with_file_and_line(tokenizer, tmp_path) -> None:
     file = write_jsonl(tmp_path / "pairs.jsonl", [PAIRS[0], {"document": "dogs bark"}])
     with pytest.raises(ValueError, match=r"pairs\.jsonl, line 2: there is no text"):

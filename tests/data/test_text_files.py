@@ -1,8 +1,10 @@
 import json
 
+import datasets
+import numpy as np
 import pytest
 
-from asym_lightning.data import TextFilesDataModule
+from asym_lightning.data import TextFilesDataModule, tokenized_text
 from tests.text_stand_ins import word_pieces
 
 
@@ -25,7 +27,7 @@ def files(tmp_path):
 def test_classes_are_those_of_the_training_file_sorted(files):
     data = files(id_column="key")
     data.setup("fit")
-    assert data.label_names == ("neg", "pos")
+    assert data.label_names == ["neg", "pos"]
     assert data.rows["train"].numbers["labels"].tolist() == [0, 1] * 3
     assert data.rows["train"][3]["ids"] == "k3"
 
@@ -43,7 +45,7 @@ def test_a_column_names_the_adapter_of_each_row(files):
 def test_numbered_classes_are_sorted_as_numbers_and_stand_for_themselves(files):
     data = files([{"text": "a", "label": label} for label in (10, 9, 10)])
     data.setup("fit")
-    assert data.label_names == ("9", "10")
+    assert data.label_names == ["9", "10"]
     assert data.rows["train"].numbers["labels"].tolist() == [1, 0, 1]
 
 
@@ -84,8 +86,12 @@ def test_bad_argument_is_refused(files, options, message):
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        ([{"text": None, "label": "a"}], {}, r"train\.jsonl, line 1: there is no text"),
-        ([{"text": "a", "label": "b"}], {"text_columns": "txt"}, r"no column 'txt': did you mean text\?"),
+        ([{"text": None, "label": "a"}], {"label_names": ["a", "b"]}, r"train\.jsonl, line 1: there is no text"),
+        (
+            [{"text": "a", "label": "b"}],
+            {"text_columns": "txt", "label_names": ["a", "b"]},
+            r"no column 'txt': did you mean text\?",
+        ),
         (
             [{"text": "a", "label": None}],
             {"label_names": ["b", "c"]},
@@ -94,9 +100,10 @@ def test_bad_argument_is_refused(files, options, message):
         ([{"text": "a", "label": "x"}], {"regression": True}, r"line 1: the score 'x' is not a number"),
         (
             [{"text": "a", "label": "b"}],
-            {"num_train": 2},
+            {"num_train": 2, "label_names": ["a", "b"]},
             r"`num_train` must be at most 1, the training rows there are",
         ),
+        ([{"text": "a", "label": "b"}], {}, r"train\.jsonl has no label but 'b' under 'label': name all classes"),
         ([], {"label_names": ["a", "b"]}, r"train\.jsonl is empty"),
         ([], {}, r"train\.jsonl is empty: there is nothing to use as train data"),
     ],
@@ -130,3 +137,53 @@ def test_an_empty_csv_is_named(files, tmp_path, header):
 
 def test_one_column_needs_no_list(files):
     assert files(text_columns="text").text_columns == ("text",)
+
+
+def test_a_split_of_the_hub_names_its_classes(monkeypatch, tmp_path):
+    def load_dataset(repository, name, split):
+        assert (repository, name) == ("owner/name", "part")
+        features = datasets.Features(
+            {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
+        )
+        return datasets.Dataset.from_dict({"text": [split, "a dog"], "label": [1, 0]}, features)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    names = {split: f"hf:owner/name:part:{split}" for split in ("train", "test")}
+    data = TextFilesDataModule(**names, tokenizer=word_pieces(), cache_dir=tmp_path)
+    data.setup("fit")
+    data.setup("predict")  # the test data, where nothing else is given
+    assert data.label_names == ["no", "yes"]
+    assert data.rows["train"].numbers["labels"].tolist() == data.rows["predict"].numbers["labels"].tolist() == [1, 0]
+
+
+def test_a_large_file_is_tokenised_in_parts_as_the_whole_is(files, tmp_path, monkeypatch):
+    rows = [{"text": "the cat sat . " * (1 + i % 3), "label": i % 2} for i in range(7)]
+    whole = files(rows, max_length=9, cache_dir=tmp_path / "whole")
+    monkeypatch.setattr(tokenized_text, "ROWS_AT_ONCE", 3)
+    parts = files(rows, max_length=9, cache_dir=tmp_path / "parts")
+    tables = []
+    encode = parts.encode
+    monkeypatch.setattr(parts, "encode", lambda split, table: tables.append(len(table)) or encode(split, table))
+    found = [[module.load("train")[row] for row in range(7)] for module in (parts, whole)]
+    assert tables == [3, 3, 1]
+    for one, other in zip(*found, strict=True):
+        assert {name: np.asarray(value).tolist() for name, value in one.items()} == {
+            name: np.asarray(value).tolist() for name, value in other.items()
+        }
+    assert [item["ids"] for item in found[0]] == [str(row) for row in range(7)]
+    assert parts.load("train").facts == whole.load("train").facts == {"num_truncated": 4}
+
+
+def test_what_is_wrong_in_a_later_part_is_named_by_its_line(files, monkeypatch):
+    monkeypatch.setattr(tokenized_text, "ROWS_AT_ONCE", 2)
+    data = files([{"text": "a", "label": "1"}] * 3 + [{"text": None, "label": "1"}], label_names=["1", "2"])
+    with pytest.raises(ValueError, match=r"train\.jsonl, line 4: there is no text"):
+        data.prepare_data()
+
+
+def test_rows_are_read_from_the_disk_and_not_held(files):
+    data = files()
+    data.setup("fit")
+    rows = data.rows["train"]
+    assert rows.file is not None and not rows.sequences["input_ids"].values.flags.owndata
+    assert isinstance(data.train_dataloader().dataset.indices, range)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from asym_lightning.data.text_table import read_text_table
+from asym_lightning.data.text_table import read_text_table, text_table_parts
 
 
 def test_tsv_keeps_quotes_and_odd_characters_as_data(tmp_path):
@@ -72,3 +72,29 @@ def test_missing_column_and_file_are_named(tmp_path):
         read_text_table(tmp_path / "a.tsv").column("sentense")
     with pytest.raises(FileNotFoundError, match=r"there is no file .*b\.tsv"):
         read_text_table(tmp_path / "b.tsv")
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "jsonl", "parquet"])
+@pytest.mark.parametrize("count", [0, 1, 4, 5])
+def test_parts_are_the_table_with_the_places_of_its_rows(tmp_path, suffix, count):
+    path = tmp_path / f"t.{suffix}"
+    rows = [{"text": f"text {number}", "label": number} for number in range(count)]
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+        import pyarrow
+        import pyarrow.parquet
+
+        schema = pyarrow.schema([("text", pyarrow.string()), ("label", pyarrow.int64())])
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), path)
+    elif suffix == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        path.write_text("text\tlabel\n" + "".join(f"{row['text']}\t{row['label']}\n" for row in rows))
+    whole = read_text_table(path)
+    for parts in (list(text_table_parts(path, num_rows=2)), list(whole.parts(2))):
+        assert [len(part) for part in parts] == [2] * (count // 2) + ([count % 2] if count % 2 or not count else [])
+        places = [part.where(row) for part in parts for row in range(len(part))]
+        assert places == [whole.where(row) for row in range(count)]
+        assert all(part.columns.keys() == whole.columns.keys() for part in parts)
+        for name, values in whole.columns.items():
+            assert [value for part in parts for value in part.columns[name]] == values

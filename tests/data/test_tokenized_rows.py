@@ -1,4 +1,5 @@
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -39,3 +40,25 @@ def test_what_a_killed_process_left_goes_after_a_day(rows, tmp_path):
     os.utime(left, (0, 0))
     rows.save(tmp_path / "rows.npz")
     assert sorted(path.name for path in tmp_path.iterdir()) == [at_work.name, "rows.npz"]
+
+
+def test_parts_are_written_as_the_whole_is_and_their_facts_are_added(rows, tmp_path):
+    more = TokenizedRows(
+        {"input_ids": Ragged.of([[8, 9]])}, {"labels": np.array([3])}, {"ids": Texts.of(["c"])}, {"cut": 1}
+    )
+    written = TokenizedRows.write(tmp_path / "rows.npz", (part for part in (rows, more)))
+    parts = [*(rows[row] for row in range(3)), more[0]]
+    items = [{name: np.asarray(value).tolist() for name, value in item.items()} for item in parts]
+    items[-1]["row"] = 3
+    assert len(written) == 4 and written.facts == {"cut": 3}
+    assert [{name: np.asarray(value).tolist() for name, value in written[row].items()} for row in range(4)] == items
+
+
+def test_rows_of_a_file_go_to_other_processes_by_its_name(tmp_path):
+    count = 10_000
+    rows = TokenizedRows({"input_ids": Ragged.of([[row] * 5 for row in range(count)])}, {"labels": np.arange(count)})
+    rows.save(tmp_path / "rows.npz")
+    loaded = TokenizedRows.load(tmp_path / "rows.npz")
+    sent = pickle.dumps(loaded)
+    assert len(sent) < 1000 < len(pickle.dumps(rows))
+    assert pickle.loads(sent)[7]["input_ids"].tolist() == [7] * 5

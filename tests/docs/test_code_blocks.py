@@ -17,7 +17,7 @@ import yaml
 
 from asym_lightning.cli import main
 from asym_lightning.cli.sweep.outcome import write_outcome
-from tests.image_stand_ins import write_images
+from tests.image_stand_ins import write_images, write_masked_images
 from tests.language_models import byte_tokenizer, saved, tiny_llama
 from tests.text_stand_ins import write_tiny_bert
 
@@ -51,6 +51,8 @@ def workplace(tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(ROOT / name)
     for split in ("train", "val", "test"):
         write_images(tmp_path / "images" / split, ["cat", "dog"], per_class=4)
+    for seed, split in enumerate(("train", "val")):
+        write_masked_images(tmp_path / "scenes" / split, count=4, seed=seed)
     write_tiny_bert(tmp_path / "encoder")
     tokenizer = byte_tokenizer()
     saved(tmp_path / "decoder", tiny_llama(len(tokenizer)), tokenizer)
@@ -73,6 +75,8 @@ def test_every_code_block_runs(page, workplace, monkeypatch):
         pytest.importorskip(OF_EXTRAS[page.stem])
     monkeypatch.setattr("asym_lightning.cli.sweep.execute_runs", make_runs_here)
     monkeypatch.setattr("sys.stdin", io.StringIO("Name a fruit.\n/reset\nName a colour.\n"))
+    if page.stem == "audio":
+        write_audio(workplace)
     torch.manual_seed(0)
     namespace = {"__name__": page.stem}
     for block in blocks(page):
@@ -90,6 +94,15 @@ def test_every_code_block_runs(page, workplace, monkeypatch):
             assert block.language == "bash"
             for line in block.code.replace("\\\n", " ").splitlines():
                 run(shlex.split(line, comments=True))
+
+
+def write_audio(folder):
+    pytest.importorskip("soundfile")
+    from tests.audio_stand_ins import write_speech, write_tiny_ctc, write_tones
+
+    write_tiny_ctc(folder / "listener")
+    write_tones(folder / "sounds", 3)
+    write_speech(folder / "speech.csv", 2)
 
 
 def run(command):
@@ -143,4 +156,4 @@ def test_the_site_builds(tmp_path):
 
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     subprocess.run(command, cwd=ROOT, check=True)
-    assert "cca_similarity" in (tmp_path / "site/api/index.html").read_text()
+    assert "cca_similarity" in (tmp_path / "site/api_analysis/index.html").read_text()

@@ -41,7 +41,20 @@ def test_scores_are_counted_by_class_and_over_all():
     metrics = made().build_metrics()
     metrics.update(torch.tensor([[1, 0, 1], [1, 1, 0], [0, 0, 0]]), HOT)
     found = {name: float(value) for name, value in metrics.compute().items()}
-    assert found == pytest.approx({"macro_f1": (2 / 3 + 1 + 1) / 3, "micro_f1": 6 / 7, "exact_match": 2 / 3})
+    expected = {"macro_f1": (2 / 3 + 1 + 1) / 3, "micro_f1": 6 / 7, "exact_match": 2 / 3, "map": (1 / 2 + 1 + 1) / 3}
+    assert found == pytest.approx(expected)
+
+
+def test_what_is_of_a_class_counts_as_often_as_its_weight_says_in_training_alone():
+    module = made(positive_weights=[3.0, 1.0, 0.5])
+    logits = module.logits(BATCH)
+    plain = F.binary_cross_entropy_with_logits(logits, HOT.float())
+    weighted = F.binary_cross_entropy_with_logits(logits, HOT.float(), pos_weight=torch.tensor([3.0, 1.0, 0.5]))
+    torch.testing.assert_close(module.step(BATCH).loss, plain)
+    module.training = True
+    torch.testing.assert_close(module.step(BATCH).loss, weighted)
+    with pytest.raises(ValueError, match="`positive_weights` are 2, but there are 3 classes"):
+        made(positive_weights=[1.0, 1.0])
 
 
 def test_predictions_name_the_classes_from_the_threshold_on():

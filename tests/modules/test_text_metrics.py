@@ -1,17 +1,10 @@
-import warnings
-
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from asym_lightning.modules.class_metrics import MatthewsCorrelation
-from asym_lightning.modules.text_metrics import (
-    TASK_METRICS,
-    PearsonCorrelation,
-    SpearmanCorrelation,
-    text_metrics,
-)
+from asym_lightning.modules.text_metrics import TASK_METRICS, text_metrics
 
 
 def predictions(count=200, classes=2):
@@ -49,19 +42,6 @@ def test_matthews_of_constant_predictions_is_0(shares, constant):
     predicted = torch.full_like(labels, constant)
     assert MatthewsCorrelation(2)(predicted, labels) == 0 == matthews_corrcoef(labels, predicted)
     assert MatthewsCorrelation(2)(labels, predicted) == 0  # constant labels
-
-
-@pytest.mark.parametrize("metric", [PearsonCorrelation, SpearmanCorrelation])
-def test_undefined_correlation_is_reported_and_is_a_number(metric):
-    undefined = metric()
-    undefined.update(torch.full((5,), 2.0), torch.arange(5.0))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        assert undefined.compute() == 0
-    if metric is PearsonCorrelation:  # Spearman's is 0 already
-        assert any("undefined" in str(warning.message) for warning in caught)
-    defined = metric()
-    assert defined(torch.arange(5.0), 2 * torch.arange(5.0)) == pytest.approx(1)
 
 
 def test_unknown_task_is_refused_with_the_nearest():

@@ -90,6 +90,11 @@ class SavedAdapter:
         return self.peft_config["peft_type"] == COMPACT_TYPE
 
     @property
+    def heads(self) -> list[str]:
+        """What the modules end in that were trained in full, as `peft` has them or by their names in the model."""
+        return [name.removeprefix(KEY_PREFIX) for name in self.peft_config.get("modules_to_save") or ()]
+
+    @property
     def paths(self) -> list[str]:
         """Where factors are: layers and, in a compact directory, layers and slices."""
         return list(dict.fromkeys(name.rpartition(".")[0] for name in self.factors))
@@ -178,7 +183,7 @@ def read_adapter(directory: str | Path) -> SavedAdapter:
     )  # fmt: skip
     check_tensors({**factors, **token_rows}, others, path / TENSOR_FILE)
     check_factors(factors, saved.ranks, saved.checksums, path / TENSOR_FILE, _laid_out_by_kind(tensors))
-    check_heads(others, peft_config.get("modules_to_save") or (), path / TENSOR_FILE)
+    check_heads(others, saved.heads, path / TENSOR_FILE)
     check_finite({**factors, **base, **token_rows}, path / TENSOR_FILE)  # what heads hold, the model knows the kind of
     return saved
 

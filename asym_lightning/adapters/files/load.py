@@ -110,14 +110,13 @@ def config_of(saved: SavedAdapter, model: nn.Module) -> AdapterConfig:
     ranks = {path: _peft_rank(path, model, saved) for path in paths if f"{path}.lora_A" in saved.factors}
     layers = layers_of(model)
     allowed = {path: min(rank, _largest_rank(layers.get(places[path]))) for path, rank in ranks.items()}
-    heads = peft_config.get("modules_to_save") or ()
     return AdapterConfig(
         scheme="hB_zero_hA_he",
         rank=peft_config["r"],
         alpha=peft_config["lora_alpha"],
         dropout=peft_config.get("lora_dropout", 0.0),
         targets=[places[path] for path in paths],
-        heads=[h for h in heads if any(f".{h}." in f".{name}" for name in saved.others)],
+        heads=[h for h in saved.heads if any(f".{h}." in f".{name}" for name in saved.others)],
         token_rows=token_rows.indices_of(saved, model),
         rank_pattern={places[path]: rank for path, rank in allowed.items()},
         alpha_pattern={

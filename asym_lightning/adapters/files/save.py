@@ -40,7 +40,7 @@ from asym_lightning.adapters.layers.token_rows import TokenRows
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.adapters.targets.patterns import is_within
 from asym_lightning.core.dtensor import any_sharded, is_sharded, whole_state_dict
-from asym_lightning.core.names import plain_state, submodule
+from asym_lightning.core.names import plain_modules, plain_state, submodule
 
 # In a model with experts PEFT takes targets of these names for experts, which were layers once and are parameters now,
 # and looks for nothing else. So a layer that has such a name goes by its parameter.
@@ -188,7 +188,7 @@ def _peft_form(
         "fan_in_fan_out": any(layer.fan_in_fan_out for layer in layers.values()),
         "target_modules": list(dict.fromkeys(place.target for place in places.values() if not place.is_parameter)),
         **({"target_parameters": parameters} if parameters else {}),  # which PEFT before 0.17 warns of
-        "modules_to_save": heads or None,
+        "modules_to_save": [_told_apart(head, model) for head in heads] or None,
         "rank_pattern": own,
         "alpha_pattern": {target: scaling * rank for target, rank in own.items()},
     }
@@ -204,6 +204,16 @@ def _peft_places(model: nn.Module, layers: Mapping[str, AdaptedLayer]) -> dict[s
                 target = f"{places[name].target}.{layer.parameter}"
                 places[name] = places[name]._replace(target=target, is_parameter=True)
     return places
+
+
+def _told_apart(head: str, model: nn.Module) -> str:
+    """A head's name, which PEFT looks for in the ends of all names.
+
+    Where another module's ends in it, the name is as in the keys: PEFT would wrap that one too, and miss its weights in
+    the file. So it wraps neither, or with a task's wrapper the head, and reads the head all the same.
+    """
+    is_ambiguous = any(name.endswith(head) for name, _ in plain_modules(model) if name != head)
+    return f"{KEY_PREFIX}{head}" if is_ambiguous else head
 
 
 def _joined(layer: AdaptedLayer, factors: Factors, scaling: float) -> tuple[Tensor, Tensor]:
@@ -246,11 +256,13 @@ def _compact_form(
 def task_type(model: nn.Module) -> str | None:
     """PEFT's name of the task, from a transformers class name; ``None`` for other models.
 
-    PEFT's wrapper for a sequence-to-sequence task takes text, hence none for models of speech and images; that for
-    question answering drops `token_type_ids`, hence none for these models either.
+    PEFT's wrappers for tasks take text, hence none for models of speech and images; that for question answering drops
+    `token_type_ids`, hence none for these models either.
     """
     name, model_config = type(model).__name__, getattr(model, "config", None)
-    is_text_to_text = getattr(model_config, "is_encoder_decoder", False) and model.main_input_name == "input_ids"
+    if getattr(model, "main_input_name", "input_ids") != "input_ids":
+        return None
+    is_text_to_text = getattr(model_config, "is_encoder_decoder", False)
     for suffix, task in (
         ("ForSequenceClassification", "SEQ_CLS"),
         ("ForTokenClassification", "TOKEN_CLS"),

@@ -42,6 +42,13 @@ class RankPolicy(CheckedArguments, ABC):
         """The largest rank it may ask for, for which room is made; None if it never asks for more than there is."""
         return None
 
+    def is_due(self, moment: Moment, groups: Mapping[str, RankGroup]) -> bool:
+        """Whether ranks may change now: only then are they asked for, and do processes wait for the one that decides.
+
+        It has to be the same in all processes, as steps and ranks are and metrics need not be.
+        """
+        return True
+
     @abstractmethod
     def wanted_ranks(self, moment: Moment, groups: Mapping[str, RankGroup]) -> Mapping[str, int]:
         """Return the ranks that groups should have from now on; those left out keep theirs.
@@ -102,6 +109,10 @@ class Milestones(RankPolicy):
         """The rank when that many steps (epochs) are done; None before the first milestone."""
         return next((rank for milestone, rank in reversed(self.ranks) if milestone <= time), None)
 
+    def is_due(self, moment: Moment, groups: Mapping[str, RankGroup]) -> bool:
+        """When a rank is not that of the last milestone."""
+        return any(groups[name].rank != rank for name, rank in self.wanted_ranks(moment, groups).items())
+
     def wanted_ranks(self, moment: Moment, groups: Mapping[str, RankGroup]) -> Mapping[str, int]:
         """The rank of the last milestone, for all."""
         rank = self.rank_at(moment.step if self.unit == "steps" else moment.epoch)
@@ -139,10 +150,13 @@ class Energy(RankPolicy):
             return len(values)
         return max(self.min_rank, int(torch.searchsorted(energy, self.share * energy[-1])) + 1)
 
+    def is_due(self, moment: Moment, groups: Mapping[str, RankGroup]) -> bool:
+        """Every so many steps."""
+        return moment.event == "step" and moment.step >= self.start_step and moment.step % self.every_n_steps == 0
+
     def wanted_ranks(self, moment: Moment, groups: Mapping[str, RankGroup]) -> Mapping[str, int]:
         """The smallest sufficient rank, each time it is due."""
-        is_due = moment.event == "step" and moment.step >= self.start_step and moment.step % self.every_n_steps == 0
-        if not is_due:
+        if not self.is_due(moment, groups):
             return {}
         return {name: min(group.rank, self.smallest_rank(group.singular_values)) for name, group in groups.items()}
 
@@ -185,6 +199,13 @@ class Budget(RankPolicy):
         left = 1 - min(1.0, max(0.0, (step - self.start_step) / (self.end_step - self.start_step)))
         return min(initial, self.total + round((initial - self.total) * left**3))
 
+    def is_due(self, moment: Moment, groups: Mapping[str, RankGroup]) -> bool:
+        """On start, where the total is looked at, and every so many steps while it falls."""
+        if moment.event == "start":
+            return True
+        is_one_of_many = moment.step % self.every_n_steps == 0 or moment.step == self.end_step
+        return moment.event == "step" and is_one_of_many and self.start_step < moment.step <= self.end_step
+
     def wanted_ranks(self, moment: Moment, groups: Mapping[str, RankGroup]) -> Mapping[str, int]:
         """The ranks of the largest singular values, as many as the total allows."""
         if self.total < len(groups):
@@ -193,8 +214,7 @@ class Budget(RankPolicy):
             )
         if self._initial is None:
             self._initial = sum(group.rank for group in groups.values())
-        is_due = moment.step % self.every_n_steps == 0 or moment.step == self.end_step
-        if moment.event != "step" or not is_due or not self.start_step < moment.step <= self.end_step:
+        if moment.event == "start" or not self.is_due(moment, groups):
             return {}
         return self._share_out(self.total_at(moment.step, initial=self._initial), groups)
 
@@ -260,6 +280,10 @@ class GrowOnStall(RankPolicy):
     def grown(self, rank: int) -> int:
         """What a rank becomes by a stall."""
         return max(rank, min(self._max_rank, max(rank + 1, math.floor(rank * self.factor))))
+
+    def is_due(self, moment: Moment, groups: Mapping[str, RankGroup]) -> bool:
+        """After each validation."""
+        return moment.event == "validation"
 
     def wanted_ranks(self, moment: Moment, groups: Mapping[str, RankGroup]) -> Mapping[str, int]:
         """Larger ranks after a stall."""

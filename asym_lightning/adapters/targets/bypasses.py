@@ -1,20 +1,27 @@
-"""Host code that reads a layer's weight and does not call the layer, so that an adapter beside it has no effect."""
+"""Host code that does more with a layer than to call it, in which an adapter beside or a wrapper around it has no part.
+
+It reads the weight, and does not call the layer; or it asks for how the layer was set up.
+"""
 
 from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterable, Iterator
+import inspect
+import sys
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from torch import nn
 
 from asym_lightning.core.names import submodule
-from asym_lightning.core.sources import methods_naming
+from asym_lightning.core.sources import methods_naming, names_any
 
 _METADATA = {"dtype", "device", "shape", "ndim", "requires_grad", "is_meta", "size", "dim", "numel"}
 # Code that sets weights and computes nothing with them.
 _SETTERS = {"__init__", "_init_weights", "init_weights", "reset_parameters", "extra_repr", "__repr__"}
+# What layers keep of how they were set up, beside the widths, which whatever is wrapped around them has too.
+_SETTINGS = frozenset(nn.Conv2d.__constants__) | frozenset(nn.Embedding.__constants__)
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
 
 
@@ -56,28 +63,58 @@ def read_layers(model: nn.Module, names: Iterable[str]) -> set[str]:
     return {name for name in names if any(path in _read_by(cls) for cls, path in _ancestors(model, name))}
 
 
+def questioned_layers(model: nn.Module, names: Iterable[str]) -> set[str]:
+    """Those of the named layers that code of a module that they lie in asks for their stride, padding and the like.
+
+    It does so in its methods, or in a function of its file that it gives the layer to, as those convolutions are that
+    pad their input as TensorFlow does.
+    """
+    return {name for name in names if any(path in _questioned_by(cls) for cls, path in _ancestors(model, name))}
+
+
 @functools.cache
 def _read_by(cls: Any) -> frozenset[tuple[str, ...]]:
     """Layers whose weight the methods of a class read, as paths of attributes below ``self``, indices left out."""
     found: set[tuple[str, ...]] = set()
     for method in methods_naming(cls, "weight"):
         if method.name not in _SETTERS:
-            found.update(_read_in(method))
+            found.update(_read_in(method, {"weight"}))
     return frozenset(found)
 
 
-def _read_in(method: ast.AST) -> Iterator[tuple[str, ...]]:
+@functools.cache
+def _questioned_by(cls: Any) -> frozenset[tuple[str, ...]]:
+    """Layers of which the methods of a class, and the functions that these call, read settings; paths as above."""
+    functions = {
+        name
+        for base in cls.__mro__[: cls.__mro__.index(nn.Module)]
+        for name, member in vars(sys.modules[base.__module__]).items()
+        if inspect.isfunction(member) and names_any(member.__code__, _SETTINGS)
+    }
+    found: set[tuple[str, ...]] = set()
+    for method in methods_naming(cls, *_SETTINGS, *functions):
+        if method.name not in _SETTERS:
+            found.update(_read_in(method, _SETTINGS, functions))
+    return frozenset(found)
+
+
+def _read_in(
+    method: ast.AST, attributes: Collection[str], functions: Collection[str] = ()
+) -> Iterator[tuple[str, ...]]:
+    """Paths of what the attributes are read of, and of what is given to the functions."""
     locals_: dict[str, tuple[str, ...]] = {}
     for node in ast.walk(method):
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and (path := _path(node.value, {})):
             locals_[node.targets[0].id] = path
     asked = {id(n.value) for n in ast.walk(method) if isinstance(n, ast.Attribute) and n.attr in _METADATA}
     asked |= {id(a) for n in ast.walk(method) if isinstance(n, ast.Call) and _is_question(n) for a in n.args}
+    read: list[ast.AST] = []
     for node in ast.walk(method):
-        if isinstance(node, ast.Attribute) and node.attr == "weight" and id(node) not in asked:
-            path = _path(node.value, locals_)
-            if path:
-                yield path
+        if isinstance(node, ast.Attribute) and node.attr in attributes and id(node) not in asked:
+            read.append(node.value)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in functions:
+            read += node.args
+    yield from (path for node in read if (path := _path(node, locals_)))
 
 
 def _path(node: ast.AST, locals_: dict[str, tuple[str, ...]]) -> tuple[str, ...] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -49,17 +50,27 @@ def _own_heads(name: str, module: nn.Module) -> list[str]:
     family = family_of(module)
     assert family is not None
     prefix = f"{name}." if name else ""
-    get_classifier = getattr(module, "get_classifier", None)
-    if callable(get_classifier):
-        classifiers = get_classifier()
-        classifiers = classifiers if isinstance(classifiers, (tuple, list)) else [classifiers]
-        return [prefix + n for n, m in plain_modules(module) if n and any(m is c for c in classifiers)]
+    if callable(getattr(module, "get_classifier", None)):
+        return [prefix + head for head in _classifiers(module)]
     vocabulary = output_layers(module)
     named = {name: child for name, child in module.named_children() if name in family.heads}
     # What is called a head in a model that is not known may be a pooling by attention, pretrained like the rest.
     heads = {name for name, child in named.items() if family is not GENERIC or not _attends(child)}
     heads |= set() if vocabulary else _outside_the_base(module)
     return [prefix + head for head in heads if not any(is_within(layer, [head]) for layer in vocabulary)]
+
+
+def _classifiers(module: Any) -> list[str]:
+    """What timm calls the classifier of a model, and what else it leaves out of a checkpoint of other classes."""
+    given = module.get_classifier()
+    given = given if isinstance(given, (tuple, list)) else [given]
+    found = [name for name, part in plain_modules(module) if name and any(part is g for g in given)]
+    left_out = (getattr(module, "pretrained_cfg", None) or {}).get("classifier") or ()
+    for name in [left_out] if isinstance(left_out, str) else left_out:
+        is_there = any(own == name and any(True for _ in part.parameters()) for own, part in plain_modules(module))
+        if is_there and not is_within(name, found) and not any(is_within(head, [name]) for head in found):
+            found.append(name)
+    return found
 
 
 def _outside_the_base(module: nn.Module) -> set[str]:

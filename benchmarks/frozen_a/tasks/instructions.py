@@ -35,6 +35,7 @@ class Instructions(Task):
     val, test = "val/exact_match", "test/exact_match"
     targets = ("q", "k", "v", "o", "mlp")
     peft_targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    has_head = False
     equal_rank = 4
 
     @cached_property

@@ -1,9 +1,10 @@
-"""PEFT, which renames as transformers renames old checkpoints, misreads present names that look like old ones."""
+"""Layers with which PEFT computes otherwise than we do, or that keep it from reading a file, are told."""
 
 import peft
 import pytest
 import torch
 import transformers as tf
+from torch import nn
 
 from asym_lightning.adapters import (
     AdapterConfig,
@@ -62,3 +63,63 @@ def test_other_models_have_none(name):
     model = hf_model(name)
     inject_adapters(model, AdapterConfig(rank=2, targets=["all-linear"]))
     assert layers_misread_by_peft(model) == []
+
+
+def _pad(x, layer):
+    """As `apply_tf_padding` of MobileNet v1 and v2."""
+    return torch.nn.functional.pad(x, [side // 2 for side in layer.stride for _ in range(2)])
+
+
+class AsksItsConvolutions(nn.Module):
+    """Pads one by its settings, by a function that is given it, another by what it reads, and just calls the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.given, self.read, self.called = nn.Conv2d(3, 4, 3, 2), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        x = self.given(_pad(x, self.given))
+        return self.called(self.read(nn.functional.pad(x, [self.read.dilation[0]] * 4)))
+
+
+def test_convolutions_that_are_asked_how_they_were_set_up_are_told(tmp_path):
+    model, x = AsksItsConvolutions(), torch.randn(1, 3, 8, 8)
+    inject_adapters(model, AdapterConfig(rank=2, targets=["given", "read", "called"], heads=[]))
+    assert layers_misread_by_peft(model) == ["given", "read"]
+    save_adapters(model, tmp_path)
+    theirs = peft.PeftModel.from_pretrained(AsksItsConvolutions(), tmp_path)
+    with pytest.raises(AttributeError, match="no attribute 'stride'"):
+        theirs(x)
+
+
+def test_names_that_peft_refuses_in_state_spaces_are_told(tmp_path):
+    config = tf.MambaConfig(vocab_size=20, hidden_size=16, num_hidden_layers=1, state_size=4)
+    model = tf.MambaForCausalLM(config)
+    inject_adapters(model, AdapterConfig(rank=2, targets=["in_proj", "out_proj"]))
+    assert layers_misread_by_peft(model) == ["backbone.layers.0.mixer.out_proj"]
+    save_adapters(model, tmp_path)
+    with pytest.raises(ValueError, match="'out_proj' is incompatible"):
+        peft.PeftModel.from_pretrained(tf.MambaForCausalLM(config), tmp_path)
+
+
+class TiesWhatItDoesNotName(tf.PreTrainedModel):
+    """As Deformable DETR, whose heads of several layers are one."""
+
+    config_class, base_model_prefix, _tied_weights_keys = tf.BertConfig, "model", {"second.weight": "first.weight"}
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.post_init()
+
+    def forward(self, x):
+        return self.second(self.first(x))
+
+
+def test_all_layers_of_a_model_that_does_not_say_what_its_weights_are_tied_to_are_told(tmp_path):
+    model = TiesWhatItDoesNotName(tf.BertConfig())
+    inject_adapters(model, AdapterConfig(rank=2, targets=["first"], heads=[]))
+    assert layers_misread_by_peft(model) == ["first"]
+    save_adapters(model, tmp_path)
+    with pytest.raises(NotImplementedError, match="get_input_embeddings"):
+        peft.PeftModel.from_pretrained(TiesWhatItDoesNotName(tf.BertConfig()), tmp_path)

@@ -3,6 +3,7 @@
 import copy
 import json
 import warnings
+from collections import OrderedDict
 
 import peft
 import pytest
@@ -130,6 +131,37 @@ def test_heads_in_a_list_are_read_by_peft(tmp_path):
     load_adapters(ours, tmp_path)
     torch.testing.assert_close(ours(x), model(x))
     torch.testing.assert_close(theirs(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+class _Repeated(nn.Module):
+    """A head whose name other modules' names end in: one that is adapted, one that is not, and one within it."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc_head, self.norm_head = nn.Linear(6, 6), nn.LayerNorm(6)
+        self.head = nn.Sequential(OrderedDict(norm=nn.LayerNorm(6), head=nn.Linear(6, 3)))
+
+    def forward(self, x):
+        return self.head(self.norm_head(self.fc_head(x)))
+
+
+def test_a_head_that_other_names_end_in_is_read_by_peft_and_so_named_by_us(tmp_path):
+    def build():
+        torch.manual_seed(0)
+        return _Repeated()
+
+    model, x = build(), torch.randn(2, 6)
+    inject_adapters(model, AdapterConfig(rank=2, targets=["fc_head"], heads=["head"]))
+    perturb(model)
+    save_adapters(model, tmp_path / "ours")
+    theirs, ours = peft.PeftModel.from_pretrained(build(), str(tmp_path / "ours")), build()
+    load_adapters(ours, tmp_path / "ours")
+    torch.testing.assert_close(ours(x), model(x))
+    torch.testing.assert_close(theirs(x), model(x))
+    save_file(load_file(tmp_path / "ours" / TENSORS), tmp_path / "ours" / TENSORS)  # without our header, as PEFT's are
+    ours = build()
+    load_adapters(ours, tmp_path / "ours")
+    torch.testing.assert_close(ours(x), model(x))
 
 
 @pytest.mark.parametrize("include_frozen", [True, False])
