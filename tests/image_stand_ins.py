@@ -30,3 +30,27 @@ def write_environments(root: Path, dataset: str, per_class: int = 3) -> Path:
     for environment in description.environments:
         write_images(root / description.folder / environment, classes, per_class)
     return root
+
+
+def write_masked_images(folder: Path, count: int, size: int = 32, seed: int = 0) -> Path:
+    """Write `folder/images/<number>.png` and `folder/masks/<number>.png`: 0 is ground, 1 a red square, 2 a green disc.
+
+    The outline of a disc does not count, which 255 says.
+    """
+    random = np.random.default_rng(seed)
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    rows, columns = np.mgrid[:size, :size]
+    for number in range(count):
+        pixels, mask = random.integers(0, 60, (size, size, 3)), np.zeros((size, size), dtype=np.uint8)
+        (top, left), side = random.integers(0, size // 2, 2), size // 3
+        mask[top : top + side, left : left + side] = 1
+        y, x = random.integers(size // 4, 3 * size // 4, 2)
+        distance = np.hypot(rows - y, columns - x)
+        mask[distance < size / 5] = 2
+        pixels[mask == 1] += [150, 0, 0]
+        pixels[mask == 2] += [0, 150, 0]
+        mask[np.abs(distance - size / 5) < 0.5] = 255
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / "images" / f"{number}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
+    return folder

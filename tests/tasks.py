@@ -29,6 +29,7 @@ from asym_lightning.modules import (
     MultiLabelTextClassifier,
     PreferenceTuner,
     QuestionAnswerer,
+    SegmentationModule,
     SpeechRecognizer,
     Summarizer,
     TextClassifier,
@@ -65,6 +66,12 @@ def image_label_sets(adapter: AdapterConfig, **options: Any) -> Case:
 
 def image_values(adapter: AdapterConfig) -> Case:
     return ImageRegressor("vit_digits", adapter), (torch.randn(4, 1, 8, 8), torch.tensor([0.5, 1.0, 2.0, 0.0]))
+
+
+def masked_images(adapter: AdapterConfig) -> Case:
+    module = SegmentationModule("vit_digits", ["a", "b", "c"], adapter, decoder_width=8)
+    masks = torch.randint(0, 3, (4, 8, 8)).where(torch.rand(4, 8, 8) < 0.9, -100)
+    return module, (torch.randn(4, 1, 8, 8), masks)
 
 
 def texts(adapter: AdapterConfig, task: str, **options: Any) -> Case:
@@ -182,6 +189,7 @@ TASKS: dict[str, Callable[..., Case]] = {
     "image label sets": image_label_sets,
     "image label sets, weighted": partial(image_label_sets, positive_weights=[1.0, 2.0, 1.0]),
     "image values": image_values,
+    "masked images": masked_images,
     "images, mixed": partial(images, mixup=0.2),
     **{task: partial(texts, task=task) for task in ("classification", "cola", "mrpc", "regression")},
     "entities": partial(words, tags=["O", "B-PER", "I-PER"]),

@@ -60,6 +60,8 @@ def save_plain(backbone: Any, folder: Path, label_names: Sequence[str] = ()) -> 
     transformers: Any = sys.modules.get("transformers")  # which a model of it has imported
     if transformers is not None and isinstance(backbone, transformers.PreTrainedModel):
         backbone.save_pretrained(folder)
+    elif hasattr(backbone, "save"):  # of a backbone of timm with parts of this package
+        backbone.save(folder, label_names)
     elif hasattr(backbone, "pretrained_cfg"):
         import timm
 

@@ -55,7 +55,10 @@ def _base(model: nn.Module, base: str | None, labels: str, is_of_transformers: b
         kind = type(model).__name__
         options = f"\n    {name}, {labels}\n" if labels else name
         return f"from transformers import {kind}\n", f"{asked}model = {kind}.from_pretrained({options})\n"
-    if hasattr(model, "pretrained_cfg"):
-        kind, module = "create_timm_backbone", "asym_lightning.modules.timm_backbone"
-        return f"from {module} import {kind}\n", f"{asked}model = {kind}({name}, num_classes={model.num_classes})\n"
+    if hasattr(model, "pretrained_cfg") or hasattr(model, "made_with"):
+        kind = "create_timm_segmenter" if hasattr(model, "made_with") else "create_timm_backbone"
+        made_with: dict[str, Any] = getattr(model, "made_with", None) or {"num_classes": model.num_classes}
+        arguments = ", ".join(f"{argument}={value}" for argument, value in made_with.items())
+        module = f"asym_lightning.modules.{kind.removeprefix('create_')}"
+        return f"from {module} import {kind}\n", f"{asked}model = {kind}({name}, {arguments})\n"
     return "", "model = ...  # the model that was adapted\n"

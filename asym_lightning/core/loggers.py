@@ -28,6 +28,7 @@ class LoggerFanout:
         metrics: Mapping[str, float],
         histograms: Mapping[str, Sequence[float]] | None = None,
         figures: Mapping[str, Figure] | None = None,
+        pictures: Mapping[str, np.ndarray] | None = None,
     ) -> None:
         """Write from the first process, at the Trainer's step.
 
@@ -36,13 +37,14 @@ class LoggerFanout:
             metrics: Numbers by name.
             histograms: Values by name, for loggers that show distributions (TensorBoard, W&B).
             figures: Pictures by name, for loggers that show them (TensorBoard, W&B, MLflow).
+            pictures: The same as pixels (height, width, 3), bytes.
         """
         if not trainer.is_global_zero:
             return
         step = trainer.global_step
         for logger in trainer.loggers:
             if id(logger) not in self._failed:
-                self._try(logger, dict(metrics), histograms or {}, figures or {}, step)
+                self._try(logger, dict(metrics), histograms or {}, figures or {}, pictures or {}, step)
 
     def _try(
         self,
@@ -50,6 +52,7 @@ class LoggerFanout:
         metrics: dict[str, float],
         histograms: Mapping[str, Sequence[float]],
         figures: Mapping[str, Figure],
+        pictures: Mapping[str, np.ndarray],
         step: int,
     ) -> None:
         try:
@@ -59,6 +62,8 @@ class LoggerFanout:
                 _log_histogram(logger, name, values, step)
             for name, figure in figures.items():
                 _log_figure(logger, name, figure, step)
+            for name, picture in pictures.items():
+                _log_picture(logger, name, picture, step)
         except Exception as error:
             self._failed.add(id(logger))
             warnings.warn(
@@ -84,3 +89,12 @@ def _log_figure(logger: Logger, name: str, figure: Figure, step: int) -> None:
         logger.log_image(name, [figure], step=step)
     elif isinstance(logger, either(MLFlowLogger)):
         logger.experiment.log_figure(logger.run_id, figure, f"{name}.png")
+
+
+def _log_picture(logger: Logger, name: str, picture: np.ndarray, step: int) -> None:
+    if isinstance(logger, either(TensorBoardLogger)):
+        logger.experiment.add_image(name, picture, step, dataformats="HWC")
+    elif isinstance(logger, either(WandbLogger)):
+        logger.log_image(name, [picture], step=step)
+    elif isinstance(logger, either(MLFlowLogger)):
+        logger.experiment.log_image(logger.run_id, picture, f"{name}_{step}.png")

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from asym_lightning.data.multi_label_text import MultiLabelTextDataModule
     from asym_lightning.data.preferences import PreferenceDataModule
     from asym_lightning.data.question_answering import QuestionAnsweringDataModule
+    from asym_lightning.data.segmentation import SegmentationDataModule
     from asym_lightning.data.speech_recognition import SpeechRecognitionDataModule
     from asym_lightning.data.summarization import SummarizationDataModule
     from asym_lightning.data.text_files import TextFilesDataModule
@@ -38,6 +39,7 @@ __all__ = [
     "MultiLabelTextDataModule",
     "PreferenceDataModule",
     "QuestionAnsweringDataModule",
+    "SegmentationDataModule",
     "SpeechRecognitionDataModule",
     "SummarizationDataModule",
     "TextFilesDataModule",

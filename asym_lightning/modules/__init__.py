@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from asym_lightning.modules.preference_tuner import PreferenceTuner
     from asym_lightning.modules.question_answerer import QuestionAnswerer
     from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
+    from asym_lightning.modules.segmentation_module import SegmentationModule
     from asym_lightning.modules.speech_recognizer import SpeechRecognizer
     from asym_lightning.modules.summarizer import Summarizer
     from asym_lightning.modules.text_classifier import TextClassifier
@@ -37,6 +38,7 @@ __all__ = [
     "MultiLabelTextClassifier",
     "PreferenceTuner",
     "QuestionAnswerer",
+    "SegmentationModule",
     "SpeechRecognizer",
     "StepOutput",
     "Summarizer",

@@ -12,7 +12,7 @@ from torchmetrics import MetricCollection
 from transformers import AutoModelForAudioClassification
 
 from asym_lightning.adapters import AdapterConfig
-from asym_lightning.core.kinds import Fraction, NotNegative
+from asym_lightning.core.kinds import Fraction, LabelNames, NotNegative
 from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
@@ -63,7 +63,7 @@ class AudioClassifier(HeadedTextModule):
     def __init__(
         self,
         backbone: Backbone,
-        label_names: Sequence[str] | None = None,
+        label_names: LabelNames | None = None,
         adapter: AdapterConfig | None = None,
         train_backbone: bool = False,
         class_weights: Sequence[NotNegative] | None = None,

@@ -6,14 +6,13 @@ import inspect
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
 from asym_lightning.lifecycle.predictions import PREDICTIONS
 from asym_lightning.modules.base import Backbone
 from asym_lightning.modules.classifier_module import ClassifierModule
+from asym_lightning.modules.new_modules import heads_and_new_modules
 from asym_lightning.modules.text_backbone import class_order, create_text_backbone
 from asym_lightning.sharding import PretrainedWeights
 
@@ -90,12 +89,7 @@ class HeadedTextModule(ClassifierModule):
 
     def heads(self, backbone: nn.Module) -> list[str] | None:
         """Return the head and whatever else the checkpoint has no weights for, such as BERT's pooler."""
-        own = find_heads(backbone, None)
-        others = [n for n in self._new_modules if not any(n == head or n.startswith(f"{head}.") for head in own)]
-        if not others:
-            return None
-        rank_zero_info(f"also trained   {', '.join(others)}, for which the checkpoint has no weights")
-        return [*own, *others]
+        return heads_and_new_modules(backbone, self._new_modules)
 
     def run_backbone(self, batch: dict[str, Any]) -> Any:
         """Return what the model makes of a batch's inputs.

@@ -52,7 +52,7 @@ def create_text_backbone(
             architecture.
     """
     config: Any = pretrained_config(source, options.model_args)
-    keeps_head = label_names is not None and set(config.label2id) == set(label_names)
+    keeps_head = label_names is not None and set(config.label2id or ()) == set(label_names)
     if not keeps_head:
         config.num_labels = num_outputs  # also renames the classes to LABEL_0 and so on
         if label_names is not None:

@@ -28,6 +28,7 @@ def test_tasks_are_what_a_config_can_train():
         "MultiLabelTextClassifier",
         "PreferenceTuner",
         "QuestionAnswerer",
+        "SegmentationModule",
         "SpeechRecognizer",
         "Summarizer",
         "TextClassifier",

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
@@ -59,3 +60,25 @@ def test_wandb_and_mlflow_are_given_the_picture(figure):
 def test_a_logger_without_pictures_is_left_alone(tmp_path, figure, recwarn):
     LoggerFanout().log(trainer(CSVLogger(tmp_path)), {}, figures={"test/confusion": figure})
     assert not recwarn.list and not list(tmp_path.rglob("*.csv"))
+
+
+def test_pixels_reach_the_loggers_that_show_them(tmp_path):
+    sent, pixels = [], np.zeros((2, 4, 3), dtype=np.uint8)
+
+    class Wandb(WandbLogger):
+        def __init__(self) -> None:
+            Logger.__init__(self)
+
+        def log_image(self, key, images, step=None, **kwargs) -> None:
+            sent.append(("wandb", key, images, step))
+
+    class Mlflow(MLFlowLogger):
+        def __init__(self) -> None:
+            Logger.__init__(self)
+
+        run_id = property(lambda self: "run")
+        experiment = property(lambda self: SimpleNamespace(log_image=lambda *args: sent.append(("mlflow", *args))))
+
+    loggers = trainer(Wandb(), Mlflow(), CSVLogger(tmp_path))
+    LoggerFanout().log(loggers, {}, pictures={"val/masks": pixels})
+    assert sent == [("wandb", "val/masks", [pixels], 7), ("mlflow", "run", pixels, "val/masks_7.png")]

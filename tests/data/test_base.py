@@ -25,6 +25,7 @@ from asym_lightning.data import (
     MultiLabelTextDataModule,
     PreferenceDataModule,
     QuestionAnsweringDataModule,
+    SegmentationDataModule,
     SpeechRecognitionDataModule,
     SummarizationDataModule,
     TextFilesDataModule,
@@ -40,6 +41,7 @@ from asym_lightning.modules import (
     MultiLabelTextClassifier,
     PreferenceTuner,
     QuestionAnswerer,
+    SegmentationModule,
     SpeechRecognizer,
     Summarizer,
     TextClassifier,
@@ -48,7 +50,7 @@ from asym_lightning.modules import (
 )
 from asym_lightning.modules.decoding import Decoding
 from tests.audio_stand_ins import TONES, write_speech, write_tiny_ctc, write_tiny_wav2vec2, write_tones
-from tests.image_stand_ins import write_images
+from tests.image_stand_ins import write_images, write_masked_images
 from tests.language_models import byte_tokenizer, tiny_llama, write_jsonl
 from tests.picture_stand_ins import llava_processor, tiny_llava, write_questions
 from tests.text_stand_ins import SENTENCES, write_glue_task, write_tiny_bert
@@ -178,6 +180,14 @@ def image_table(folder):
     return ImageRegressor("vit_digits"), data, 10
 
 
+def masked_images(folder):
+    data = SegmentationDataModule(
+        predict=write_masked_images(folder, count=5, size=12), label_names=["a", "b", "c"], image_size=8, mean=[0.5],
+        std=[0.5], loader=LoaderOptions(2, 4),
+    )  # fmt: skip
+    return SegmentationModule("vit_digits", decoder_width=4), data, 5
+
+
 def domainbed(folder):
     data = DomainBedDataModule("RotatedDigits", test_environments=["15", "75"], loader=LoaderOptions())
     return ImageClassifier("vit_digits", 10), data, 300 + 299
@@ -270,8 +280,8 @@ def preferences(folder):
 
 
 CASES = [
-    digits, image_folder, image_folder_with_workers, image_table, domainbed, glue, text_files, label_sets, words,
-    questions, summarization, alpaca, preferences, sounds, speech, pictures,
+    digits, image_folder, image_folder_with_workers, image_table, masked_images, domainbed, glue, text_files,
+    label_sets, words, questions, summarization, alpaca, preferences, sounds, speech, pictures,
 ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import yaml
 
 from asym_lightning.cli import main
 from asym_lightning.cli.sweep.outcome import write_outcome
-from tests.image_stand_ins import write_images
+from tests.image_stand_ins import write_images, write_masked_images
 from tests.language_models import byte_tokenizer, saved, tiny_llama
 from tests.picture_stand_ins import write_pictures, write_tiny_llava
 from tests.text_stand_ins import write_tiny_bert
@@ -52,6 +52,8 @@ def workplace(tmp_path, monkeypatch):
         (tmp_path / name).symlink_to(ROOT / name)
     for split in ("train", "val", "test"):
         write_images(tmp_path / "images" / split, ["cat", "dog"], per_class=4)
+    for seed, split in enumerate(("train", "val")):
+        write_masked_images(tmp_path / "scenes" / split, count=4, seed=seed)
     write_tiny_bert(tmp_path / "encoder")
     tokenizer = byte_tokenizer()
     saved(tmp_path / "decoder", tiny_llama(len(tokenizer)), tokenizer)

@@ -4,10 +4,13 @@ import functools
 
 import pytest
 import torch
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from torch.utils.data import DataLoader, TensorDataset
 
+from asym_lightning.adapters import AdapterConfig
 from asym_lightning.lifecycle.trained_together import Together
+from asym_lightning.modules import ImageClassifier, ImageRegressor, MultiLabelImageClassifier
 from tests.lifecycle.runs import Own, build_backbone, data, start
 
 
@@ -74,6 +77,44 @@ def test_runs_are_what_they_are_alone(scheme, tmp_path):
     files = [sorted(str(p.relative_to(tmp_path / name)) for p in (tmp_path / name).rglob("*.ckpt"))
              for name in ("alone", "together")]  # fmt: skip
     assert files[0] == files[1] != []
+
+
+def of_different_tasks():
+    """Modules over one backbone with one A, and data for each."""
+    options = {"adapter": AdapterConfig(rank=2), "optimizer": functools.partial(torch.optim.AdamW, lr=0.01)}
+    images = torch.randn(12, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    numbers = torch.arange(12)
+    made = (
+        (ImageClassifier, {"num_classes": 10}, numbers % 10),
+        (ImageRegressor, {}, numbers / 12),
+        (MultiLabelImageClassifier, {"label_names": ["even", "small", "odd"]},
+         torch.stack([numbers % 2 == 0, numbers < 5, numbers % 2 == 1], dim=1).long()),
+    )  # fmt: skip
+    for kind, arguments, targets in made:
+        seed_everything(0, verbose=False)
+        yield kind("vit_digits", **arguments, **options), DataLoader(TensorDataset(images, targets), batch_size=4)
+
+
+def test_modules_of_different_tasks_share_a_backbone_and_are_what_they_are_alone(tmp_path):
+    def fit_task(module, loader, *callbacks):
+        trainer = Trainer(accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False,
+                          enable_progress_bar=False, enable_model_summary=False, default_root_dir=tmp_path,
+                          callbacks=list(callbacks))  # fmt: skip
+        seed_everything(0, verbose=False)
+        trainer.fit(module, loader)
+
+    alone, together, group, passes = list(of_different_tasks()), list(of_different_tasks()), Together(), []
+    for module, loader in alone:
+        fit_task(module, loader)
+    call = group.backbone.call
+    group.backbone.call = lambda members, calls: passes.append(len(members)) or call(members, calls)
+    group.run([functools.partial(fit_task, *made, group.callback()) for made in together])
+    assert passes == [3, 3, 3]
+    weights = [module.backbone.blocks[0].mlp.fc1.weight.data_ptr() for module, _ in together]
+    assert len(set(weights)) == 1
+    for (module, _), (expected, _) in zip(together, alone, strict=True):
+        for name, tensor in expected.state_dict().items():
+            torch.testing.assert_close(module.state_dict()[name], tensor, rtol=1e-5, atol=1e-5)
 
 
 def test_dropout_is_refused_before_anything_has_trained(tmp_path):

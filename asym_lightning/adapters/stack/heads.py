@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 
 from asym_lightning.core.names import plain_state, submodule
 
@@ -17,7 +18,11 @@ HeadState = Mapping[str, Tensor]
 
 @contextmanager
 def heads_by_row(
-    model: nn.Module, heads: Mapping[str, Mapping[str, HeadState]], names: Sequence[str | None]
+    model: nn.Module,
+    heads: Mapping[str, Mapping[str, HeadState]],
+    names: Sequence[str | None],
+    *,
+    are_filled: bool = False,
 ) -> Iterator[None]:
     """Let the heads of a model compute for each row with what that row's adapter brings.
 
@@ -25,16 +30,19 @@ def heads_by_row(
         model: The model.
         heads: By adapter and by the head's name, what it holds.
         names: The adapter of each row; ``None``, and an adapter without such a head, mean the model's own.
+        are_filled: Whether heads may have different numbers of outputs, and narrower ones are filled up with zeros.
     """
     with ExitStack() as stack:
         for head in dict.fromkeys(head for name in names if name is not None for head in heads[name]):
             states = [None if name is None else heads[name].get(head) for name in names]
-            stack.enter_context(_one_head_by_row(head, submodule(model, head), states))
+            stack.enter_context(_one_head_by_row(head, submodule(model, head), states, are_filled))
         yield
 
 
 @contextmanager
-def _one_head_by_row(name: str, head: nn.Module, states: Sequence[HeadState | None]) -> Iterator[None]:
+def _one_head_by_row(
+    name: str, head: nn.Module, states: Sequence[HeadState | None], are_filled: bool
+) -> Iterator[None]:
     own = vars(head).get("forward")  # as accelerate sets one
     here = plain_state(head)  # whose dtype and device are that of the model by now
     cast = {id(state): {n: t.to(here[n]) for n, t in (state or {}).items()} for state in states}
@@ -59,6 +67,8 @@ def _one_head_by_row(name: str, head: nn.Module, states: Sequence[HeadState | No
                 orders.append(order)
             if not all(isinstance(part, Tensor) for part in parts):
                 raise TypeError(f"The head `{name}` returns no tensor, and so can't be another one for each row.")
+            if are_filled:
+                parts = [widened(part, max(other.shape[-1] for other in parts)) for part in parts]
             return torch.cat(parts)[torch.cat(orders).argsort()]
         finally:
             _set_forward(head, by_row)
@@ -68,6 +78,15 @@ def _one_head_by_row(name: str, head: nn.Module, states: Sequence[HeadState | No
         yield
     finally:
         _set_forward(head, own)
+
+
+def widened(rows: Tensor, width: int) -> Tensor:
+    """Rows that are filled up with zeros to a width, which they may have.
+
+    >>> widened(torch.ones(1, 2), 3)
+    tensor([[1., 1., 0.]])
+    """
+    return F.pad(rows, (0, width - rows.shape[-1])) if rows.dim() > 1 else rows
 
 
 def _set_forward(head: nn.Module, forward: Any) -> None:

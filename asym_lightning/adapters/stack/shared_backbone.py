@@ -15,7 +15,7 @@ from asym_lightning.adapters.kernels.by_group import FactorsByGroup
 from asym_lightning.adapters.layers.adapted import AdaptedLayer
 from asym_lightning.adapters.layers.lookup import adapter_layers, factors_by_name
 from asym_lightning.adapters.layers.token_rows import TokenRows
-from asym_lightning.adapters.stack.heads import heads_by_row
+from asym_lightning.adapters.stack.heads import heads_by_row, widened
 from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.adapters.targets.patterns import is_within
 from asym_lightning.core.messages import listed
@@ -77,6 +77,8 @@ class Call:
 
 class SharedBackbone:
     """Models that differ in adapters and heads alone, and hold their frozen weights once.
+
+    Heads may be those of different tasks, with a number of outputs each.
 
     One pass for several models multiplies each frozen weight once with the rows of all; adapters and heads compute for
     each model's rows with its own factors, whatever the scheme. That rows do not depend on one another is checked,
@@ -163,7 +165,11 @@ class SharedBackbone:
                 "can't be those of each: set what drops to 0."
             )
         num_rows = len(next(_tensors((args, kwargs))))
-        parts = [_part(joint, number, len(members), num_rows) for number in range(len(members))]
+        widths = _widths(members)
+        parts = [
+            _narrowed(_part(joint, number, len(members), num_rows), max(widths), width)
+            for number, width in enumerate(widths)
+        ]
         self._num_passes[is_training] = count = self._num_passes.get(is_training, 0) + 1
         if count & (count - 1) == 0:
             _check_rows_are_apart(members, calls, parts)
@@ -204,7 +210,9 @@ class Pass:
             of_models = [leaves[place].grad if k in numbers else None for k, leaves in enumerate(self._leaves)]
             if any(gradient is not None for gradient in of_models):
                 rows = zip(of_models, self._leaves, strict=True)
-                filled = [torch.zeros_like(leaves[place]) if g is None else g for g, leaves in rows]
+                filled = [
+                    widened(torch.zeros_like(leaves[place]) if g is None else g, tensor.shape[-1]) for g, leaves in rows
+                ]
                 tensors.append(tensor)
                 gradients.append(torch.cat(filled) if len(filled) > 1 else filled[0])
         inputs = [p for number in sorted(numbers) for p in self._members[number].trained if p.requires_grad]
@@ -224,7 +232,7 @@ def _each_with_its_own(members: Sequence[Member]) -> Iterator[None]:
             own = [of_model[name].adapters for of_model in layers]
             layer.adapters.by_row = FactorsByGroup(name, [a.As for a in own], [a.Bs for a in own])
         heads = {number: member.heads for number, member in zip(names, members, strict=True)}
-        with heads_by_row(members[0].model, heads, names):
+        with heads_by_row(members[0].model, heads, names, are_filled=True):
             yield
     finally:
         for layer in layers[0].values():
@@ -256,6 +264,21 @@ def _check_fits(model: nn.Module, parameters: Mapping[str, nn.Parameter], traine
         )
 
 
+def _widths(members: Sequence[Member]) -> list[int]:
+    """Outputs of each model's head; zeros where heads are all alike."""
+    for head, state in members[0].heads.items():
+        for name, tensor in state.items():
+            of_members = [member.heads[head][name] for member in members]
+            if any(other.shape != tensor.shape for other in of_members):
+                return [len(other) for other in of_members]
+    return [0] * len(members)
+
+
+def _narrowed(value: Any, widest: int, width: int) -> Any:
+    """What one model gave, without what its outputs were filled up with to be as wide as the widest."""
+    return _mapped(value, lambda t: t[..., :width] if t.dim() > 1 and t.shape[-1] == widest else t)
+
+
 def _fits(layer: AdaptedLayer) -> bool:
     return layer.calls_adapters and not layer.adapters.is_read
 
@@ -265,6 +288,11 @@ def _check_rows_are_apart(members: Sequence[Member], calls: Sequence[Call], part
         with torch.no_grad():
             alone = member.forward(*call.args, **call.kwargs)
         for found, expected in zip(_tensors(part), _tensors(alone), strict=True):
+            if found.shape != expected.shape:
+                raise ValueError(
+                    f"{type(member.model).__name__} gives outputs of shape {tuple(expected.shape)} by itself, and of "
+                    f"{tuple(found.shape)} beside others: heads of different tasks differ in their last layer alone."
+                )
             distance = (found.detach().float() - expected.float()).norm()
             if not distance <= _precision(found) ** 0.5 * expected.float().norm():
                 raise ValueError(

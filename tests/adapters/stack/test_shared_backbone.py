@@ -69,6 +69,28 @@ def test_one_pass_gives_each_model_its_outputs_and_gradients(options):
             torch.testing.assert_close(found, expected_gradient, rtol=1e-3, atol=1e-5)
 
 
+def test_heads_of_different_tasks_give_each_model_its_own_number_of_outputs():
+    models = adapted(targets=["q", "v"])
+    alone = []
+    for seed, (model, width) in enumerate(zip(models, (3, 1, 5), strict=True)):
+        model.head = nn.Linear(model.head.in_features, width)
+        outputs = model(images(seed))
+        outputs.square().sum().backward()
+        alone.append((outputs.detach(), gradients(model)))
+        model.zero_grad()
+    shared, members = joined(models)
+    made = shared.call(members, [Call((images(seed),), {}) for seed in range(3)])
+    for outputs in made.outputs:
+        outputs.square().sum().backward()
+    made.backward([1, 0])
+    made.backward([2])
+    for model, outputs, (expected, of_alone) in zip(models, made.outputs, alone, strict=True):
+        assert outputs.shape == expected.shape
+        torch.testing.assert_close(outputs.detach(), expected, rtol=1e-4, atol=1e-5)
+        for found, expected_gradient in zip(gradients(model), of_alone, strict=True):
+            torch.testing.assert_close(found, expected_gradient, rtol=1e-3, atol=1e-4)
+
+
 def test_frozen_weights_are_held_once_and_layers_are_as_they_were():
     models = adapted()
     shared, members = joined(models)

@@ -28,6 +28,7 @@ HEADS = [
     (tf.ElectraForMultipleChoice, tf.ElectraConfig(**_TEXT), ["sequence_summary", "classifier"]),
     (tf.Wav2Vec2ForCTC, tf.Wav2Vec2Config(**_SPEECH), ["lm_head"]),
     (tf.SegformerForSemanticSegmentation, tf.SegformerConfig(), ["decode_head"]),
+    (tf.UperNetForSemanticSegmentation, tf.UperNetConfig(use_auxiliary_head=False), ["decode_head"]),
     # Trained with the base model, hence nothing new.
     (tf.LlamaForCausalLM, tf.LlamaConfig(**_TEXT, num_key_value_heads=2), []),
     (tf.BertForMaskedLM, tf.BertConfig(**_TEXT), []),

@@ -63,7 +63,7 @@ GENERIC = Family(
         "o": ("o_proj", "attn.out_proj"),
         "mlp": ("gate_proj", "up_proj", "down_proj", "fc1", "fc2"),
     },
-    heads=("classifier", "score", "head", "ctc_head"),
+    heads=("classifier", "score", "head", "ctc_head", "decode_head", "class_predictor"),
 )
 """For models that no registered family knows."""
 
