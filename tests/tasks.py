@@ -35,10 +35,12 @@ from asym_lightning.modules import (
     Summarizer,
     TextClassifier,
     TokenClassifier,
+    VisionLanguageTuner,
 )
 from asym_lightning.modules.language_module import LanguageModule
 from tests.audio_stand_ins import tiny_wav2vec2_config, tiny_whisper_config
 from tests.language_models import tiny_bart, tiny_llama, word_tokenizer
+from tests.picture_stand_ins import llava_processor, tiny_llava
 from tests.text_stand_ins import tiny_bert_config
 
 VOCABULARY = 50
@@ -108,6 +110,16 @@ def speech_to_words(adapter: AdapterConfig) -> Case:
     module = SpeechRecognizer(tf.WhisperForConditionalGeneration(tiny_whisper_config()), adapter)
     batch = {"input_features": torch.randn(2, 16, 100), "labels": torch.tensor([[5, 6, 2], [7, 2, -100]])}
     return with_tokenizer(module), batch | {"file": ["a", "b"]}
+
+
+def pictures(adapter: AdapterConfig) -> Case:
+    processor = llava_processor()
+    image = processor.tokenizer.convert_tokens_to_ids("<image>")
+    batch = PAD([{"input_ids": np.array([4, *[image] * 4, 5, 6, 2]), "labels": np.array([-100] * 6 + [6, 2])}] * 2)
+    batch["pixel_values"] = [torch.randn(1, 3, 8, 8) for _ in range(2)]
+    module = VisionLanguageTuner(tiny_llava(processor.tokenizer), adapter)
+    module.tokenizer = processor.tokenizer
+    return module, batch
 
 
 def label_sets(adapter: AdapterConfig) -> Case:
@@ -192,6 +204,7 @@ TASKS: dict[str, Callable[..., Case]] = {
     "sounds": sounds,
     "speech": speech,
     "speech, to words": speech_to_words,
+    "pictures": pictures,
     "label sets": label_sets,
     "questions": questions,
     "embeddings": embeddings,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from asym_lightning.data.summarization import SummarizationDataModule
     from asym_lightning.data.text_files import TextFilesDataModule
     from asym_lightning.data.token_classification import TokenClassificationDataModule
+    from asym_lightning.data.vision_language import VisionLanguageDataModule
 else:
     __getattr__, __dir__ = lazy_imports(__name__)
 
@@ -45,4 +46,5 @@ __all__ = [
     "SummarizationDataModule",
     "TextFilesDataModule",
     "TokenClassificationDataModule",
+    "VisionLanguageDataModule",
 ]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from asym_lightning.modules.summarizer import Summarizer
     from asym_lightning.modules.text_classifier import TextClassifier
     from asym_lightning.modules.token_classifier import TokenClassifier
+    from asym_lightning.modules.vision_language_tuner import VisionLanguageTuner
 else:
     __getattr__, __dir__ = lazy_imports(__name__)
 
@@ -46,5 +47,6 @@ __all__ = [
     "TextClassifier",
     "TokenClassifier",
     "TorchSchedule",
+    "VisionLanguageTuner",
     "WarmupSchedule",
 ]

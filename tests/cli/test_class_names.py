@@ -34,6 +34,7 @@ def test_tasks_are_what_a_config_can_train():
         "Summarizer",
         "TextClassifier",
         "TokenClassifier",
+        "VisionLanguageTuner",
     ]
 
 

@@ -31,6 +31,7 @@ from asym_lightning.data import (
     SummarizationDataModule,
     TextFilesDataModule,
     TokenClassificationDataModule,
+    VisionLanguageDataModule,
 )
 from asym_lightning.data.base import BatchDataModule
 from asym_lightning.modules import (
@@ -47,11 +48,13 @@ from asym_lightning.modules import (
     Summarizer,
     TextClassifier,
     TokenClassifier,
+    VisionLanguageTuner,
 )
 from asym_lightning.modules.decoding import Decoding
 from tests.audio_stand_ins import TONES, write_speech, write_tiny_ctc, write_tiny_wav2vec2, write_tones
 from tests.image_stand_ins import write_images, write_masked_images
 from tests.language_models import byte_tokenizer, tiny_llama, write_jsonl
+from tests.picture_stand_ins import llava_processor, tiny_llava, write_questions
 from tests.text_stand_ins import SENTENCES, write_glue_task, write_tiny_bert
 
 RECORDS = [
@@ -269,6 +272,12 @@ def embeddings(folder):
     return SentenceEncoder(bert, AdapterConfig(rank=2)), data, len(RECORDS)
 
 
+def pictures(folder):
+    processor, loader = llava_processor(), LoaderOptions(2, 3)
+    data = VisionLanguageDataModule(predict=write_questions(folder / "p.jsonl", 5), processor=processor, loader=loader)
+    return VisionLanguageTuner(tiny_llava(processor.tokenizer), AdapterConfig(rank=2), decoding=SHORT), data, 5
+
+
 def preferences(folder):
     tokenizer = byte_tokenizer()
     file = write_jsonl(folder / "rows.jsonl", RECORDS)
@@ -281,7 +290,7 @@ def preferences(folder):
 
 CASES = [
     digits, image_folder, image_folder_with_workers, image_table, masked_images, domainbed, glue, text_files,
-    label_sets, words, questions, embeddings, summarization, alpaca, preferences, sounds, speech,
+    label_sets, words, questions, embeddings, summarization, alpaca, preferences, sounds, speech, pictures,
 ]  # fmt: skip
 
 
