@@ -30,14 +30,17 @@ from asym_lightning.modules import (
     PreferenceTuner,
     QuestionAnswerer,
     SegmentationModule,
+    SentenceEncoder,
     SpeechRecognizer,
     Summarizer,
     TextClassifier,
     TokenClassifier,
+    VisionLanguageTuner,
 )
 from asym_lightning.modules.language_module import LanguageModule
 from tests.audio_stand_ins import tiny_wav2vec2_config, tiny_whisper_config
 from tests.language_models import tiny_bart, tiny_llama, word_tokenizer
+from tests.picture_stand_ins import llava_processor, tiny_llava
 from tests.text_stand_ins import tiny_bert_config
 
 VOCABULARY = 50
@@ -109,6 +112,16 @@ def speech_to_words(adapter: AdapterConfig) -> Case:
     return with_tokenizer(module), batch | {"file": ["a", "b"]}
 
 
+def pictures(adapter: AdapterConfig) -> Case:
+    processor = llava_processor()
+    image = processor.tokenizer.convert_tokens_to_ids("<image>")
+    batch = PAD([{"input_ids": np.array([4, *[image] * 4, 5, 6, 2]), "labels": np.array([-100] * 6 + [6, 2])}] * 2)
+    batch["pixel_values"] = [torch.randn(1, 3, 8, 8) for _ in range(2)]
+    module = VisionLanguageTuner(tiny_llava(processor.tokenizer), adapter)
+    module.tokenizer = processor.tokenizer
+    return module, batch
+
+
 def label_sets(adapter: AdapterConfig) -> Case:
     batch = PAD([{"input_ids": np.arange(4, 4 + size)} for size in (5, 3, 6)])
     batch["labels"] = torch.tensor([[0, 2], [1, -1], [-1, -1]])
@@ -121,6 +134,12 @@ def questions(adapter: AdapterConfig) -> Case:
     batch = PAD([{"input_ids": np.arange(4, 4 + size)} for size in (5, 3, 6)])
     batch |= {"start_positions": torch.tensor([2, 0, 1]), "end_positions": torch.tensor([3, 0, 4])}
     return QuestionAnswerer(tf.BertForQuestionAnswering(tiny_bert_config()), adapter), batch
+
+
+def embeddings(adapter: AdapterConfig, **options: Any) -> Case:
+    sides = {side: PAD([{"input_ids": np.arange(4, 4 + n)} for n in (5, 3, 6)]) for side in ("anchor", "positive")}
+    batch = {f"{side}_{name}": value for side, values in sides.items() for name, value in values.items()}
+    return SentenceEncoder(tf.BertModel(tiny_bert_config()), adapter, **options), batch
 
 
 def rows() -> TokenizedRows:
@@ -185,8 +204,11 @@ TASKS: dict[str, Callable[..., Case]] = {
     "sounds": sounds,
     "speech": speech,
     "speech, to words": speech_to_words,
+    "pictures": pictures,
     "label sets": label_sets,
     "questions": questions,
+    "embeddings": embeddings,
+    "embeddings, in chunks": partial(embeddings, chunk_size=2),
     "instructions": instructions,
     "instructions, all logits": partial(instructions, chunk_size=None),
     "packed instructions": partial(instructions, is_packed=True),

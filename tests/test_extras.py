@@ -16,10 +16,12 @@ VISION = ("timm", "torchvision")
 TEXT_MODULES = (
     "AudioClassifier",
     "SpeechRecognizer",
+    "VisionLanguageTuner",
     "TextClassifier",
     "MultiLabelTextClassifier",
     "TokenClassifier",
     "QuestionAnswerer",
+    "SentenceEncoder",
     "Summarizer",
     "InstructionTuner",
     "PreferenceTuner",

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from asym_lightning.modules.question_answerer import QuestionAnswerer
     from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
     from asym_lightning.modules.segmentation_module import SegmentationModule
+    from asym_lightning.modules.sentence_encoder import SentenceEncoder
     from asym_lightning.modules.speech_recognizer import SpeechRecognizer
     from asym_lightning.modules.summarizer import Summarizer
     from asym_lightning.modules.text_classifier import TextClassifier
     from asym_lightning.modules.token_classifier import TokenClassifier
+    from asym_lightning.modules.vision_language_tuner import VisionLanguageTuner
 else:
     __getattr__, __dir__ = lazy_imports(__name__)
 
@@ -38,11 +40,13 @@ __all__ = [
     "PreferenceTuner",
     "QuestionAnswerer",
     "SegmentationModule",
+    "SentenceEncoder",
     "SpeechRecognizer",
     "StepOutput",
     "Summarizer",
     "TextClassifier",
     "TokenClassifier",
     "TorchSchedule",
+    "VisionLanguageTuner",
     "WarmupSchedule",
 ]

@@ -29,10 +29,12 @@ def test_tasks_are_what_a_config_can_train():
         "PreferenceTuner",
         "QuestionAnswerer",
         "SegmentationModule",
+        "SentenceEncoder",
         "SpeechRecognizer",
         "Summarizer",
         "TextClassifier",
         "TokenClassifier",
+        "VisionLanguageTuner",
     ]
 
 

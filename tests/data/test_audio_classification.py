@@ -122,11 +122,11 @@ def test_a_data_set_of_the_hub_holds_the_audio_itself(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"file": "gone.wav", "label": "x"}, r"line 2: there is no file '.*gone\.wav'\."),
+        ({"file": "gone.wav", "label": "x"}, r"line 2, 'file': there is no file '.*gone\.wav'\."),
         ({"file": "text.wav", "label": "x"}, r"line 2: text\.wav cannot be read as audio \(.*\)\."),
         ({"file": "empty.wav", "label": "x"}, r"line 2: empty\.wav is 0 ms long, and models take 25 ms for a step"),
-        ({"file": None, "label": "x"}, r"line 2: 'file' names no file of audio, but is null\."),
-        ({"file": 7, "label": "x"}, r"line 2: 'file' names no file of audio, but is 7\."),
+        ({"file": None, "label": "x"}, r"line 2, 'file': there is no name of a file, but null\."),
+        ({"file": 7, "label": "x"}, r"line 2, 'file': there is no name of a file, but 7\."),
         ({"file": "a.wav"}, r"line 2: the label must be one of x, y, 0 to 1, not None"),
         ({"file": "a.wav", "label": "z"}, r"line 2: the label must be one of x, y, 0 to 1, not 'z'"),
     ],
