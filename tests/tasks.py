@@ -30,6 +30,7 @@ from asym_lightning.modules import (
     PreferenceTuner,
     QuestionAnswerer,
     SegmentationModule,
+    SentenceEncoder,
     SpeechRecognizer,
     Summarizer,
     TextClassifier,
@@ -123,6 +124,12 @@ def questions(adapter: AdapterConfig) -> Case:
     return QuestionAnswerer(tf.BertForQuestionAnswering(tiny_bert_config()), adapter), batch
 
 
+def embeddings(adapter: AdapterConfig, **options: Any) -> Case:
+    sides = {side: PAD([{"input_ids": np.arange(4, 4 + n)} for n in (5, 3, 6)]) for side in ("anchor", "positive")}
+    batch = {f"{side}_{name}": value for side, values in sides.items() for name, value in values.items()}
+    return SentenceEncoder(tf.BertModel(tiny_bert_config()), adapter, **options), batch
+
+
 def rows() -> TokenizedRows:
     random = np.random.default_rng(0)
     ids = [random.integers(3, VOCABULARY, size).tolist() for size in (5, 9, 3, 12, 7, 4, 10, 6)]
@@ -191,6 +198,8 @@ TASKS: dict[str, Callable[..., Case]] = {
     "speech, to words": speech_to_words,
     "label sets": label_sets,
     "questions": questions,
+    "embeddings": embeddings,
+    "embeddings, in chunks": partial(embeddings, chunk_size=2),
     "instructions": instructions,
     "instructions, all logits": partial(instructions, chunk_size=None),
     "packed instructions": partial(instructions, is_packed=True),

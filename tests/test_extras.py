@@ -21,6 +21,7 @@ TEXT_MODULES = (
     "MultiLabelTextClassifier",
     "TokenClassifier",
     "QuestionAnswerer",
+    "SentenceEncoder",
     "Summarizer",
     "InstructionTuner",
     "PreferenceTuner",

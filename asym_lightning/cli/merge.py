@@ -25,6 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     from asym_lightning.adapters import QuantizedPart, merge_adapters
     from asym_lightning.cli.hub import check_login, new_folder, push_folder
     from asym_lightning.cli.trained_run import load_trained_run
+    from asym_lightning.lifecycle.own_files import write_own_files
 
     if options.push_to_hub:
         check_login()
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
         quantized = QuantizedPart.of(backbone)
         merge_adapters(backbone, keep_weights=False, dequantize=options.dequantize)
         save_plain(backbone, folder, run.label_names)
+        write_own_files(run.model, folder)
         for kind, name in run.preprocessors.items():
             from asym_lightning.data.preprocessors import load_preprocessor  # and with it transformers
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from asym_lightning.data.preferences import PreferenceDataModule
     from asym_lightning.data.question_answering import QuestionAnsweringDataModule
     from asym_lightning.data.segmentation import SegmentationDataModule
+    from asym_lightning.data.sentence_pairs import SentencePairDataModule
     from asym_lightning.data.speech_recognition import SpeechRecognitionDataModule
     from asym_lightning.data.summarization import SummarizationDataModule
     from asym_lightning.data.text_files import TextFilesDataModule
@@ -40,6 +41,7 @@ __all__ = [
     "PreferenceDataModule",
     "QuestionAnsweringDataModule",
     "SegmentationDataModule",
+    "SentencePairDataModule",
     "SpeechRecognitionDataModule",
     "SummarizationDataModule",
     "TextFilesDataModule",

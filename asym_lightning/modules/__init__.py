@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from asym_lightning.modules.question_answerer import QuestionAnswerer
     from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
     from asym_lightning.modules.segmentation_module import SegmentationModule
+    from asym_lightning.modules.sentence_encoder import SentenceEncoder
     from asym_lightning.modules.speech_recognizer import SpeechRecognizer
     from asym_lightning.modules.summarizer import Summarizer
     from asym_lightning.modules.text_classifier import TextClassifier
@@ -39,6 +40,7 @@ __all__ = [
     "PreferenceTuner",
     "QuestionAnswerer",
     "SegmentationModule",
+    "SentenceEncoder",
     "SpeechRecognizer",
     "StepOutput",
     "Summarizer",

@@ -30,7 +30,7 @@ class HeadedTextModule(ClassifierModule):
 
     Attributes:
         auto_class: Class of transformers that knows the models with a head for the task.
-        num_scores: Outputs of the head where there are no classes.
+        num_scores: Outputs of the head where there are no classes; 0 where there is no head.
     """
 
     auto_class: ClassVar[Any]

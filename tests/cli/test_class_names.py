@@ -29,6 +29,7 @@ def test_tasks_are_what_a_config_can_train():
         "PreferenceTuner",
         "QuestionAnswerer",
         "SegmentationModule",
+        "SentenceEncoder",
         "SpeechRecognizer",
         "Summarizer",
         "TextClassifier",

@@ -26,6 +26,7 @@ from asym_lightning.data import (
     PreferenceDataModule,
     QuestionAnsweringDataModule,
     SegmentationDataModule,
+    SentencePairDataModule,
     SpeechRecognitionDataModule,
     SummarizationDataModule,
     TextFilesDataModule,
@@ -42,6 +43,7 @@ from asym_lightning.modules import (
     PreferenceTuner,
     QuestionAnswerer,
     SegmentationModule,
+    SentenceEncoder,
     SpeechRecognizer,
     Summarizer,
     TextClassifier,
@@ -263,6 +265,13 @@ def speech(folder):
     return SpeechRecognizer(str(write_tiny_ctc(folder / "encoder")), AdapterConfig(rank=2)), data, 5
 
 
+def embeddings(folder):
+    bert = str(write_tiny_bert(folder / "bert"))
+    file = write_jsonl(folder / "rows.jsonl", RECORDS)
+    data = SentencePairDataModule(predict=file, tokenizer=bert, cache_dir=folder, loader=LoaderOptions(2, 3))
+    return SentenceEncoder(bert, AdapterConfig(rank=2)), data, len(RECORDS)
+
+
 def pictures(folder):
     processor, loader = llava_processor(), LoaderOptions(2, 3)
     data = VisionLanguageDataModule(predict=write_questions(folder / "p.jsonl", 5), processor=processor, loader=loader)
@@ -281,7 +290,7 @@ def preferences(folder):
 
 CASES = [
     digits, image_folder, image_folder_with_workers, image_table, masked_images, domainbed, glue, text_files,
-    label_sets, words, questions, summarization, alpaca, preferences, sounds, speech, pictures,
+    label_sets, words, questions, embeddings, summarization, alpaca, preferences, sounds, speech, pictures,
 ]  # fmt: skip
 
 
