@@ -14,6 +14,7 @@ EXTRAS = {
     "datasets": "text",
     "pyarrow": "text",
     "rouge_score": "text",
+    "pycocotools": "detection",
     "bitsandbytes": "quantized",
     "sklearn": "demo",
     "lm_eval": "lm-eval",

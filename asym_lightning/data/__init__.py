@@ -6,6 +6,7 @@ from asym_lightning.core.lazy import lazy_imports
 
 if TYPE_CHECKING:
     from asym_lightning.data.alpaca import AlpacaDataModule
+    from asym_lightning.data.detection import DetectionDataModule
     from asym_lightning.data.digits import DigitsDataModule
     from asym_lightning.data.domainbed import DomainBedDataModule
     from asym_lightning.data.glue import GLUEDataModule
@@ -25,6 +26,7 @@ else:
 
 __all__ = [
     "AlpacaDataModule",
+    "DetectionDataModule",
     "DigitsDataModule",
     "DomainBedDataModule",
     "GLUEDataModule",
