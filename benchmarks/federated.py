@@ -184,17 +184,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.set_num_threads(1)
     sizes, clients = round_bytes(federation), range(federation.num_clients)
     accuracies: dict[str, list[float]] = {"federated": [], "alone": [], "pooled": []}
-    for seed in options.seeds:
+    for number, seed in enumerate(options.seeds, 1):
         accuracy, sent = federated(federation, seed)
         assert sent == sizes["B and heads"]
         accuracies["federated"].append(accuracy)
         alone = [trained(federation, [client], [federation.angle(client)], seed) for client in clients]
         accuracies["alone"].append(statistics.mean(alone))
         accuracies["pooled"].append(trained(federation, clients, federation.angles, seed))
-    seeds = " ".join(map(str, options.seeds))
-    command = f"python -m benchmarks.federated --rounds {federation.rounds} --seeds {seeds}"
-    text = page(accuracies, sizes, federation, command)
-    options.output.write_text(text)
+        seeds = " ".join(map(str, options.seeds[:number]))
+        command = f"python -m benchmarks.federated --rounds {federation.rounds} --seeds {seeds}"
+        text = page(accuracies, sizes, federation, command)
+        options.output.write_text(text)
     print(text)
 
 

@@ -62,7 +62,7 @@ def measure(name: str, counts: Sequence[int], rounds: int, clock: Callable[[], f
     base = build_model(cell).eval().requires_grad_(False)
     inputs = _inputs(cell)
     with tempfile.TemporaryDirectory() as folder:
-        directories = _directories(base, cell, Path(folder), max(counts))
+        directories = write_adapters(base, cell, Path(folder), max(counts))
         arms = _arms(base, inputs, directories, counts, generates="new tokens" in name)
     seconds, outputs = _race(arms, rounds, clock)
     for count in counts:
@@ -83,8 +83,8 @@ def _inputs(cell: Cell) -> dict[str, Any]:
     return {"input_ids": torch.randint(2, shape.vocabulary, (cell.batch, cell.length), generator=generator)}
 
 
-def _directories(base: nn.Module, cell: Cell, folder: Path, count: int) -> dict[str, Path]:
-    """Adapters of one A, with B's drawn at random."""
+def write_adapters(base: nn.Module, cell: Cell, folder: Path, count: int) -> dict[str, Path]:
+    """Write adapters of one A, with B's drawn at random, and return their directories by name."""
     model = copy.deepcopy(base)
     inject_adapters(model, AdapterConfig(rank=cell.rank, targets=[cell.targets], heads=[]))
     directories = {}

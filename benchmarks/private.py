@@ -76,6 +76,7 @@ def measure(arm: str, epsilon: float, rate: float, seed: int, epochs: int) -> Ru
             step(images, labels)
             times.append(time.process_time() - start)
     val, test = (_accuracy(model, batches) for batches in (data.val_dataloader(), data.test_dataloader()))
+    model.train()
     images, labels = next(iter(data.train_dataloader()))
     peak = peak_bytes(lambda: step(images, labels))
     return Run(arm, epsilon, rate, val, test, 1000 * statistics.median(times), peak)

@@ -3,8 +3,9 @@
     python -m benchmarks.slots                           # writes benchmarks/results/slots.md
 
 All arms start from the bundled backbone and learn the first angle alike, head included; then the head stays. `one
-adapter` trains its B on; `slots` merges what a task has learned and trains the next one in the next slot; `separate`
-keeps an adapter for each angle and is told which. Forgetting is what an earlier angle has lost at the end since it was
+adapter` trains its B on; `slots` merges what a task has learned and trains the next one in the next slot of the seeded
+matrix; slots beside inputs draw A from data among the directions that earlier tasks' inputs leave; `separate` keeps
+an adapter for each angle and is told which. Forgetting is what an earlier angle has lost at the end since it was
 learned.
 """
 
@@ -12,46 +13,83 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from asym_lightning.adapters import AdapterConfig, inject_adapters, merge_adapters, trainable_parameters
+from asym_lightning.adapters import (
+    AdapterConfig,
+    CalibrationStatistics,
+    inject_adapters,
+    merge_adapters,
+    reset_adapters,
+    trainable_parameters,
+)
+from asym_lightning.adapters.files.task_inputs import TaskInputs
+from asym_lightning.analysis.calibration import adapter_sites, calibration_statistics, drawn_from
 from asym_lightning.data.digits import DigitsDataModule
 from asym_lightning.modules.timm_backbone import create_timm_backbone
 from benchmarks.machine import describe
 
 OUTPUT = Path(__file__).parent / "results" / "slots.md"
 ANGLES = (0, 90, 180, 270)
-ARMS = ("one adapter", "slots", "separate")
+# Arms by name, with the share of earlier tasks' inputs beside which A is drawn.
+ARMS = {
+    "one adapter": None,
+    "slots": None,
+    "slots beside 0.9 of inputs": 0.9,
+    "slots beside 0.99 of inputs": 0.99,
+    "slots beside 0.999 of inputs": 0.999,
+    "separate": None,
+}
+RULE = "gradient"
 LEARNING_RATE = 0.01
 
 
 def measure(arm: str, seed: int, epochs: int, angles: Sequence[float] = ANGLES) -> list[list[float]]:
     """Test accuracies at all angles after each task, a row a task."""
-    torch.manual_seed(seed)
     data = [_data(angle) for angle in angles]
-    model = create_timm_backbone("vit_digits", 10)
-    _adapt(model, seed, slot=0)
-    _train(model, data[0], epochs)
-    model.head.requires_grad_(False)
-    first, table = copy.deepcopy(model), []
-    models = [model]
+    first, table = _first(seed, epochs, angles[0]), []
+    model = copy.deepcopy(first)
+    torch.manual_seed(seed)
+    models, share, seen = [model], ARMS[arm], TaskInputs()
     for task in range(len(angles)):
         if task and arm == "separate":
             models.append(copy.deepcopy(first))
-        elif task and arm == "slots":
+        elif task and arm.startswith("slots"):
             merge_adapters(model, keep_weights=False)
-            _adapt(model, seed, slot=task)
+            if share is None:
+                _adapt(model, seed, slot=task)
+            else:
+                _adapt(model, seed, slot=task, rule=RULE, draw=False)
+                drawn = drawn_from(model, _statistics(model, data[task], taken=seen.before(task)))
+                reset_adapters(model, statistics=drawn)
             model.head.requires_grad_(False)
         if task:
             _train(models[-1], data[task], epochs)
+        if share is not None:
+            inputs = {key.rpartition(".")[0]: found.inputs for key, found in _statistics(model, data[task])}
+            seen = seen.with_task(task, inputs, share)
         of_angles = models + models[-1:] * (len(angles) - len(models))
         table.append([_accuracy(m if arm == "separate" else model, d) for m, d in zip(of_angles, data, strict=True)])
     return table
+
+
+@functools.cache
+def _first(seed: int, epochs: int, angle: float) -> nn.Module:
+    """A model that has learned the first task, as all arms have."""
+    torch.manual_seed(seed)
+    model = create_timm_backbone("vit_digits", 10)
+    _adapt(model, seed, slot=0)
+    _train(model, _data(angle), epochs)
+    model.head.requires_grad_(False)
+    return model
 
 
 def _data(angle: float) -> DigitsDataModule:
@@ -60,8 +98,21 @@ def _data(angle: float) -> DigitsDataModule:
     return data
 
 
-def _adapt(model: nn.Module, seed: int, slot: int) -> None:
-    inject_adapters(model, AdapterConfig(rank=8, targets=["q", "k", "v"], share_a=True, seed=seed, slot=slot))
+def _adapt(model: nn.Module, seed: int, slot: int, rule: str = "rand", *, draw: bool = True) -> None:
+    config = AdapterConfig(f"hB_zero_A_{rule}", rank=8, targets=["q", "k", "v"], share_a=True, seed=seed, slot=slot)
+    inject_adapters(model, config, draw=draw)
+
+
+def _statistics(
+    model: nn.Module, data: DigitsDataModule, **options: Any
+) -> Iterator[tuple[str, CalibrationStatistics]]:
+    model.train()
+    batches = list(islice(data.train_dataloader(), 8))
+    return calibration_statistics(model, adapter_sites(model), batches, lambda batch: _loss(model, *batch), **options)
+
+
+def _loss(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    return nn.functional.cross_entropy(model(images), labels)
 
 
 def _train(model: nn.Module, data: DigitsDataModule, epochs: int) -> None:
@@ -72,7 +123,7 @@ def _train(model: nn.Module, data: DigitsDataModule, epochs: int) -> None:
     for _ in range(epochs):
         for images, labels in batches:
             optimizer.zero_grad()
-            nn.functional.cross_entropy(model(images), labels).backward()
+            _loss(model, images, labels).backward()
             optimizer.step()
             schedule.step()
 
@@ -102,7 +153,8 @@ def page(tables: dict[str, list[list[list[float]]]], command: str, machine: str)
         "",
         "Digits at four angles in a row, B-only of rank 8 on q, k and v; test accuracy, mean over seeds, at each angle",
         "after the last task; as learned: the mean of those right after each task; forgetting: what the first three",
-        "angles have lost since they were learned.",
+        f"angles have lost since they were learned. Slots beside inputs: A by `{RULE}`, orthogonal to the directions",
+        "that hold this share of the mean square of earlier tasks' inputs.",
         "",
         f"{machine}.",
         "",
@@ -126,10 +178,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT, help="where to write the table")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    tables = {arm: [measure(arm, seed, options.epochs) for seed in options.seeds] for arm in ARMS}
-    command = f"python -m benchmarks.slots --epochs {options.epochs} --seeds {' '.join(map(str, options.seeds))}"
-    text = page(tables, command, describe(torch.device("cpu"), 1))
-    options.output.write_text(text)
+    tables: dict[str, list[list[list[float]]]] = {arm: [] for arm in ARMS}
+    for number, seed in enumerate(options.seeds, 1):
+        for arm, of_seeds in tables.items():
+            of_seeds.append(measure(arm, seed, options.epochs))
+        seeds = " ".join(map(str, options.seeds[:number]))
+        command = f"python -m benchmarks.slots --epochs {options.epochs} --seeds {seeds}"
+        text = page(tables, command, describe(torch.device("cpu"), 1))
+        options.output.write_text(text)
     print(text)
 
 

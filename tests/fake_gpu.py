@@ -139,8 +139,13 @@ class _Batches:
 
 
 class _Stop(Callback):
+    def __init__(self, operators: _Operators, num_steps: int) -> None:
+        self.operators = operators
+        self.num_steps = num_steps
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx == 2:
+        self.operators.steps.append([])
+        if batch_idx == self.num_steps:
             assert {parameter.device.type for parameter in pl_module.parameters()} == {NAME}
             raise _Over
 
@@ -150,9 +155,17 @@ class _Operators(TorchDispatchMode):
 
     Those of the CPU are there, a GradScaler's gradients are finite, no two metrics have counted the same, and A's that
     grow are those of their seeds.
+
+    Attributes:
+        steps: The operators of each step, with the layouts of the tensors and the whole numbers that they were given.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps: list[list[Any]] = [[]]
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.steps[-1].append((func, tree_map(_layout, (args, kwargs or {}))))
         dtypes = {t.dtype for t in args if isinstance(t, Tensor)}
         if func.overloadpacket in _PRODUCTS and len(dtypes) > 1:
             raise RuntimeError(f"{func} of more than one dtype: {dtypes}")
@@ -182,6 +195,12 @@ class _Functions(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+def _layout(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return (value.shape, value.stride(), value.dtype, value.device.type)
+    return value if isinstance(value, int) else None
+
+
 def _is_asked_in(file: str) -> bool:
     return any(frame.filename.endswith(file) for frame in inspect.stack(context=0))
 
@@ -192,13 +211,14 @@ class FakeGPUStrategy(SingleDeviceStrategy):
     def __init__(self) -> None:
         super().__init__(device=torch.device(NAME, 0), accelerator=FakeGPU())
         self.entered = ExitStack()
+        self.operators = _Operators()
 
     def tensor_init_context(self, empty_init: bool | None = None) -> Any:
         return self.precision_plugin.tensor_init_context()
 
     def model_to_device(self) -> None:
         self.entered.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        self.entered.enter_context(_Operators())
+        self.entered.enter_context(self.operators)
         self.entered.enter_context(_Functions())
         there: dict[int, Tensor] = {}
         for module in self.model.modules():
@@ -220,17 +240,20 @@ def _fake(tensor: Tensor, device: torch.device) -> Tensor:
     return nn.Parameter(fake, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else fake
 
 
-def steps(folder: Path, module: LightningModule, batch: Any, callbacks: list[Callback], precision: str) -> None:
-    """Make two steps of a module on the device, and what comes after them."""
+def steps(
+    folder: Path, module: LightningModule, batch: Any, callbacks: list[Callback], precision: str, num_steps: int = 2
+) -> list[list[Any]]:
+    """Make steps of a module on the device, and what comes after them; return the operators of each step."""
     strategy = FakeGPUStrategy()
     options: dict[str, Any] = {"precision": precision}
     if precision.endswith("-mixed"):  # Lightning takes whatever is not the CPU for CUDA
         options = {"plugins": MixedPrecision(precision, NAME)}
     trainer = Trainer(
-        strategy=strategy, default_root_dir=folder, callbacks=[*callbacks, _Stop()],
+        strategy=strategy, default_root_dir=folder, callbacks=[*callbacks, _Stop(strategy.operators, num_steps)],
         logger=False, enable_progress_bar=False, enable_model_summary=False,
         enable_checkpointing=any(isinstance(callback, AdapterCheckpoint) for callback in callbacks), **options,
     )  # fmt: skip
     batch = module.on_before_batch_transfer(batch, 0)
     with strategy.entered, pytest.raises(_Over):
         trainer.fit(module, _Batches(batch))
+    return strategy.operators.steps[1 : 1 + num_steps]

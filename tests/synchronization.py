@@ -21,7 +21,7 @@ _READING = {
 _INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index}
 _TO_PYTHON = {Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__, Tensor.item}
 # transformers asks once a pass whether a batch has padding; it can't be told.
-_OF_HOSTS = ("transformers/masking_utils.py",)
+_OF_HOSTS = ("transformers/masking_utils.py", "transformers/modeling_attn_mask_utils.py")
 
 
 class Synchronizations:

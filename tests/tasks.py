@@ -21,6 +21,7 @@ from asym_lightning.data.packing import PackedRows
 from asym_lightning.data.padding import PadBatch
 from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
 from asym_lightning.modules import (
+    AudioClassifier,
     ImageClassifier,
     ImageRegressor,
     InstructionTuner,
@@ -29,12 +30,17 @@ from asym_lightning.modules import (
     PreferenceTuner,
     QuestionAnswerer,
     SegmentationModule,
+    SentenceEncoder,
+    SpeechRecognizer,
     Summarizer,
     TextClassifier,
     TokenClassifier,
+    VisionLanguageTuner,
 )
 from asym_lightning.modules.language_module import LanguageModule
+from tests.audio_stand_ins import tiny_wav2vec2_config, tiny_whisper_config
 from tests.language_models import tiny_bart, tiny_llama, word_tokenizer
+from tests.picture_stand_ins import llava_processor, tiny_llava
 from tests.text_stand_ins import tiny_bert_config
 
 VOCABULARY = 50
@@ -85,6 +91,37 @@ def words(adapter: AdapterConfig, tags: Sequence[str]) -> Case:
     return TokenClassifier(model, tags, adapter), batch
 
 
+def sounds(adapter: AdapterConfig) -> Case:
+    model = tf.Wav2Vec2ForSequenceClassification(tiny_wav2vec2_config(num_labels=3))
+    # Without a mask, which the model waits for.
+    return AudioClassifier(model, None, adapter), {
+        "input_values": torch.randn(3, 800),
+        "labels": torch.tensor([0, 2, 1]),
+    }
+
+
+def speech(adapter: AdapterConfig) -> Case:
+    model = tf.Wav2Vec2ForCTC(tiny_wav2vec2_config(vocab_size=8, pad_token_id=0))
+    batch = {"input_values": torch.randn(2, 800), "labels": torch.tensor([[5, 6], [7, -100]]), "file": ["a", "b"]}
+    return with_tokenizer(SpeechRecognizer(model, adapter)), batch
+
+
+def speech_to_words(adapter: AdapterConfig) -> Case:
+    module = SpeechRecognizer(tf.WhisperForConditionalGeneration(tiny_whisper_config()), adapter)
+    batch = {"input_features": torch.randn(2, 16, 100), "labels": torch.tensor([[5, 6, 2], [7, 2, -100]])}
+    return with_tokenizer(module), batch | {"file": ["a", "b"]}
+
+
+def pictures(adapter: AdapterConfig) -> Case:
+    processor = llava_processor()
+    image = processor.tokenizer.convert_tokens_to_ids("<image>")
+    batch = PAD([{"input_ids": np.array([4, *[image] * 4, 5, 6, 2]), "labels": np.array([-100] * 6 + [6, 2])}] * 2)
+    batch["pixel_values"] = [torch.randn(1, 3, 8, 8) for _ in range(2)]
+    module = VisionLanguageTuner(tiny_llava(processor.tokenizer), adapter)
+    module.tokenizer = processor.tokenizer
+    return module, batch
+
+
 def label_sets(adapter: AdapterConfig) -> Case:
     batch = PAD([{"input_ids": np.arange(4, 4 + size)} for size in (5, 3, 6)])
     batch["labels"] = torch.tensor([[0, 2], [1, -1], [-1, -1]])
@@ -97,6 +134,12 @@ def questions(adapter: AdapterConfig) -> Case:
     batch = PAD([{"input_ids": np.arange(4, 4 + size)} for size in (5, 3, 6)])
     batch |= {"start_positions": torch.tensor([2, 0, 1]), "end_positions": torch.tensor([3, 0, 4])}
     return QuestionAnswerer(tf.BertForQuestionAnswering(tiny_bert_config()), adapter), batch
+
+
+def embeddings(adapter: AdapterConfig, **options: Any) -> Case:
+    sides = {side: PAD([{"input_ids": np.arange(4, 4 + n)} for n in (5, 3, 6)]) for side in ("anchor", "positive")}
+    batch = {f"{side}_{name}": value for side, values in sides.items() for name, value in values.items()}
+    return SentenceEncoder(tf.BertModel(tiny_bert_config()), adapter, **options), batch
 
 
 def rows() -> TokenizedRows:
@@ -158,8 +201,14 @@ TASKS: dict[str, Callable[..., Case]] = {
     **{task: partial(texts, task=task) for task in ("classification", "cola", "mrpc", "regression")},
     "entities": partial(words, tags=["O", "B-PER", "I-PER"]),
     "parts of speech": partial(words, tags=["NOUN", "VERB", "ADJ"]),
+    "sounds": sounds,
+    "speech": speech,
+    "speech, to words": speech_to_words,
+    "pictures": pictures,
     "label sets": label_sets,
     "questions": questions,
+    "embeddings": embeddings,
+    "embeddings, in chunks": partial(embeddings, chunk_size=2),
     "instructions": instructions,
     "instructions, all logits": partial(instructions, chunk_size=None),
     "packed instructions": partial(instructions, is_packed=True),

@@ -14,10 +14,14 @@ PYPROJECT = (ROOT / "pyproject.toml").read_text()
 TEXT = ("transformers", "datasets", "pyarrow", "rouge_score")
 VISION = ("timm", "torchvision")
 TEXT_MODULES = (
+    "AudioClassifier",
+    "SpeechRecognizer",
+    "VisionLanguageTuner",
     "TextClassifier",
     "MultiLabelTextClassifier",
     "TokenClassifier",
     "QuestionAnswerer",
+    "SentenceEncoder",
     "Summarizer",
     "InstructionTuner",
     "PreferenceTuner",
@@ -139,7 +143,7 @@ def test_each_extra_brings_what_it_is_named_for(package, extra):
     assert f'"{project.get(package, package)}>=' in line  # pillow and pyarrow are required by what is named
 
 
-@pytest.mark.parametrize("whole", ["demo", "bench"])
-def test_set_ups_bring_both_halves(whole):
-    assert f'{whole} = ["asym-lightning[figures,text,vision]"' in PYPROJECT
+@pytest.mark.parametrize(("whole", "parts"), [("demo", "audio,figures,text,vision"), ("bench", "figures,text,vision")])
+def test_set_ups_bring_all_parts(whole, parts):
+    assert f'{whole} = ["asym-lightning[{parts}]"' in PYPROJECT
     assert '"asym-lightning[bench,demo,private,quantized]"' in PYPROJECT  # in dev

@@ -43,8 +43,10 @@ class AdapterConfig:
         max_rank: Number of rows of A and columns of B to allocate, for schedules that grow the rank; ``None``
             allocates ``rank``.
         seed: Seed of the random factors. Independent of every other seed; each layer draws from its own generator.
-        slot: Which rows of A's one seeded matrix: with R the allocated rank, slot k has the rows k R to (k + 1) R.
-            Updates in different slots have orthogonal row spaces, as for one task after another.
+        slot: Number of the task, where one after another is trained, beginning with 0. Slot k has the rows k R to
+            (k + 1) R of A's one seeded matrix, with R the allocated rank, so updates in different slots have orthogonal
+            row spaces. An A that is drawn from data is orthogonal to the inputs of the tasks before, which
+            :class:`~asym_lightning.callbacks.CalibrateA` keeps in a file, ``tasks``.
         path: How a layer computes: ``auto``, or a forced one of ``plain``, ``two_gemm``, ``packed``, ``formed``.
 
     Raises:
@@ -86,10 +88,15 @@ class AdapterConfig:
             if self.max_rank < largest:
                 raise ValueError(f"`max_rank` is {self.max_rank}, smaller than the rank {largest} to start with.")
         rule = self.resolved_scheme.A.rule
-        if self.slot and not (rule.grows_from_seed and rule.is_orthonormal):
+        if self.slot and not (rule.has_seeded_slots or rule.needs_data):
             raise ValueError(
-                f"`slot` is {self.slot}, but init {rule.name!r} of A has no seeded matrix of more rows: use 'rand' or "
-                "'coordinate'."
+                f"`slot` is {self.slot}, but init {rule.name!r} of A has no seeded matrix of more rows: use 'rand', "
+                "'coordinate' or one that draws from data."
+            )
+        if self.slot and rule.needs_data and self.max_rank is not None:
+            raise ValueError(
+                f"`slot` is {self.slot} and `max_rank` {self.max_rank}, but rows by which A grows know nothing of "
+                f"earlier tasks' inputs, as those by {rule.name!r} do: leave `max_rank` out, or use 'rand'."
             )
         check_choice("path", self.path, PATHS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ def calibration_statistics(
     layers_at_a_time: int | None = None,
     seed: int = 0,
     outputs: bool = False,
+    taken: Mapping[str, Tensor] | None = None,
 ) -> Iterator[tuple[str, CalibrationStatistics]]:
     """Run batches forward and backward and give the statistics of one site after the other.
 
@@ -97,6 +99,7 @@ def calibration_statistics(
         seed: Seed of the projections.
         outputs: Take the second moment of the gradients at the outputs too, and keep gradients of all outputs, in the
             order of batches. That is d_out (d_out + d_in (number of batches)) numbers a site.
+        taken: Directions that earlier tasks' inputs have, by layer, to be handed on with the statistics.
 
     Raises:
         ValueError: There are no batches, no call shows what a layer multiplies, a loss has no gradient, a layer gets
@@ -134,7 +137,9 @@ def calibration_statistics(
         set_random_state(before)
         _run(model, sums, batches, loss)
         for name in list(sums):
-            yield from sums.pop(name).statistics(name)
+            directions = None if taken is None else taken.get(name)
+            for key, found in sums.pop(name).statistics(name):
+                yield key, dataclasses.replace(found, taken=directions)
 
 
 def drawn_from(

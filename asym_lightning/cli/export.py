@@ -24,6 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     from asym_lightning.cli.model_card import model_card
     from asym_lightning.cli.trained_run import load_trained_run
     from asym_lightning.lifecycle.label_names import save_label_names
+    from asym_lightning.lifecycle.own_files import write_own_files
 
     if options.push_to_hub:
         check_login()
@@ -40,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
         )
         save_adapters(backbone, folder, include_frozen=not options.compact)
         save_label_names(run.label_names, folder)
+        write_own_files(run.model, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
     print(f"exported  {options.output}")
     if (misread := layers_misread_by_peft(backbone)) and not options.compact:

@@ -10,9 +10,9 @@ from typing import Any
 from asym_lightning.cli.run_options import run_parser
 
 DESCRIPTION = """Write the model of a finished run as a full checkpoint with the adapter folded in: for Hugging Face
-models a folder that from_pretrained loads, tokenizer included; for timm models config.json and model.safetensors, which
-timm.create_model("local-dir:DIR", pretrained=True) loads. Neither needs this package. A quantised backbone is merged in
-the precision that it had before, if --dequantize allows that."""
+models a folder that from_pretrained loads, its tokenizer or feature extractor included; for timm models config.json and
+model.safetensors, which timm.create_model("local-dir:DIR", pretrained=True) loads. Neither needs this package. A
+quantised backbone is merged in the precision that it had before, if --dequantize allows that."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -25,6 +25,7 @@ def main(arguments: Sequence[str]) -> int:
     from asym_lightning.adapters import QuantizedPart, merge_adapters
     from asym_lightning.cli.hub import check_login, new_folder, push_folder
     from asym_lightning.cli.trained_run import load_trained_run
+    from asym_lightning.lifecycle.own_files import write_own_files
 
     if options.push_to_hub:
         check_login()
@@ -34,10 +35,11 @@ def main(arguments: Sequence[str]) -> int:
         quantized = QuantizedPart.of(backbone)
         merge_adapters(backbone, keep_weights=False, dequantize=options.dequantize)
         save_plain(backbone, folder, run.label_names)
-        if run.tokenizer_name is not None:
-            from asym_lightning.data.tokenized_text import load_tokenizer  # and with it transformers
+        write_own_files(run.model, folder)
+        for kind, name in run.preprocessors.items():
+            from asym_lightning.data.preprocessors import load_preprocessor  # and with it transformers
 
-            load_tokenizer(run.tokenizer_name).save_pretrained(folder)
+            load_preprocessor(kind, name).save_pretrained(folder)
     print(f"merged  {options.output}")
     if quantized.num_layers:
         print(f"        {quantized.num_layers} layers, which were {' and '.join(quantized.kinds)}, are dense again")

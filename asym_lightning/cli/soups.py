@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,11 +28,10 @@ def scored_soups(soups: Sequence[Soup], out: Path) -> list[ScoredSoup]:
     """
     from asym_lightning.adapters import write_adapter
     from asym_lightning.lifecycle.label_names import save_label_names, shared_label_names
-    from asym_lightning.report.figure_files import file_name
 
     scored: list[ScoredSoup] = []
-    for soup in soups:
-        folder = out / SOUPS / file_name(soup.name)
+    for soup, name in zip(soups, folder_names([soup.name for soup in soups]), strict=True):
+        folder = out / SOUPS / name
         shutil.rmtree(folder, ignore_errors=True)  # of an earlier report
         members = [run.directory / ADAPTER for run in soup.runs]
         with atomic_directory(folder / ADAPTER) as staging:
@@ -41,6 +42,21 @@ def scored_soups(soups: Sequence[Soup], out: Path) -> list[ScoredSoup]:
             metrics |= _evaluated(command, soup.runs[0].directory / CONFIG, folder)
         scored.append((soup, metrics))
     return scored
+
+
+def folder_names(names: Sequence[str]) -> list[str]:
+    """Names as those of folders, each another one, also where a file system does not tell case apart.
+
+    >>> folder_names(["digits B only", "digits b/only", "digits LoRA"])
+    ['digits_B_only', 'digits_b_only_2', 'digits_LoRA']
+    """
+    found: list[str] = []
+    for name in names:
+        plain = re.sub(r"[^\w.+-]+", "_", name).strip("_.") or "soup"
+        candidates = (plain if number == 1 else f"{plain}_{number}" for number in count(1))
+        taken = {other.casefold() for other in found}
+        found.append(next(candidate for candidate in candidates if candidate.casefold() not in taken))
+    return found
 
 
 def _evaluated(command: str, config: Path, folder: Path) -> Mapping[str, float]:

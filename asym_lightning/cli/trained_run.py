@@ -19,6 +19,8 @@ from asym_lightning.core.run_files import ADAPTER, RECORD, read_config, read_fac
 from asym_lightning.lifecycle.checkpoint_file import read_checkpoint
 from asym_lightning.lifecycle.label_names import saved_label_names
 
+PREPROCESSORS = ("tokenizer", "feature_extractor", "processor")
+"""Arguments of data modules that name what stands beside a model; null means beside the backbone."""
 # Arguments of data modules that say what the data is, and where.
 _NAMES_OF_DATA = (("task", "dataset"), ("folder", "train"))
 
@@ -30,16 +32,22 @@ class TrainedRun:
     Args:
         model: The module, built and with its trained weights.
         backbone_name: What the config calls the backbone.
-        tokenizer_name: Where its tokenizer is; None where the task has none.
+        preprocessors: Where its tokenizer, feature extractor and processor are, by what they are called, as far as the
+            task has them.
         data: The class of its data, and the data's names; folders that hold them are not named.
         scores: What it came to, by metric; those of the test, else those of the validation.
     """
 
     model: LightningModule
     backbone_name: str
-    tokenizer_name: str | None
+    preprocessors: Mapping[str, str]
     data: str | None = None
     scores: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def tokenizer_name(self) -> str | None:
+        """Where its tokenizer is; None where the task has none."""
+        return self.preprocessors.get("tokenizer")
 
     @property
     def label_names(self) -> list[str]:
@@ -84,12 +92,11 @@ def load_trained_run(
     else:
         model.on_load_checkpoint(saved)
         model.load_state_dict(saved["state_dict"], strict=model.strict_loading)
-    tokenizer = ((config.get("data") or {}).get("init_args") or {}).get("tokenizer")
-    is_text = isinstance(config.get("data"), dict) and "tokenizer" in (config["data"].get("init_args") or {})
+    of_data = (config.get("data") or {}).get("init_args") or {}
     return TrainedRun(
         model.eval(),
         arguments["backbone"],
-        (tokenizer or arguments["backbone"]) if is_text else None,
+        {name: of_data[name] or arguments["backbone"] for name in PREPROCESSORS if name in of_data},
         _data(config.get("data")),
         _scores(read_facts(directory, RECORD)),
     )

@@ -15,6 +15,8 @@ EXTRAS = {
     "pyarrow": "text",
     "rouge_score": "text",
     "pycocotools": "detection",
+    "soundfile": "audio",
+    "soxr": "audio",
     "bitsandbytes": "quantized",
     "sklearn": "demo",
     "lm_eval": "lm-eval",

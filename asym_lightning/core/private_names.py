@@ -210,6 +210,11 @@ def experts_implementation(config: Any) -> str | None:
     return getattr(config, "_experts_implementation", None)
 
 
+def num_frames(model: Any, num_samples: Tensor) -> Tensor:
+    """How many steps a speech encoder of transformers makes of samples, by its convolutions and what adapts them."""
+    return model._get_feat_extract_output_lengths(num_samples)
+
+
 # torchmetrics
 
 

@@ -33,6 +33,20 @@ class BatchDataModule(CheckedArguments, LightningDataModule):
         names = getattr(getattr(self.trainer, "lightning_module", None), "label_names", None)
         return None if names is None else list(names)
 
+    def given_or_of_backbone(self, option: str, given: Any) -> Any:
+        """Return what an option gives, or the name of the module's backbone where it is None.
+
+        Raises:
+            ValueError: If it is not given and there is no name to take.
+        """
+        if given is not None:
+            return given
+        module = getattr(self.trainer, "lightning_module", None)
+        source = module.hparams.get("backbone") if module is not None else None
+        if not isinstance(source, str):
+            raise ValueError(f"`{option}` is not given, and the model's `backbone` is no name to take it from.")
+        return source
+
     @property
     def batch_size(self) -> int:
         """Rows in a training batch; may be set, as Lightning's `BatchSizeFinder` does."""

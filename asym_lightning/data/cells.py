@@ -9,6 +9,8 @@ from typing import Any
 from asym_lightning.core.messages import not_one_of, shown
 from asym_lightning.data.text_table import TextTable, is_cell, is_missing
 
+UNLABELLED = -1
+"""Label of a row that has none, as in the test sets of GLUE; scores are NaN there."""
 LARGEST_SCORE = 1e30
 """Beyond it the square of an error is no number any more."""
 

@@ -43,7 +43,7 @@ class FoundLabelNames(BatchDataModule):
         if self.given_label_names is None:
             train, of_model = self.sources().get("train"), self.label_names_of_model
             path = getattr(train, "path", None)
-            if of_model is not None and (train is None or (path is not None and not path.is_file())):
+            if of_model is not None and (train is None or (path is not None and not path.exists())):
                 return of_model  # and not kept: another model may know others
             if train is None:
                 raise ValueError(

@@ -10,13 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from asym_lightning.data.cells import as_score, class_reader
+from asym_lightning.data.cells import UNLABELLED, as_score, class_reader
 from asym_lightning.data.text_table import TextTable, is_missing
 from asym_lightning.data.tokenized_rows import Texts, TokenizedRows
 from asym_lightning.data.tokenized_text import TokenizedTextDataModule, as_texts, identifiers
-
-UNLABELLED = -1
-"""Label of a row that has none, as in the test sets of GLUE; scores are NaN there."""
 
 
 @dataclass(frozen=True)

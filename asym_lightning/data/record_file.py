@@ -96,6 +96,11 @@ class RandomPart:
     is_rest: bool
     seed: int
 
+    @property
+    def path(self) -> Path | None:
+        """The file or folder of the whole; None where it is on the hub."""
+        return getattr(self.source, "path", None)
+
     def fingerprint(self) -> str:
         """Return that of the whole, and which part it is."""
         return f"{self.source.fingerprint()} {self.count} {self.is_rest} {self.seed}"

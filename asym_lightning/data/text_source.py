@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -76,9 +77,11 @@ class HubSplit:
         return f"{fingerprint(self._load())} {self.is_decoded or ''}".rstrip()
 
     def read(self) -> TextTable:
-        """Download the split, or take it from the cache of `datasets`."""
+        """Download the split, or take it from the cache of `datasets`; sound and pictures are read row by row."""
         data = self._load()
-        return self._table(data, data.to_dict())
+        files = {name: raw for name, feature in data.features.items() if (raw := _not_decoded(feature)) is not None}
+        columns: dict[str, list[Any]] = data.remove_columns([*files]).to_dict()
+        return self._table(data, columns | {name: data.cast_column(name, raw)[name] for name, raw in files.items()})
 
     def parts(self, num_rows: int) -> Iterator[TextTable]:
         """Read the split part by part, from the cache of `datasets`."""
@@ -98,6 +101,13 @@ class HubSplit:
         with extra_named(self.repository):
             import datasets
         return datasets.load_dataset(self.repository, self.name, split=self.split)
+
+
+def _not_decoded(feature: Any) -> Any:
+    """The feature of `datasets` by which sound or pictures are their files' bytes; None where it has neither."""
+    if (inner := getattr(feature, "feature", None)) is not None and hasattr(inner, "decode"):  # a list of them
+        return type(feature)(_not_decoded(inner))
+    return dataclasses.replace(feature, decode=False) if hasattr(feature, "decode") else None
 
 
 def in_parts(source: TextSource, num_rows: int) -> Iterator[TextTable]:

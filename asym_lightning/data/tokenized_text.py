@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_warn
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from asym_lightning.core.cache import user_cache_dir
 from asym_lightning.core.kinds import Count, Names, Seed, as_names
-from asym_lightning.core.messages import first_line, shown
+from asym_lightning.core.messages import shown
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
-from asym_lightning.data.base import BatchDataModule
-from asym_lightning.data.length_bucketing import LengthBucketSampler, LongestFirstSampler
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.padding import PadBatch
+from asym_lightning.data.preprocessors import load_preprocessor
+from asym_lightning.data.split_data import SplitDataModule
 from asym_lightning.data.text_source import TextSource, in_parts
 from asym_lightning.data.text_table import TextTable, is_cell, is_missing
 from asym_lightning.data.tokenized_rows import Ragged, Texts, TokenizedRows
@@ -29,20 +28,15 @@ from asym_lightning.data.tokenized_rows import Ragged, Texts, TokenizedRows
 CACHE_FORMAT = 3
 ROWS_AT_ONCE = 20_000
 """Rows of a large file that are in memory while they are tokenised: some hundred megabytes of them."""
-_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 LONGEST = 512
 """The limit where none of the config, the tokenizer and the model names one."""
 
 
-class TokenizedTextDataModule(BatchDataModule, ABC):
+class TokenizedTextDataModule(SplitDataModule):
     """Texts, tokenised when they are first met and read from a cache from then on.
 
     A task is a subclass with two methods: `sources`, where each split comes from, and `encode`, which
-    tokenises a table. The rest is here: the cache, batches padded to a multiple of 8, training batches of rows
-    of like length in a random order, and evaluation sets with names.
-
-    Splits go by `train`, `val`, `test` and `predict`; where a split consists of several sets, by `val/matched` and so
-    on: each becomes a data loader of its own, and `evaluation_sets` tells the module how to name their metrics.
+    tokenises a table. The rest is here: the cache, and batches padded to a multiple of 8.
 
     Batches are dictionaries: what `encode` made, `attention_mask`, and `row`, the number of each row in its split.
 
@@ -71,19 +65,12 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
         num_train: Count | None = None,
         loader: LoaderOptions = LoaderOptions(),
     ) -> None:
-        super().__init__(loader)
+        super().__init__(seed, num_train, loader)
         self.max_length = max_length
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir is not None else user_cache_dir()
-        self.seed = seed
-        self.num_train = num_train
-        self.rows: dict[str, TokenizedRows] = {}
         self._tokenizer_source = tokenizer
 
     # What a task defines
-
-    @abstractmethod
-    def sources(self) -> Mapping[str, TextSource]:
-        """Return where each split comes from."""
 
     @abstractmethod
     def encode(self, split: str, table: TextTable) -> TokenizedRows:
@@ -106,12 +93,7 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
         Raises:
             ValueError: If it is not given and there is no module to take its name from, or cannot be loaded.
         """
-        source = self._tokenizer_source
-        if source is None:
-            module = getattr(self.trainer, "lightning_module", None)
-            source = module.hparams.get("backbone") if module is not None else None
-            if not isinstance(source, str):
-                raise ValueError("`tokenizer` is not given, and the model's `backbone` is no name to take it from.")
+        source = self.given_or_of_backbone("tokenizer", self._tokenizer_source)
         return load_tokenizer(source) if isinstance(source, str) else source
 
     @property
@@ -169,45 +151,13 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
 
     # Loading
 
-    def prepare_data(self) -> None:
-        """Tokenise what is not in the cache yet; Lightning calls this in one process.
-
-        Before training all splits are, so that what is wrong with a test file is said before hours of training. Else
-        those that are asked for: what a model is trained on need not be there where it predicts.
-        """
-        for split in self.sources():
-            if self._stage in ("fit", None) or split.partition("/")[0] in _SPLITS[self._stage]:
-                self.load(split)
-
-    @property
-    def _stage(self) -> str | None:
-        running = None if self.trainer is None else self.trainer.state.fn
-        return None if running is None else running.value
-
-    def setup(self, stage: str) -> None:
-        """Read what the stage needs from the cache.
-
-        Raises:
-            ValueError: If a split is empty, or a row of it is wrong.
-        """
-        for split in self.sources():
-            if split.partition("/")[0] in _SPLITS[stage] and split not in self.rows:
-                rows = self.load(split)
-                for remark in self.remarks(split, rows):
-                    rank_zero_warn(remark)
-                self.rows[split] = rows if split == "train" else self.for_evaluation(split, rows)
-
     def remarks(self, split: str, rows: TokenizedRows) -> Iterator[str]:
-        """Say what there is to know of a split beside its rows, such as what was left out: each is a warning."""
+        """Say how many sequences were truncated."""
         if truncated := rows.facts.get("num_truncated"):
             yield (
                 f"{truncated} of the {len(rows)} sequences of {split} are longer than {self.longest} tokens and were "
                 "truncated."
             )
-
-    def for_evaluation(self, split: str, rows: TokenizedRows) -> TokenizedRows:
-        """Return rows with what evaluation and prediction need beside tokens, such as whole texts."""
-        return rows
 
     def load(self, split: str) -> TokenizedRows:
         """Return a split from the cache, or tokenise it and put it there.
@@ -238,57 +188,6 @@ class TokenizedTextDataModule(BatchDataModule, ABC):
         serialized = self.tokenizer.backend_tokenizer.to_str()
         return hashlib.sha256(f"{serialized} {self.tokenizer.model_input_names}".encode()).hexdigest()
 
-    # Batches
-
-    @property
-    def evaluation_sets(self) -> dict[str, list[str]]:
-        """Names of the sets of a split that has several, by split; the data loaders come in this order."""
-        sets: dict[str, list[str]] = {}
-        for split in self.sources():
-            stage, _, name = split.partition("/")
-            if name:
-                sets.setdefault(stage, []).append(name)
-        return sets
-
-    def train_dataloader(self) -> DataLoader:
-        """Training batches: rows of like length, in random order."""
-        rows = self._rows("train")
-        chosen = self._chosen_rows(len(rows))
-        sampler = LengthBucketSampler(rows.lengths()[np.asarray(chosen)], self.batch_size, self.seed)
-        return self.padded_loader(Subset(rows, chosen), is_training=True, sampler=sampler)
-
-    def _chosen_rows(self, count: int) -> Sequence[int]:
-        if self.num_train is None:
-            return range(count)
-        if self.num_train > count:
-            raise ValueError(f"`num_train` must be at most {count}, the training rows there are, not {self.num_train}.")
-        return np.random.default_rng(0).permutation(count)[: self.num_train].tolist()
-
-    def val_dataloader(self) -> list[DataLoader]:
-        """Validation batches, the longest rows first; a data loader for each set."""
-        return self._evaluation("val")
-
-    def test_dataloader(self) -> list[DataLoader]:
-        """Test batches, the longest rows first; a data loader for each set."""
-        return self._evaluation("test")
-
-    def predict_dataloader(self) -> list[DataLoader]:
-        """Batches to predict, the longest rows first; a data loader for each set."""
-        return self._evaluation("predict")
-
-    def _evaluation(self, stage: str) -> list[DataLoader]:
-        splits = [split for split in self.sources() if split.partition("/")[0] == stage]
-        if not splits and stage != "val":  # training without validation is a choice, testing on nothing is not
-            raise ValueError(f"there is no {stage} data: the data module has {', '.join(self.sources()) or 'none'}.")
-        return [
-            self.padded_loader(rows, sampler=LongestFirstSampler(rows.lengths())) for rows in map(self._rows, splits)
-        ]
-
-    def _rows(self, split: str) -> TokenizedRows:
-        if split not in self.rows:
-            raise ValueError(f"there is no {split} data: the data module has {', '.join(self.rows) or 'none'}.")
-        return self.rows[split]
-
     def padded_loader(self, rows: Dataset, *, is_training: bool = False, sampler: Sampler) -> DataLoader:
         """Return padded batches of rows, in the order of a sampler."""
         collate = PadBatch({"input_ids": self.pad_token_id, **self.pad_values()}, longest=self.longest)
@@ -308,13 +207,7 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
     Raises:
         ValueError: If there is none.
     """
-    try:
-        return AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except Exception as error:  # of any kind: what is in the folder goes straight into a constructor
-        message = (
-            f"there is no tokenizer in {shown(source)}, on the hub or as a local folder: {first_line(error)[:120]}"
-        )
-        raise ValueError(message) from error
+    return load_preprocessor("tokenizer", source)
 
 
 @functools.cache

@@ -56,6 +56,7 @@ class Calibration:
         module: LightningModule,
         backbone: nn.Module,
         num_rows: Mapping[str, int] | None = None,
+        taken: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Every A as its rule draws it from the run's next batches; by A's name, the same in every process.
 
@@ -64,18 +65,36 @@ class Calibration:
             module: The module in training.
             backbone: What of it is adapted.
             num_rows: Of each A; None means its adapter's rank.
+            taken: Directions that earlier tasks' inputs have, by layer, for adapters of a later slot.
 
         Raises:
             ValueError: The training step fails or gives no loss or no gradient, statistics are not finite, nothing
                 trains that `head_steps` could train, or the module optimises by hand.
         """
         with self._rehearsed(trainer, module) as (batches, loss):
-            statistics = self._statistics(backbone, batches, loss)
+            statistics = self._statistics(backbone, batches, loss, taken=taken)
             # One process decides: decompositions may differ in the last bit between machines.
             drawn: dict[str, Tensor] = trainer.strategy.broadcast(
                 drawn_from(backbone, statistics, num_rows, keeps_rate=self.keeps_rate)
             )
         return drawn
+
+    def inputs(self, trainer: Trainer, module: LightningModule, backbone: nn.Module) -> dict[str, Tensor]:
+        """The second moments of all adapted layers' inputs on training batches, by layer, heads as they are.
+
+        Args:
+            trainer: In training, or at its end; every process calls this.
+            module: The module in training.
+            backbone: What of it is adapted.
+
+        Raises:
+            ValueError: As :meth:`drawn`.
+        """
+        with Rehearsal(trainer, module) as rehearsal:
+            batches = list(islice(rehearsal.batches(), self.num_batches))
+            statistics = self._statistics(backbone, batches, lambda batch: rehearsal.loss(batch, 0))
+            sites = adapter_sites(backbone)
+            return {sites[key].layer: found.inputs for key, found in statistics}
 
     def forecasts(
         self,
@@ -126,10 +145,10 @@ class Calibration:
             yield list(islice(batches, self.num_batches)), lambda batch: rehearsal.loss(batch, 0)
 
     def _statistics(
-        self, backbone: nn.Module, batches: Sequence[Any], loss: Callable[[Any], Tensor], *, outputs: bool = False
+        self, backbone: nn.Module, batches: Sequence[Any], loss: Callable[[Any], Tensor], **options: Any
     ) -> Iterator[tuple[str, CalibrationStatistics]]:
         sites, at_a_time = adapter_sites(backbone), self.layers_at_a_time
-        return calibration_statistics(backbone, sites, batches, loss, layers_at_a_time=at_a_time, outputs=outputs)
+        return calibration_statistics(backbone, sites, batches, loss, layers_at_a_time=at_a_time, **options)
 
     def _train_heads(
         self, rehearsal: Rehearsal, trainer: Trainer, module: LightningModule, batches: Iterator[Any]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from asym_lightning.core.lazy import lazy_imports
 
 if TYPE_CHECKING:
+    from asym_lightning.modules.audio_classifier import AudioClassifier
     from asym_lightning.modules.backbone_options import BackboneOptions
     from asym_lightning.modules.base import AdapterModule, StepOutput
     from asym_lightning.modules.image_classifier import ImageClassifier
@@ -18,14 +19,18 @@ if TYPE_CHECKING:
     from asym_lightning.modules.question_answerer import QuestionAnswerer
     from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
     from asym_lightning.modules.segmentation_module import SegmentationModule
+    from asym_lightning.modules.sentence_encoder import SentenceEncoder
+    from asym_lightning.modules.speech_recognizer import SpeechRecognizer
     from asym_lightning.modules.summarizer import Summarizer
     from asym_lightning.modules.text_classifier import TextClassifier
     from asym_lightning.modules.token_classifier import TokenClassifier
+    from asym_lightning.modules.vision_language_tuner import VisionLanguageTuner
 else:
     __getattr__, __dir__ = lazy_imports(__name__)
 
 __all__ = [
     "AdapterModule",
+    "AudioClassifier",
     "BackboneOptions",
     "ImageClassifier",
     "ImageRegressor",
@@ -37,10 +42,13 @@ __all__ = [
     "PreferenceTuner",
     "QuestionAnswerer",
     "SegmentationModule",
+    "SentenceEncoder",
+    "SpeechRecognizer",
     "StepOutput",
     "Summarizer",
     "TextClassifier",
     "TokenClassifier",
     "TorchSchedule",
+    "VisionLanguageTuner",
     "WarmupSchedule",
 ]

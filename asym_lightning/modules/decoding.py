@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -78,26 +79,23 @@ class Decoding:
         return config
 
     @torch.no_grad()
-    def new_tokens(
-        self, model: nn.Module, input_ids: Tensor, attention_mask: Tensor, pad_token_id: int, **options: Any
-    ) -> Tensor:
+    def new_tokens(self, model: nn.Module, inputs: Mapping[str, Any], pad_token_id: int, **options: Any) -> Tensor:
         """Generate, and return what is new: tokens (rows, length), those of an encoder-decoder with its start.
 
         Args:
             model: A model of transformers.
-            input_ids: Tokens (rows, length) to write on from, padded on the left unless there is an encoder.
-            attention_mask: Where they are no padding.
+            inputs: What to write on from: of a language model `input_ids` (rows, length), padded on the left unless
+                there is an encoder, and `attention_mask`.
             pad_token_id: What finished texts are padded with, where the model has nothing of its own.
             options: Others of transformers' `generate`, such as a `streamer`.
         """
         generated: Tensor = model.generate(  # type: ignore[operator]
-            input_ids=input_ids,
-            attention_mask=attention_mask,
+            **inputs,
             generation_config=self.config_for(model, pad_token_id),
             **options,
         )
         has_encoder = model.config.is_encoder_decoder  # type: ignore[union-attr]
-        return generated if has_encoder else generated[:, input_ids.shape[1] :]
+        return generated if has_encoder else generated[:, inputs["input_ids"].shape[1] :]
 
 
 def decoded(ids: Tensor, tokenizer: PreTrainedTokenizerBase) -> list[str]:

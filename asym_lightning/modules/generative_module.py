@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -84,8 +84,8 @@ class GenerativeModule(LanguageModule):
     # What a task defines
 
     @abstractmethod
-    def prompts(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """Return what is given to the model to write on from: tokens and attention mask (rows, length)."""
+    def prompts(self, batch: dict[str, Any]) -> Mapping[str, Any]:
+        """Return what the model is given to write on from: `input_ids` and `attention_mask`, or what it takes else."""
 
     @abstractmethod
     def build_text_metric(self) -> Metric:
@@ -93,7 +93,7 @@ class GenerativeModule(LanguageModule):
 
     def texts(self, batch: dict[str, Any]) -> tuple[list[str], list[str]]:
         """Return given texts and references; the data module's own where they are in the batch, else decoded tokens."""
-        source = batch.get("source") or self.decode(self.prompts(batch)[0])
+        source = batch.get("source") or self.decode(self.prompts(batch)["input_ids"])
         if "reference" in batch:
             return source, batch["reference"]
         labels = batch.get("labels")
@@ -115,13 +115,11 @@ class GenerativeModule(LanguageModule):
 
     # Generating
 
-    def generate(self, input_ids: Tensor, attention_mask: Tensor) -> list[str]:
+    def generate(self, inputs: Mapping[str, Any]) -> list[str]:
         """Generate a text for each row; only what is new is returned."""
         # Where blocks are gathered for each token, no process may stop before the others.
         synced = {"synced_gpus": self.device_mesh is not None}
-        return self.decode(
-            self.decoding.new_tokens(self.backbone, input_ids, attention_mask, self.pad_token_id, **synced)
-        )
+        return self.decode(self.decoding.new_tokens(self.backbone, inputs, self.pad_token_id, **synced))
 
     def decode(self, ids: Tensor) -> list[str]:
         """Return texts without special tokens; positions of -100 are left out."""
@@ -159,7 +157,7 @@ class GenerativeModule(LanguageModule):
         return getattr(self, f"{stage}_text_metric")
 
     def _generate_samples(self, stage: EvaluationStage, batch: dict[str, Any]) -> None:
-        count = len(batch["input_ids"])
+        count = len(next(iter(batch.values())))
         limit = self.num_samples[stage]
         if limit is not None:
             limit = math.ceil(limit / self.trainer.world_size)
@@ -175,7 +173,7 @@ class GenerativeModule(LanguageModule):
 
     def samples(self, batch: dict[str, Any]) -> list[Sample]:
         """Generate a text for each row and put it beside what was given and what was expected."""
-        generated = self.generate(*self.prompts(batch))
+        generated = self.generate(self.prompts(batch))
         rows = zip(*self.texts(batch), generated, strict=True)
         return [dict(zip(self.sample_keys, row, strict=True)) for row in rows]
 

@@ -16,11 +16,11 @@ from asym_lightning.modules.new_modules import heads_and_new_modules
 from asym_lightning.modules.text_backbone import class_order, create_text_backbone
 from asym_lightning.sharding import PretrainedWeights
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+INPUTS_BESIDE = ("attention_mask", "token_type_ids")
 
 
 class HeadedTextModule(ClassifierModule):
-    """A Hugging Face encoder or decoder with a new head, which trains.
+    """A Hugging Face encoder or decoder, of text or of audio, with a new head, which trains.
 
     With the head trains whatever else the checkpoint has no weights for, such as the pooler of a BERT that was trained
     as a masked language model: frozen, it would stay random.
@@ -30,7 +30,7 @@ class HeadedTextModule(ClassifierModule):
 
     Attributes:
         auto_class: Class of transformers that knows the models with a head for the task.
-        num_scores: Outputs of the head where there are no classes.
+        num_scores: Outputs of the head where there are no classes; 0 where there is no head.
     """
 
     auto_class: ClassVar[Any]
@@ -65,9 +65,10 @@ class HeadedTextModule(ClassifierModule):
         self._order = class_order(model, self.label_names)
         # A wrapper's signature, such as PEFT's, hides inputs behind `**kwargs`.
         known = {*inspect.signature(model.forward).parameters}
-        known |= set() if "input_ids" in known else {"input_ids", "attention_mask"}
+        main = str(getattr(model, "main_input_name", "input_ids"))
+        known |= set() if main in known else {main, "attention_mask"}
         known |= {"token_type_ids"} if getattr(config, "type_vocab_size", 0) > 1 else set()
-        self._inputs = [name for name in INPUTS if name in known]
+        self._inputs = [name for name in (main, *INPUTS_BESIDE) if name in known]
         return model
 
     def _check_outputs(self) -> None:
@@ -96,7 +97,7 @@ class HeadedTextModule(ClassifierModule):
         Raises:
             ValueError: If a sequence is longer than the model allows.
         """
-        length = batch["input_ids"].shape[1]
+        length = batch[self._inputs[0]].shape[1]
         if self._longest is not None and length > self._longest:
             raise ValueError(
                 f"a batch has sequences of {length} tokens, but the backbone allows {self._longest}: "

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
+import transformers as tf
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForCTC,
+    AutoModelForImageTextToText,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSpeechSeq2Seq,
+)
 
 from asym_lightning.core.messages import first_line
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.pretrained_config import check_weights_fit, pretrained_config
 
-Architecture = Literal["causal", "encoder-decoder"]
-_AUTO_CLASSES = {"causal": AutoModelForCausalLM, "encoder-decoder": AutoModelForSeq2SeqLM}
+Architecture = Literal["causal", "encoder-decoder", "speech", "vision-language"]
+_AUTO_CLASSES: dict[str, Any] = {"causal": AutoModelForCausalLM, "encoder-decoder": AutoModelForSeq2SeqLM}
+# Of models that take more than tokens the class goes by the config.
+_BY_CONFIG: dict[str, Mapping[Any, Any]] = {
+    "speech": {
+        AutoModelForCTC: tf.MODEL_FOR_CTC_MAPPING,
+        AutoModelForSpeechSeq2Seq: tf.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING,
+    },
+    "vision-language": {AutoModelForImageTextToText: tf.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING},
+}
 
 
 def create_language_model(
@@ -26,17 +41,15 @@ def create_language_model(
 
     Args:
         source: Name on the hub, or local folder with `config.json` and, if `options.pretrained`, the weights.
-        architecture: `causal` for a decoder, `encoder-decoder` for the likes of BART and T5.
+        architecture: `causal` for a decoder, `encoder-decoder` for the likes of BART and T5, `speech` for encoders with
+            CTC and the likes of Whisper, `vision-language` for decoders that are given pictures.
         options: How it is made; its `model_args` are fields of the model's config.
 
     Raises:
         ValueError: If there is no such model, it is of another architecture, or its config lacks a field.
     """
     config = pretrained_config(source, options.model_args)
-    if bool(config.is_encoder_decoder) != (architecture == "encoder-decoder"):
-        kind = "an encoder-decoder" if config.is_encoder_decoder else "no encoder-decoder"
-        raise ValueError(f"the backbone {source!r} is {kind} ({config.model_type}); this task needs a {architecture}.")
-    auto_class = _AUTO_CLASSES[architecture]
+    auto_class = _auto_class(source, config, architecture)
     try:
         if not options.pretrained:
             return auto_class.from_config(config, dtype=options.dtype)
@@ -49,6 +62,18 @@ def create_language_model(
         ) from error
     check_weights_fit(source, model, loading)
     return model
+
+
+def _auto_class(source: str, config: Any, architecture: Architecture) -> Any:
+    if architecture in _BY_CONFIG:
+        known = _BY_CONFIG[architecture].items()
+        if (found := next((auto for auto, models in known if type(config) in models), None)) is None:
+            raise ValueError(f"the backbone {source!r} is a {config.model_type}, which is no {architecture} model.")
+        return found
+    if bool(config.is_encoder_decoder) != (architecture == "encoder-decoder"):
+        kind = "an encoder-decoder" if config.is_encoder_decoder else "no encoder-decoder"
+        raise ValueError(f"the backbone {source!r} is {kind} ({config.model_type}); this task needs a {architecture}.")
+    return _AUTO_CLASSES[architecture]
 
 
 def last_hidden_states(model: nn.Module, **inputs: Any) -> Any:
@@ -108,5 +133,8 @@ def check_output_layer(model: nn.Module, input_ids: Tensor) -> None:
 
 
 def num_embeddings(model: nn.Module) -> int:
-    """Number of tokens that a model has embeddings for."""
+    """Number of tokens that a model has embeddings for, or outputs where it takes none."""
+    config: Any = getattr(model, "config", None)
+    if getattr(model, "main_input_name", "") == "input_values":  # sound alone
+        return int(config.vocab_size)
     return int(model.get_input_embeddings().num_embeddings)  # type: ignore[operator]

@@ -12,7 +12,6 @@ from torchmetrics import MetricCollection
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.core.kinds import Count, NotNegative, Positive
-from asym_lightning.core.private_names import trainer_of
 from asym_lightning.core.tokens import IGNORED
 from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.answer_tokens import SIDES, AnswerTokens, PairTokens
@@ -21,18 +20,18 @@ from asym_lightning.modules.base import StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.class_rows import with_identifiers
 from asym_lightning.modules.language_model import last_hidden_states
-from asym_lightning.modules.language_module import LanguageModule
+from asym_lightning.modules.precomputed_reference import PrecomputedReference
 from asym_lightning.modules.preference_loss import Answers, LossName, Pairs, PreferenceLoss
 from asym_lightning.modules.preference_metrics import preference_metrics
 from asym_lightning.modules.prepared_batches import PreparedBatches
-from asym_lightning.modules.reference_model import as_reference, check_is_reference
+from asym_lightning.modules.reference_model import check_is_reference
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 from asym_lightning.modules.token_log_probabilities import token_log_probabilities
 
 TOKENS = "answer_tokens"
 
 
-class PreferenceTuner(PreparedBatches, LanguageModule):
+class PreferenceTuner(PreparedBatches, PrecomputedReference):
     """Teach a decoder which of two answers is preferred, where the reference is the same model with its adapters off.
 
     Batches hold `chosen_input_ids`, `chosen_attention_mask` and `chosen_labels` (pairs, length), answers' tokens and
@@ -50,6 +49,7 @@ class PreferenceTuner(PreparedBatches, LanguageModule):
         gamma: By how much the chosen answer has to be better, in `simpo`.
         desirable_weight: Weight of chosen answers in `kto`.
         undesirable_weight: Weight of rejected answers in `kto`.
+        precompute_reference: Ask the reference before training, once for all runs on the same pairs, and not each step.
         chunk_size: Number of positions whose logits exist at one time.
         optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
         scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; null keeps the rate constant.
@@ -71,6 +71,7 @@ class PreferenceTuner(PreparedBatches, LanguageModule):
         gamma: NotNegative = 0.5,
         desirable_weight: NotNegative = 1.0,
         undesirable_weight: NotNegative = 1.0,
+        precompute_reference: bool = False,
         chunk_size: Count = 1024,
         optimizer: OptimizerCallable = torch.optim.AdamW,
         scheduler: WarmupSchedule | TorchSchedule | LRSchedulerCallable | None = None,
@@ -79,6 +80,7 @@ class PreferenceTuner(PreparedBatches, LanguageModule):
         super().__init__(backbone, adapter, train_backbone, optimizer, scheduler, backbone_options)
         self.preference = PreferenceLoss(loss, beta, gamma, desirable_weight, undesirable_weight)
         self.chunk_size = chunk_size
+        self.precompute_reference = precompute_reference and self.preference.needs_reference
         if self.preference.needs_reference and adapter is None:
             raise ValueError(f"`loss: {loss}` needs an `adapter`: its reference is the backbone without one.")
 
@@ -111,18 +113,13 @@ class PreferenceTuner(PreparedBatches, LanguageModule):
         if not self.preference.needs_reference:
             num_tokens = (tokens.labels[:, 1:].chunk(2)[0] != IGNORED).sum()
             return Pairs(chosen, rejected, likelihood=-by_token.chunk(2)[0].sum() / num_tokens)
-        with as_reference(self.backbone):
-            before = self._log_probabilities(tokens).sum(dim=1).chunk(2)
-        shift = 0.0 if others is None else self._mean_ratio(others)
+        before = self.reference_sums(batch, tokens)
+        shift = 0.0 if others is None else self.mean_ratio(others)
         return Pairs(chosen._replace(reference=before[0]), rejected._replace(reference=before[1]), shift)
 
-    @torch.no_grad()
-    def _mean_ratio(self, tokens: AnswerTokens) -> Tensor:
-        """Mean over all processes of how much more likely answers are than by the reference; at least 0."""
-        sums = self._log_probabilities(tokens).sum(dim=1)
-        with as_reference(self.backbone):
-            ratios = sums - self._log_probabilities(tokens).sum(dim=1)
-        return (ratios if trainer_of(self) is None else torch.as_tensor(self.all_gather(ratios))).mean().clamp(min=0)
+    def answer_sums(self, answers: AnswerTokens) -> Tensor:
+        """Return the log-probabilities of answers, summed over their tokens (rows,)."""
+        return self._log_probabilities(answers).sum(dim=1)
 
     def _log_probabilities(self, tokens: AnswerTokens) -> Tensor:
         """Log-probabilities of the labels from the second token on (rows, length - 1), 0 where there is none."""

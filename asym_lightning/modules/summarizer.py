@@ -104,9 +104,9 @@ class Summarizer(LabelPositions, GenerativeModule):
         """Return ROUGE."""
         return Rouge(self.use_stemmer)
 
-    def prompts(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    def prompts(self, batch: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """Return the documents."""
-        return batch["input_ids"], batch["attention_mask"]
+        return {name: batch[name] for name in ("input_ids", "attention_mask")}
 
     def step(self, batch: dict[str, Any]) -> StepOutput:
         """Return the mean cross-entropy of the reference summaries' tokens."""

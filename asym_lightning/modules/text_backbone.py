@@ -43,7 +43,7 @@ def create_text_backbone(
 
     Args:
         source: Name on the hub, or local folder with `config.json` and, if `options.pretrained`, the weights.
-        num_outputs: Number of outputs; 1 in regression.
+        num_outputs: Number of outputs; 1 in regression, 0 where the task has no head.
         label_names: Names of the classes, which are written to the model's config.
         options: How it is made; its `model_args` are fields of the model's config.
         auto_class: Class of transformers that knows the models with a head for the task.
@@ -54,7 +54,7 @@ def create_text_backbone(
     """
     config: Any = pretrained_config(source, options.model_args)
     keeps_head = label_names is not None and set(config.label2id or ()) == set(label_names)
-    if not keeps_head:
+    if num_outputs and not keeps_head:
         config.num_labels = num_outputs  # also renames the classes to LABEL_0 and so on
         if label_names is not None:
             config.id2label = dict(enumerate(label_names))

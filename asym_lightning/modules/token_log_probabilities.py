@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+
+from asym_lightning.modules.chunks import in_chunks
 
 
 def token_log_probabilities(
@@ -36,10 +36,5 @@ def token_log_probabilities(
     def of_chunk(states: Tensor, labels: Tensor) -> Tensor:
         return -F.cross_entropy(output_layer(states).float(), labels, reduction="none")
 
-    parts = zip(wanted.split(chunk_size), tokens.split(chunk_size), strict=True)
-    if torch.is_grad_enabled():
-        found = [checkpoint(of_chunk, states, labels, use_reentrant=False) for states, labels in parts]
-    else:
-        found = [of_chunk(states, labels) for states, labels in parts]
-    values = torch.cat(found)
+    values = in_chunks(of_chunk, chunk_size, wanted, tokens)
     return values.new_zeros(targets.numel()).index_copy(0, positions, values).view(targets.shape)

@@ -146,7 +146,7 @@ def _examine(subject: Subject, arm: Arm, result: Result) -> list[Result]:
         others = [_read_by_other(subject, result, name, other, Path(directory), adapted, effect)
                   for name, other in ARMS.items() if other is not arm]  # fmt: skip
         if result.arm == "ours" and layers_misread_by_peft(model):
-            for other in (other for other in others if other.verdict == WRONG):
+            for other in (other for other in others if other.verdict != RIGHT):
                 other.reason += ", as `export` says"
 
         model = arm.merge(model)

@@ -28,6 +28,11 @@ def values_of(name: str, model: Any, widths: Sequence[int] = ()) -> list[Any]:
         return list(_images(name, model, widths))
     if name in ("input_features", "input_values", "audio_mel", "spectrogram"):
         return list(_sounds(name, model, widths))
+    if name in ("input_ids", "decoder_input_ids"):
+        return list(_texts(name, model))
+    if name == "bbox":
+        boxes = torch.tensor([1, 2, 9, 10]).expand(BATCH, LENGTH, 4).contiguous()
+        return [boxes, boxes / 10]
     value = _value(name, model, model.config)
     return [] if value is None else [value]
 
@@ -75,7 +80,7 @@ def _images(name: str, model: Any, widths: Sequence[int]) -> Iterator[Tensor]:
 def _image_sizes(vision: Any) -> tuple[int, int, int, int, int]:
     """Channels, height, width, and the width and the length of a patch."""
     channels = _first(vision, ("num_channels", "in_channels", "in_chans"), 3)
-    size = _first(vision, ("image_size", "img_size", "input_size"), 64)
+    size = _first(vision, ("image_size", "img_size", "input_size", "max_img_size"), 64)
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
     if isinstance(size, dict):
         height, width = size.get("height", 32), size.get("width", 32)
@@ -86,9 +91,7 @@ def _image_sizes(vision: Any) -> tuple[int, int, int, int, int]:
 
 def _sounds(name: str, model: Any, widths: Sequence[int]) -> Iterator[Tensor]:
     config = model.config
-    audio = _part(config, "audio")
-    mels = _first(audio, ("num_mel_bins", "n_mels", "feature_size", "input_dim", "input_feat_size", "input_size"), 80)
-    frames = _audio_frames(audio)
+    mels, frames = _mels(config), _audio_frames(_part(config, "audio"))
     shapes: list[tuple[int, ...]] = []
     if name == "input_values":
         if hasattr(config, "audio_channels"):
@@ -104,12 +107,46 @@ def _sounds(name: str, model: Any, widths: Sequence[int]) -> Iterator[Tensor]:
         yield torch.randn(BATCH, *shape)
 
 
+def _mels(config: Any) -> int:
+    names = ("num_mel_bins", "n_mels", "feature_size", "input_dim", "input_feat_size", "input_size")
+    number: int = _first(_part(config, "audio"), (*names, "feature_projection_input_dim"), 80)
+    return number
+
+
+def with_masks_of_sounds(arguments: dict[str, Any], model: Any) -> dict[str, Any]:
+    """Arguments of a call in which a mask of frames is as long as the frames that it is of."""
+    masks = {}
+    for name in arguments:
+        sound = arguments.get(name.removesuffix("_mask")) if name.endswith("_mask") else None
+        if name in ("input_features_mask", "audio_mel_mask") and sound is not None and sound.dim() == 3:
+            frames = next((n for n in sound.shape[1:] if n != _mels(model.config)), sound.shape[1])
+            masks[name] = torch.ones(BATCH, frames, dtype=torch.long)
+    return arguments | masks
+
+
+def _texts(name: str, model: Any) -> Iterator[Tensor]:
+    """Tokens, and those of several codebooks."""
+    text = _text(model)
+    yield text
+    config = _part(model.config, "decoder" if name.startswith("decoder") else "text")
+    number = _first(config, ("num_codebooks", "n_codes_total"), None)
+    number = number or (_first(config, ("num_channels",), None) if name.startswith("decoder") else None)
+    if isinstance(number, int):
+        yield text[..., None].expand(*text.shape, number)
+        yield text[..., None].expand(*text.shape, number + 1)  # of the text and of each codebook
+        yield text.repeat_interleave(number, 0)
+        yield text[:, None].expand(BATCH, number, text.shape[1])
+
+
 def _text(model: Any, length: int = LENGTH) -> Tensor:
     generator = torch.Generator().manual_seed(5)
     vocabulary = getattr(_part(model.config, "text"), "vocab_size", None) or VOCABULARY
     vocabulary = vocabulary if isinstance(vocabulary, int) else VOCABULARY
     # Special tokens are at either end of the small vocabularies.
-    return torch.randint(10, max(min(vocabulary, VOCABULARY) - 50, 12), (BATCH, length), generator=generator)
+    tokens = torch.randint(10, max(min(vocabulary, VOCABULARY) - 50, 12), (BATCH, length), generator=generator)
+    if (question := getattr(model.config, "question_token_id", None)) is not None:
+        tokens[:, 1] = question  # what is asked for
+    return tokens
 
 
 def _value(name: str, model: Any, config: Any) -> Any:
@@ -119,7 +156,7 @@ def _value(name: str, model: Any, config: Any) -> Any:
     lags = _first(config, ("lags_sequence",), [0])
     steps = _first(config, ("context_length",), 64) + max(lags)
     match name:
-        case "input_ids" | "decoder_input_ids" | "qformer_input_ids":
+        case "qformer_input_ids":
             return _text(model)
         case "attention_mask":
             return torch.ones(BATCH, LENGTH, dtype=torch.long) if model.main_input_name == "input_ids" else None
@@ -131,6 +168,8 @@ def _value(name: str, model: Any, config: Any) -> Any:
             return torch.tensor([[1, 4, 4]] * BATCH)[:, 3 - len(name.rpartition("_")[2]) :]
         case "merge_sizes":
             return torch.ones(BATCH, dtype=torch.long)
+        case "image_attention_mask":
+            return torch.ones(BATCH, LENGTH, 2, dtype=torch.long)
         case "pixel_attention_mask":
             return torch.ones(BATCH, 16, dtype=torch.long)
         case "pixel_position_ids" | "image_position_ids":
@@ -141,8 +180,8 @@ def _value(name: str, model: Any, config: Any) -> Any:
             return torch.tensor([[height, width]] * BATCH)
         case "input_features_mask" | "audio_mel_mask":
             return torch.ones(BATCH, FRAMES, dtype=torch.long)
-        case "bbox":
-            return torch.tensor([1, 2, 9, 10]).expand(BATCH, LENGTH, 4).contiguous()
+        case "encoder_hidden_states" if hasattr(config, "encoder_hidden_size"):
+            return torch.randn(BATCH, LENGTH, config.encoder_hidden_size)
         case "visual_feats":
             return torch.randn(BATCH, 4, config.visual_feat_dim)
         case "visual_pos":
@@ -183,7 +222,10 @@ def _of_a_policy(name: str, config: Any) -> Tensor | None:
 
 
 def _is_frames_first(model: Any) -> bool:
-    words = ("bert", "clap", "parakeet", "lasr", "granite", "canary", "cohere", "Speech2Text", "Seamless", "glm", "fun")
+    words = (
+        "bert", "clap", "parakeet", "lasr", "granite", "canary", "cohere", "Speech2Text", "Seamless", "glm", "fun",
+        "nemotron", "gemma",
+    )  # fmt: skip
     return any(word.lower() in type(model).__name__.lower() for word in words)
 
 
@@ -194,10 +236,17 @@ def _audio_frames(audio: Any) -> int:
 
 def _part(config: Any, word: str) -> Any:
     """The sub-configuration of a tower, or the configuration itself."""
-    for name, value in vars(config).items():
-        if word in name and hasattr(value, "to_dict"):
-            return value
-    return config
+    words = (word, "image") if word == "vision" else (word,)
+    parts = dict(_parts(config))
+    return next((part for word in words for name, part in parts.items() if word in name), config)
+
+
+def _parts(config: Any) -> Iterator[tuple[str, Any]]:
+    """Configurations within one, by what they are called, those within them after them."""
+    parts = [(name, value) for name, value in vars(config).items() if hasattr(value, "to_dict")]
+    yield from parts
+    for _, part in parts:
+        yield from _parts(part)
 
 
 def _first(config: Any, names: tuple[str, ...], default: Any) -> Any:

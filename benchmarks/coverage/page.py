@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -76,12 +77,17 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _why_not_built(rows: Sequence[Row]) -> Iterator[str]:
-    """How many of the models that were not examined are so for which kind of reason."""
+    """Which of the models that were not examined are so for which kind of reason, the most frequent first."""
     reasons = {r["model"]: r["reason"] for r in rows if r["arm"] == "ours" and r["verdict"] in _NOT_EXAMINED}
-    counts = Counter(next(kind for pattern, kind in _WHY_NOT if re.search(pattern, why)) for why in reasons.values())
+    names: dict[str, list[str]] = {}
+    for model, why in sorted(reasons.items()):
+        kind = next(kind for pattern, kind in _WHY_NOT if re.search(pattern, why))
+        names.setdefault(kind, []).append(model.partition(":")[2])
     yield "Of the others:"
     yield ""
-    yield from (f"- {count} {kind}" for kind, count in counts.most_common())
+    for kind, found in sorted(names.items(), key=lambda item: -len(item[1])):
+        line = f"- {len(found)} {kind}: {', '.join(found)}"
+        yield from textwrap.wrap(line, 118, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _table(head: Sequence[str], groups: Iterable[tuple[Sequence[str], Sequence[Row]]]) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import CONFIG_MAPPING, PretrainedConfig
 
@@ -36,7 +36,8 @@ _WIDTHS: Rules = (
     (r"(.*_)?(intermediate_size|ffn_dim|mlp_dim|d_ff|d_inner|n_inner|ffn_hidden_size|intermediate_dim)", INNER),
     (r".*intermediate_size.*|dim_feedforward|.*feedforward_dim|.*linear_units|share_expert_dim", INNER),
     (r"hidden_size|d_model|n_embd|embed_dim|hidden_dim|dim|emb_dim|width|(.*_)?(hidden_size|d_model)", WIDTH),
-    (r"(.*_)?(embedding_size|projection_dim|embed_dim|hidden_dim|proj_dim|projection_size|output_dim)", WIDTH),
+    (r"(.*_)?((?<!image_)embedding_size|projection_dim|embed_dim|hidden_dim|proj_dim)", WIDTH),
+    (r"(.*_)?(projection_size|output_dim)", WIDTH),
     (r"embedding_dim|project_dim|classifier_proj_size|word_embed_proj_dim|latent_dim|.*pooler_output_size", WIDTH),
     (r"max_position_embeddings|n_positions|n_ctx|max_(source|target)_positions|context_length|max_seq_len", POSITIONS),
     (r"(sliding_window|local_attention|attention_window|window_size|sliding_window_size)", 4),
@@ -49,31 +50,45 @@ _LAYER_LISTS = ("layer_types", "mlp_layer_types", "layers_block_type", "indexer_
 _TOKEN = re.compile(r".*(token_id|token_index|_id|token_ids)$")
 
 
+class _Shrinking(NamedTuple):
+    """How fields are made small; as for `small_config`."""
+
+    of_types: Mapping[str, Mapping[str, Any]]
+    rules: Rules
+    lists: bool
+    missing: bool
+    divisor: int
+
+
 def small_config(
     model_type: str,
+    of_types: Mapping[str, Mapping[str, Any]] | None = None,
     overrides: Mapping[str, Any] | None = None,
     rules: Rules = RULES,
     lists: bool = False,
     missing: bool = False,
+    divisor: int = 1,
 ) -> PretrainedConfig:
     """The smallest configuration of a type that the rules and ``overrides`` make.
 
     Args:
         model_type: A key of transformers' mapping of configurations.
-        overrides: Fields that the rules get wrong, dotted for those of a sub-configuration; ``*name`` in all of them.
+        of_types: Fields that the rules get wrong, by type; of the parts of a model too.
+        overrides: More of them: dotted for those of a sub-configuration; ``*name`` in all of them.
         rules: A small value by what a field is called: ``COUNTS`` alone leave all widths as they are.
         lists: Make stages shallow too, let fields that name layers by their number name such as there are, and keep
             what the type's configuration says of its parts.
         missing: Give fields that are ``None`` and that the rules or the names of tokens know a value.
+        divisor: Of widths, and of lists of them, so that those that hang together still do.
     """
     default = CONFIG_MAPPING[model_type]()
-    return _shrunk(default, dict(overrides or {}), rules, lists, missing)
+    shrinking = _Shrinking(of_types or {}, rules, lists, missing, divisor)
+    return _shrunk(default, dict(overrides or {}), shrinking)
 
 
-def _shrunk(
-    default: PretrainedConfig, overrides: dict[str, Any], rules: Rules, lists: bool, missing: bool
-) -> PretrainedConfig:
-    values = _set_by_parent(default) if lists else {}
+def _shrunk(default: PretrainedConfig, overrides: dict[str, Any], how: _Shrinking) -> PretrainedConfig:
+    overrides = {**overrides, **how.of_types.get(default.model_type, {})}
+    values = _set_by_parent(default) if how.lists else {}
     for name, value in vars(default).items():
         if name.startswith("_"):
             continue
@@ -83,19 +98,23 @@ def _shrunk(
                 for k, v in overrides.items()
                 if k.startswith((f"{name}.", "*")) or k == "mrope_section"
             }
-            values[name] = _shrunk(value, inner, rules, lists, missing)
+            values[name] = _shrunk(value, inner, how)
             continue
-        small = _small_value(name, value, rules)
+        small = _small_value(name, value, how.rules)
+        if how.divisor > 1 and _is_number_of_stages(value, default):
+            small = None
+        elif how.divisor > 1 and small is None:
+            small = _divided(name, value, how.divisor)
         if small is not None:
             values[name] = small
-    if lists:
+    if how.lists:
         values |= _lists(default, values)
     values |= _layers(default, values)
     if isinstance(rope := getattr(default, "rope_parameters", None), dict):
         values["rope_parameters"] = _rotary(rope, overrides)
     values |= _tokens(default, values)
-    if missing:
-        values |= _missing(default, values, rules)
+    if how.missing:
+        values |= _missing(default, values, how.rules)
     values |= {n[1:]: v for n, v in overrides.items() if n.startswith("*") and hasattr(default, n[1:])}
     values |= {n: v for n, v in overrides.items() if "." not in n and not n.startswith("*") and n != "mrope_section"}
     names = {n: default.attribute_map.get(n, n) for n in values}
@@ -114,6 +133,27 @@ def _small_value(name: str, value: Any, rules: Rules) -> Any:
     if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
         return None
     return next((min(small, value) for pattern, small in rules if re.fullmatch(pattern, name)), None)
+
+
+_SIZES = re.compile(
+    r"(?!.*(vocab|image|img|input|patch|kernel|window|chunk|max_|num_|stride|mel|in_chan|factor|group|spec_|batch|head_num))"
+    r"(.*_)?(size|dim|width|channel|feature|rank|d_model|d_ff|d_kv|n_embd|d_inner|n_inner)s?(_(list|per_stage))?"
+)
+
+
+def _is_number_of_stages(value: Any, default: PretrainedConfig) -> bool:
+    """Whether several lists are as long, and so say something of each of as many stages."""
+    return type(value) is int and sum(_is_of_integers(v) and len(v) == value > 1 for v in vars(default).values()) > 1
+
+
+def _divided(name: str, value: Any, divisor: int) -> Any:
+    """A width, widths or groups of as many channels, by the divisor; ``None`` otherwise and where it does not go."""
+    if not _SIZES.fullmatch(name) and not (name.endswith("_groups") and isinstance(value, int) and value >= 64):
+        return None
+    if _is_of_integers(value):
+        return None if any(v % divisor for v in value) else [v // divisor for v in value]
+    is_width = isinstance(value, int) and not isinstance(value, bool) and value > divisor
+    return value // divisor if is_width and value % divisor == 0 else None
 
 
 def _missing(default: PretrainedConfig, small: Mapping[str, Any], rules: Rules) -> dict[str, Any]:
@@ -200,10 +240,10 @@ def _tokens(default: PretrainedConfig, small: dict[str, Any]) -> dict[str, Any]:
     for name, value in vars(default).items():
         if name in small and not isinstance(small[name], int):
             continue
-        if (_TOKEN.fullmatch(name) and isinstance(value, int) and not isinstance(value, bool) and value >= 8) or (
-            _TOKEN.fullmatch(name) and isinstance(value, (list, tuple)) and value and isinstance(value[0], int)
-        ):
+        if _TOKEN.fullmatch(name) and isinstance(value, int) and not isinstance(value, bool) and value >= 8:
             fields[name] = next(free)
+        elif _TOKEN.fullmatch(name) and _is_of_integers(value):
+            fields[name] = [next(free) for _ in value]
     if getattr(default, "pad_token_id", 0) is None:
         fields["pad_token_id"] = 0
     return fields

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.coverage.input_values import BATCH, values_of
+from benchmarks.coverage.input_values import BATCH, values_of, with_masks_of_sounds
 from benchmarks.coverage.subject import Call
 
 _TOWERS = ("get_text_features", "get_image_features", "get_audio_features", "get_video_features")
@@ -26,14 +26,13 @@ def calls_of(model: nn.Module, widths: Sequence[int] = ()) -> Iterator[list[Call
     first = {n: values[0] for n, values in forward.items()}
     seen: list[set[str]] = []
     for extra in (_with_images(model, first), {}):
-        needed = _names(model, forward)
-        for names in (needed, needed - {"attention_mask"}, set(forward)):
+        for names in _sets_of_names(model, forward):
             given = {n: v for n, v in {**first, **extra}.items() if n in names or n in extra}
             if (key := {*given, *(f"{n} of an image" for n in extra)}) in seen:
                 continue
             seen.append(key)
             others = {n: values for n, values in forward.items() if n not in extra}
-            yield from ([call] for call in _varied("forward", given, others))
+            yield from ([call] for call in _varied(model, "forward", given, others))
 
 
 def tower_calls(model: nn.Module, works: Callable[[Call], bool]) -> list[Call]:
@@ -43,16 +42,20 @@ def tower_calls(model: nn.Module, works: Callable[[Call], bool]) -> list[Call]:
 
 
 def _calls_of_tower(model: nn.Module, method: str) -> Iterator[Call]:
-    found = _arguments(model, getattr(model, method))
-    return _varied(method, {n: values[0] for n, values in found.items()}, found)
+    function = getattr(model, method)
+    found = _arguments(model, function)
+    first = {n: values[0] for n, values in found.items()}
+    yield from _varied(model, method, first, found)
+    bare = {n: v for n, v in first.items() if n in _names_without_default(function)}
+    if bare != first:
+        yield from _varied(model, method, bare, found)
 
 
-def _varied(method: str, given: Mapping[str, Any], values: Mapping[str, list[Any]]) -> Iterator[Call]:
+def _varied(model: nn.Module, method: str, given: Mapping[str, Any], values: Mapping[str, list[Any]]) -> Iterator[Call]:
     """The call with ``given`` and then, of one argument after another, with its other values."""
-    yield Call(method, dict(given))
-    for name in given:
-        for value in values.get(name, ())[1:]:
-            yield Call(method, {**given, name: value})
+    others = ({**given, name: value} for name in given for value in values.get(name, ())[1:])
+    for arguments in (dict(given), *others):
+        yield Call(method, with_masks_of_sounds(arguments, model))
 
 
 # What goes with text and with images, beside what has no default.
@@ -61,18 +64,30 @@ _WITH_IMAGES = ("spatial_shapes", "pixel_attention_mask")
 _OF_TOWERS = ("pixel_values", "input_features", "input_values")
 
 
+def _sets_of_names(model: nn.Module, found: Collection[str]) -> Iterator[set[str]]:
+    """Which arguments to give, the more likely first."""
+    needed, bare = _names(model, found), _names_without_default(model.forward)
+    yield from (needed, needed - {"attention_mask"}, needed - {*_WITH_TEXT, *_WITH_IMAGES} | bare)
+    yield from (needed | {name, f"{name}_mask"} & set(found) for name in _OF_TOWERS if name in found)
+    yield needed - set(_OF_TOWERS)
+    yield set(found) - ({"inputs_embeds"} if "input_ids" in found else set())
+
+
 def _names(model: nn.Module, found: Collection[str]) -> set[str]:
     """The arguments to give: those without a default, the main input, and what goes with it."""
     parameters = inspect.signature(model.forward).parameters
-    required = {n for n, p in parameters.items() if p.default is p.empty}
     main = model.main_input_name
-    required |= set(main if isinstance(main, list) else [main])
+    required = _names_without_default(model.forward) | set(main if isinstance(main, list) else [main])
     required |= {*_WITH_TEXT, *_WITH_IMAGES}
     # Both towers of a model that compares two; of one that writes about images, the tower is called apart.
     is_dual = not callable(getattr(model, "generate", None)) or not getattr(model, "can_generate", bool)()
     if is_dual and main == "input_ids":
         required |= set(_OF_TOWERS)
     return {n for n in found if n in parameters and n in required}
+
+
+def _names_without_default(function: Any) -> set[str]:
+    return {n for n, p in inspect.signature(function).parameters.items() if p.default is p.empty}
 
 
 def _with_images(model: nn.Module, first: Mapping[str, Any]) -> dict[str, Any]:

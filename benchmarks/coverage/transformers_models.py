@@ -11,23 +11,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from transformers import ResNetConfig
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from benchmarks.coverage.small_config import (
-    COUNTS,
-    HEAD_DIM,
-    HEADS,
-    IMAGE,
-    RULES,
-    VOCABULARY,
-    WIDTH,
-    Rules,
-    small_config,
-)
+from benchmarks.coverage.small_config import COUNTS, HEAD_DIM, HEADS, RULES, Rules, small_config
 from benchmarks.coverage.subject import Call, Subject, outputs
 from benchmarks.coverage.transformers_inputs import calls_of, tower_calls
+from benchmarks.coverage.type_facts import OVERRIDES
 
 # What a model of the type is mostly trained as; first match counts.
 _TASKS = (
@@ -58,6 +48,12 @@ def model_class_name(model_type: str) -> str | None:
     return None
 
 
+def _base_class_name(model_type: str) -> str | None:
+    """What a model is without a task, which takes less where the task wants labels or inputs of its own."""
+    found = modeling_auto.MODEL_MAPPING_NAMES.get(model_type)
+    return found if isinstance(found, str) or not found else found[0]
+
+
 def subject(model_type: str) -> Subject:
     """A model of random weights, and calls that it takes.
 
@@ -67,21 +63,15 @@ def subject(model_type: str) -> Subject:
     """
     import transformers
 
-    name = model_class_name(model_type)
-    assert name is not None
-    model_class = getattr(transformers, name, None)
-    if model_class is None:
-        raise RuntimeError(f"transformers names the class {name} and does not have it")
+    names = dict.fromkeys((model_class_name(model_type), _base_class_name(model_type)))
+    classes = [found for name in names if name and (found := getattr(transformers, name, None))]
+    if not classes:
+        raise RuntimeError(f"transformers names the class {next(iter(names))} and does not have it")
     reasons: list[str] = []
-    for variant in VARIANTS:
+    for model_class, variant in ((c, v) for c in classes for v in _smallest_first(model_type, c, reasons)):
         try:
-            own = OVERRIDES.get(model_type, {})
-            config = small_config(model_type, {**variant.fields, **own}, *variant[1:])
-            if (size := _size(model_class, config)) > LARGEST:
-                reasons.append(f"{size:,} parameters")
-                continue
             torch.manual_seed(0)
-            model = model_class._from_config(config).float().eval()
+            model = model_class._from_config(_config(model_type, model_class, variant)).float().eval()
         except Exception as error:  # what a type takes is found by trying
             reasons.append(f"not built: {_one_line(error)}")
             continue
@@ -94,6 +84,32 @@ def subject(model_type: str) -> Subject:
             return Subject(model_type, model, calls)
         reasons += [f"not run: {error}" for error in failed[:1]]
     raise RuntimeError(" | ".join(dict.fromkeys(reasons)))
+
+
+def _smallest_first(model_type: str, model_class: Any, reasons: list[str]) -> Iterator[Variant]:
+    """The variants in their order, but for large ones, which come last; why the others are none goes into reasons."""
+    large: list[Variant] = []
+    for variant in VARIANTS:
+        try:
+            size = _size(model_class, _config(model_type, model_class, variant))
+        except Exception as error:
+            reasons.append(f"not built: {_one_line(error)}")
+            continue
+        if size > LARGEST:
+            reasons.append(f"{size:,} parameters")
+        elif size > LARGE:
+            large.append(variant)
+        else:
+            yield variant
+    yield from large
+
+
+def _config(model_type: str, model_class: Any, variant: Variant) -> Any:
+    """The configuration, or the part of it that the class is built from, as a decoder is from that of all."""
+    config = small_config(model_type, OVERRIDES, *variant)
+    if isinstance(config, model_class.config_class):
+        return config
+    return next((part for part in vars(config).values() if isinstance(part, model_class.config_class)), config)
 
 
 def _size(model_class: Any, config: Any) -> int:
@@ -156,9 +172,10 @@ class Variant(NamedTuple):
     rules: Rules = RULES
     lists: bool = False
     missing: bool = False
+    divisor: int = 1
 
 
-LARGEST = 120_000_000
+LARGE, LARGEST = 30_000_000, 120_000_000
 # Models that allow no grouping of keys and values, or whose widths hang together in ways of their own.
 VARIANTS = (
     Variant({}),
@@ -171,68 +188,7 @@ VARIANTS = (
     Variant({}, lists=True, missing=True),
     Variant({}, COUNTS, lists=True),
     Variant({}, COUNTS),
+    Variant({}, COUNTS, lists=True, divisor=8),
+    Variant({}, COUNTS, divisor=8),
+    Variant({}, COUNTS, lists=True, missing=True, divisor=8),
 )
-_RESNET = ResNetConfig(
-    embedding_size=16, hidden_sizes=[16, 32, 64, 128], depths=[1, 1, 1, 1], layer_type="basic",
-    out_features=["stage2", "stage3", "stage4"],
-)  # fmt: skip
-_RESNET_LAST = ResNetConfig(
-    embedding_size=16, hidden_sizes=[16, 32, 64, 128], depths=[1, 1, 1, 1], layer_type="basic", out_features=["stage4"]
-)
-_SWIN = {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "window_size": 2}
-_CONV_AUDIO = {
-    "num_feat_extract_layers": 3, "conv_dim": [32, 32, 32], "conv_stride": [5, 4, 4], "conv_kernel": [10, 4, 4],
-    "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4,
-}  # fmt: skip
-_SERIES = {"prediction_length": 4, "context_length": 8}
-_ZAMBA = ["mamba", "hybrid", "mamba", "hybrid"]
-# Fields of several types, and of one.
-_OVERRIDES_OF: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
-    (("detr", "conditional_detr", "dab-detr", "table-transformer"), {"backbone_config": _RESNET_LAST}),
-    (("deformable_detr", "grounding-dino", "mm-grounding-dino"), {"backbone_config": _RESNET}),
-    (("swin", "swinv2", "donut-swin", "maskformer-swin"), _SWIN),
-    (("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "sew", "sew-d"), _CONV_AUDIO),
-    (("data2vec-audio", "wav2vec2-conformer"), _CONV_AUDIO),
-    (("autoformer", "informer", "time_series_transformer"), _SERIES),
-    (("jamba",), {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1,
-                  "num_hidden_layers": 2}),
-    (("mamba2",), {"num_heads": 8, "head_dim": 16, "n_groups": 1}),
-    (("zamba2",), {"n_mamba_heads": 8, "mamba_headdim": 16, "mamba_expand": 2, "mamba_ngroups": 1,
-                   "attention_hidden_size": 128, "attention_head_dim": 32}),
-    (("deepseek_v2",), {"num_key_value_heads": 4, "num_experts_per_tok": 2}),
-    (("codegen", "gptj"), {"rotary_dim": 8}),
-    (("recurrent_gemma",), {"num_hidden_layers": 3, "block_types": ["recurrent", "recurrent", "attention"]}),
-    (("layoutlmv3",), {"coordinate_size": 8, "shape_size": 16}),
-    (("esm",), {"vocab_size": VOCABULARY, "mask_token_id": 4, "pad_token_id": 0}),
-    (("xmod",), {"default_language": "en_XX"}),
-    (("pvt",), {"image_size": 64}),
-    (("levit",), {"image_size": 128}),  # or too few numbers are normalised together
-    (("mobilebert",), {"intra_bottleneck_size": 64, "embedding_size": 64}),
-    (("moonshine",), {"encoder_num_key_value_heads": 4, "decoder_num_key_value_heads": 4}),
-    (("bamba",), {"attn_layer_indices": [1], "num_hidden_layers": 2}),
-    (("gpt_neo",), {"attention_types": [[["global", "local"], 1]], "num_layers": 2}),
-    (("zamba",), {"layer_types": _ZAMBA, "num_hidden_layers": 4, "layers_block_type": _ZAMBA,
-                  "attention_hidden_size": 128}),
-    (("lfm2_moe",), {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2}),
-    (("granitemoehybrid",), {n: ["linear_attention", "full_attention"] for n in ("layer_types", "layers_block_type")}
-                            | {"num_hidden_layers": 2, "mamba_n_heads": 8, "mamba_d_head": 16}),
-    (("dory",), {"n_input_layers": 1, "n_recurrent_layers": 1, "n_output_layers": 1, "num_hidden_layers": 3,
-                 "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}),
-    (("qwen4_exp", "qwen4_exp_text"), {"*indexer_n_heads": 4, "*indexer_kv_heads": 1, "*indexer_head_dim": 16,
-                                       "*indexer_budget": 8, "*indexer_compress_ratio": 4}),
-    (("longcat_flash",), {"qk_head_dim": 2 * HEAD_DIM}),
-    (("reformer",), {"axial_pos_embds_dim": [32, 32], "axial_pos_shape": [3, 4], "attn_layers": ["local", "lsh"],
-                     "local_attn_chunk_length": 4, "lsh_attn_chunk_length": 4, "is_decoder": True,
-                     # It draws seeds of its own, which no seed of ours reaches.
-                     "hash_seed": 0, "hidden_dropout_prob": 0.0, "lsh_attention_probs_dropout_prob": 0.0,
-                     "local_attention_probs_dropout_prob": 0.0}),
-    (("chameleon", "emu3"), {"vocabulary_map": {"<image>": VOCABULARY - 1}}),
-    (("pocket_tts", "gradium_phonon_tts"), {"flow_head_config.condition_dim": WIDTH}),
-    (("fun_asr_nano",), {"adaptor_config.intermediate_size": WIDTH // 4}),
-    (("gemma4_assistant",), {"*hidden_size_per_layer_input": 0}),
-    (("step3p7",), {"*sliding_window": 4}),
-    (("depth_pro",), {"patch_size": IMAGE}),
-    (("dots1",), {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1,
-                  "num_experts_per_tok": 2}),
-)  # fmt: skip
-OVERRIDES = {model_type: fields for model_types, fields in _OVERRIDES_OF for model_type in model_types}

@@ -23,6 +23,7 @@ from asym_lightning.data import (
     MultiLabelTextDataModule,
     PreferenceDataModule,
     QuestionAnsweringDataModule,
+    SentencePairDataModule,
     SummarizationDataModule,
     TextFilesDataModule,
     TokenClassificationDataModule,
@@ -91,6 +92,10 @@ def _questions(path: Path) -> None:
     _use(QuestionAnsweringDataModule(train=path, stride=2, **_common()))
 
 
+def _sentence_pairs(path: Path) -> None:
+    _use(SentencePairDataModule(train=path, **_common()))
+
+
 def _label_sets(path: Path) -> None:
     _use(MultiLabelTextDataModule(train=path, **_common()))
 
@@ -137,6 +142,14 @@ def _of_several() -> list[Row]:
     return [{"text": "a b", "labels": "x" if i % 2 else "y"} for i in range(ROWS)]
 
 
+def _alike() -> list[Row]:
+    return [{"anchor": "a b", "positive": "c", "negative": "d"} for _ in range(ROWS)]
+
+
+def _pairs_with_scores() -> list[Row]:
+    return [{"sentence1": "a b", "sentence2": "c", "score": 0.5} for _ in range(ROWS)]
+
+
 # Task: its reader, its rows, and its columns with what may not be in a cell of them.
 _NO_TEXTS: Sequence[Any] = (None, ["a"], {"a": 1}, float("nan"))
 _NO_LABELS: Sequence[Any] = (None, ["x"], {"x": 1}, float("nan"), "")
@@ -155,6 +168,8 @@ TASKS: Mapping[str, tuple[Callable[[Path], None], Callable[[], list[Row]], Mappi
                "spans": (None, "x", [3], [{}], [[0, 9, "x"]], [[0, 1, "x"], [0, 1, "y"]], [[2, 1, "x"]], [[0, 1, 3]])}),
     "preferences": (_pairs, _preferences,
                     {"prompt": (None, {}, 3, ["a"]), "chosen": (*_NO_TEXTS, 3, ""), "rejected": (None, 3, [], " ")}),
+    "triplets": (_sentence_pairs, _alike, {"anchor": (*_NO_TEXTS, ""), "positive": (*_NO_TEXTS, " ")}),
+    "scored pairs": (_sentence_pairs, _pairs_with_scores, {"sentence1": _NO_TEXTS, "score": (*_NO_SCORES, 2)}),
     "label sets": (_label_sets, _of_several, {"text": _NO_TEXTS, "labels": (None, {"x": 1}, 3, [["x"]], [None])}),
     "questions": (_questions, _answered,
                   {"question": (*_NO_TEXTS, 3, " "), "context": (*_NO_TEXTS, 3, "", "b a"),
@@ -164,7 +179,7 @@ TASKS: Mapping[str, tuple[Callable[[Path], None], Callable[[], list[Row]], Mappi
 }  # fmt: skip
 
 
-RECORDS = ("alpaca", "summaries", "tags", "spans", "preferences", "questions", "label sets")
+RECORDS = ("alpaca", "summaries", "tags", "spans", "preferences", "questions", "label sets", "triplets", "scored pairs")
 """Tasks whose files may be arrays of JSON."""
 
 

@@ -7,13 +7,14 @@ import os
 import pytest
 import torch
 from torch import nn
-from transformers import PretrainedConfig
+from transformers import MusicgenForCausalLM, PretrainedConfig
 
 from benchmarks.coverage.__main__ import main, rows_of
 from benchmarks.coverage.checks import examine
-from benchmarks.coverage.small_config import VOCABULARY, small_config
+from benchmarks.coverage.small_config import COUNTS, VOCABULARY, small_config
 from benchmarks.coverage.subject import Call, Subject
-from benchmarks.coverage.transformers_models import working_calls
+from benchmarks.coverage.transformers_models import subject, working_calls
+from benchmarks.coverage.type_facts import OVERRIDES
 
 # Fused rows in order, by head and heads first; latents of keys and values; attention that torch has; weights that are
 # read or shared; experts in each layout; convolutions as projections; several towers; attention in windows; a batch
@@ -123,6 +124,38 @@ def test_stages_have_one_block_and_layers_that_are_named_by_their_number_exist()
 def test_fields_without_a_value_get_one_where_that_is_asked_for():
     assert small_config("blip-2").image_token_index is None
     assert 0 < small_config("blip-2", missing=True).image_token_index < VOCABULARY
+
+
+def test_widths_that_hang_together_are_divided_together_and_as_many_stages_stay():
+    hiera = small_config("sam2_vision_model", OVERRIDES, {}, COUNTS, lists=True, divisor=8).backbone_config
+    assert hiera.hidden_size == hiera.embed_dim_per_stage[0] == 12
+    config = small_config("glpn", rules=COUNTS, lists=True, divisor=8)
+    assert (config.num_encoder_blocks, config.hidden_sizes, config.depths) == (4, [4, 8, 20, 32], [1, 1, 1, 1])
+
+
+def test_what_is_known_of_a_type_holds_where_it_is_a_part():
+    assert OVERRIDES["swin"]["embed_dim"] == small_config("maskformer", OVERRIDES).backbone_config.embed_dim
+
+
+def test_a_decoder_is_built_from_its_part_of_the_configuration():
+    assert isinstance(subject("musicgen").model, MusicgenForCausalLM)
+
+
+class Sounds(nn.Module):
+    """Two kinds of input, of which it takes one; a mask that has to be as long as the frames."""
+
+    main_input_name, config = "sound", PretrainedConfig()
+
+    def forward(self, input_features=None, input_features_mask=None, input_values=None):
+        if (input_features is None) == (input_values is None):
+            raise ValueError("exactly one")
+        return input_features.mean(1) * input_features_mask.float()
+
+
+def test_one_of_several_sounds_is_given_with_a_mask_as_long_as_it_is():
+    calls, _ = working_calls(Sounds())
+    assert set(calls[0].arguments) == {"input_features", "input_features_mask"}
+    assert calls[0].arguments["input_features_mask"].shape == (2, 64)
 
 
 class Narrow(nn.Module):

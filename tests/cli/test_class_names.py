@@ -19,6 +19,7 @@ def test_every_name_leads_to_its_class(key):
 
 def test_tasks_are_what_a_config_can_train():
     assert class_names.class_names("model") == [
+        "AudioClassifier",
         "ImageClassifier",
         "ImageRegressor",
         "InstructionTuner",
@@ -29,9 +30,12 @@ def test_tasks_are_what_a_config_can_train():
         "PreferenceTuner",
         "QuestionAnswerer",
         "SegmentationModule",
+        "SentenceEncoder",
+        "SpeechRecognizer",
         "Summarizer",
         "TextClassifier",
         "TokenClassifier",
+        "VisionLanguageTuner",
     ]
 
 

@@ -4,13 +4,18 @@ import csv
 import json
 import multiprocessing
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
-from asym_lightning.cli import main
+from asym_lightning.cli import EXIT_INTERRUPTED, main
 from asym_lightning.cli.sweep import together
 from asym_lightning.cli.sweep.claim import claimed
 from asym_lightning.cli.sweep.outcome import is_finished, write_outcome
@@ -130,3 +135,25 @@ def test_runs_that_are_finished_or_claimed_elsewhere_are_left_out(workspace, mon
     assert exit.value.code == EXIT_CLAIMED_ELSEWHERE
     assert [is_finished(run) for run in runs] == [True, False, True]
     assert (runs[0].directory / "run.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_all_with_one_line_and_the_same_command_goes_on(workspace):
+    task = {**TASK, "trainer": {**TASK["trainer"], "max_epochs": 40}}
+    (workspace / "digits.yaml").write_text(yaml.safe_dump(task))
+    command = ["--config", "digits.yaml", "--arm", "b_only.yaml", "--learning-rates", "0.01", "--seeds", "0", "1"]
+    command = [sys.executable, "-m", "asym_lightning", "sweep", *command, "--out", "runs", "--together", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while len(list(Path("runs").rglob("*.ckpt"))) < 2:  # both have trained an epoch
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    printed = process.communicate(timeout=120)
+    assert process.returncode == EXIT_INTERRUPTED, printed
+    assert printed[1].splitlines()[-1] == "interrupted"
+    assert "Traceback" not in "".join(printed) + "".join(p.read_text() for p in Path("runs").rglob("log.txt"))
+    assert not list(Path("runs").rglob("run.json"))
+    for checkpoint in Path("runs").rglob("*.ckpt"):
+        torch.load(checkpoint, weights_only=True)
+    assert subprocess.run(command, capture_output=True, check=False, timeout=1200).returncode == 0
+    assert len([p for p in Path("runs").rglob("run.json") if json.loads(p.read_text())["status"] == "finished"]) == 2

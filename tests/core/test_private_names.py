@@ -26,6 +26,7 @@ from torchmetrics import MeanMetric
 
 import asym_lightning
 from asym_lightning.core import private_names as names
+from tests.audio_stand_ins import tiny_wav2vec2_config
 
 PACKAGE = Path(asym_lightning.__file__).parent
 FILES = {
@@ -394,6 +395,12 @@ def test_a_model_of_transformers_names_what_stays_in_float32(model):
 def test_a_config_of_transformers_knows_its_attention(model, attention):
     model = tf.BertModel._from_config(model.config, attn_implementation=attention)
     assert names.attention_implementation(model.config) == attention
+
+
+def test_a_speech_encoder_counts_its_steps():
+    model = tf.Wav2Vec2ForCTC(tiny_wav2vec2_config()).eval()
+    for count in (400, 413):
+        assert int(names.num_frames(model, torch.tensor(count))) == model(torch.zeros(1, count)).logits.shape[1]
 
 
 def test_a_data_set_has_a_fingerprint_by_its_rows():

@@ -14,6 +14,7 @@ import asym_lightning.data
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.data import (
     AlpacaDataModule,
+    AudioClassificationDataModule,
     DetectionDataModule,
     DigitsDataModule,
     DomainBedDataModule,
@@ -26,12 +27,16 @@ from asym_lightning.data import (
     PreferenceDataModule,
     QuestionAnsweringDataModule,
     SegmentationDataModule,
+    SentencePairDataModule,
+    SpeechRecognitionDataModule,
     SummarizationDataModule,
     TextFilesDataModule,
     TokenClassificationDataModule,
+    VisionLanguageDataModule,
 )
 from asym_lightning.data.base import BatchDataModule
 from asym_lightning.modules import (
+    AudioClassifier,
     ImageClassifier,
     ImageRegressor,
     InstructionTuner,
@@ -40,13 +45,18 @@ from asym_lightning.modules import (
     PreferenceTuner,
     QuestionAnswerer,
     SegmentationModule,
+    SentenceEncoder,
+    SpeechRecognizer,
     Summarizer,
     TextClassifier,
     TokenClassifier,
+    VisionLanguageTuner,
 )
 from asym_lightning.modules.decoding import Decoding
+from tests.audio_stand_ins import TONES, write_speech, write_tiny_ctc, write_tiny_wav2vec2, write_tones
 from tests.image_stand_ins import write_boxed_images, write_images, write_masked_images
 from tests.language_models import byte_tokenizer, tiny_llama, write_jsonl
+from tests.picture_stand_ins import llava_processor, tiny_llava, write_questions
 from tests.text_stand_ins import SENTENCES, write_glue_task, write_tiny_bert
 
 RECORDS = [
@@ -255,6 +265,31 @@ def questions(folder):
     return QuestionAnswerer(bert), data, len(RECORDS)
 
 
+def sounds(folder):
+    files = write_tones(folder / "sounds", 2)
+    loader = LoaderOptions(2, 4)
+    data = AudioClassificationDataModule(predict=files, label_names=sorted(TONES), loader=loader)
+    return AudioClassifier(str(write_tiny_wav2vec2(folder / "encoder"))), data, 2 * len(TONES)
+
+
+def speech(folder):
+    data = SpeechRecognitionDataModule(predict=write_speech(folder / "test.csv", 5), loader=LoaderOptions(2, 3))
+    return SpeechRecognizer(str(write_tiny_ctc(folder / "encoder")), AdapterConfig(rank=2)), data, 5
+
+
+def embeddings(folder):
+    bert = str(write_tiny_bert(folder / "bert"))
+    file = write_jsonl(folder / "rows.jsonl", RECORDS)
+    data = SentencePairDataModule(predict=file, tokenizer=bert, cache_dir=folder, loader=LoaderOptions(2, 3))
+    return SentenceEncoder(bert, AdapterConfig(rank=2)), data, len(RECORDS)
+
+
+def pictures(folder):
+    processor, loader = llava_processor(), LoaderOptions(2, 3)
+    data = VisionLanguageDataModule(predict=write_questions(folder / "p.jsonl", 5), processor=processor, loader=loader)
+    return VisionLanguageTuner(tiny_llava(processor.tokenizer), AdapterConfig(rank=2), decoding=SHORT), data, 5
+
+
 def preferences(folder):
     tokenizer = byte_tokenizer()
     file = write_jsonl(folder / "rows.jsonl", RECORDS)
@@ -266,8 +301,8 @@ def preferences(folder):
 
 
 CASES = [
-    digits, image_folder, image_folder_with_workers, image_table, masked_images, boxed_images, domainbed,
-    glue, text_files, label_sets, words, questions, summarization, alpaca, preferences,
+    digits, image_folder, image_folder_with_workers, image_table, masked_images, boxed_images, domainbed, glue,
+    text_files, label_sets, words, questions, embeddings, summarization, alpaca, preferences, sounds, speech, pictures,
 ]  # fmt: skip
 
 

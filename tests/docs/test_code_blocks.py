@@ -19,6 +19,7 @@ from asym_lightning.cli import main
 from asym_lightning.cli.sweep.outcome import write_outcome
 from tests.image_stand_ins import write_images, write_masked_images
 from tests.language_models import byte_tokenizer, saved, tiny_llama
+from tests.picture_stand_ins import write_pictures, write_tiny_llava
 from tests.text_stand_ins import write_tiny_bert
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +76,11 @@ def test_every_code_block_runs(page, workplace, monkeypatch):
         pytest.importorskip(OF_EXTRAS[page.stem])
     monkeypatch.setattr("asym_lightning.cli.sweep.execute_runs", make_runs_here)
     monkeypatch.setattr("sys.stdin", io.StringIO("Name a fruit.\n/reset\nName a colour.\n"))
+    if page.stem == "audio":
+        write_audio(workplace)
+    if page.stem == "vision_language":
+        write_tiny_llava(workplace / "seeing")
+        write_pictures(workplace / "pictures", 4)
     torch.manual_seed(0)
     namespace = {"__name__": page.stem}
     for block in blocks(page):
@@ -92,6 +98,15 @@ def test_every_code_block_runs(page, workplace, monkeypatch):
             assert block.language == "bash"
             for line in block.code.replace("\\\n", " ").splitlines():
                 run(shlex.split(line, comments=True))
+
+
+def write_audio(folder):
+    pytest.importorskip("soundfile")
+    from tests.audio_stand_ins import write_speech, write_tiny_ctc, write_tones
+
+    write_tiny_ctc(folder / "listener")
+    write_tones(folder / "sounds", 3)
+    write_speech(folder / "speech.csv", 2)
 
 
 def run(command):

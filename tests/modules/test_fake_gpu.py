@@ -67,6 +67,14 @@ def test_a_step_with_each_callback_and_change(scheme, callbacks, tmp_path) -> No
     fake_gpu.steps(tmp_path, *foreign(scheme, callbacks()), "bf16-mixed")
 
 
+@on_device
+@pytest.mark.parametrize("scheme", ARMS)
+def test_each_step_is_the_kernels_of_the_one_before_of_the_same_sizes(scheme, tmp_path) -> None:
+    # What a CUDA graph replays. The first step has the optimizer's state to make, and the others nothing.
+    first, second, third = fake_gpu.steps(tmp_path, *foreign(scheme, []), "bf16-mixed", num_steps=3)
+    assert first != second == third and len(second) > 20
+
+
 class Astray(Foreign):
     """Leaves something where it should not be."""
 

@@ -179,7 +179,7 @@ def test_prompts_are_padded_on_the_left_and_end_before_the_response() -> None:
         "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
         "labels": torch.tensor([[-100, -100, -100, 7, 2], [-100, -100, 9, -100, -100]]),
     }
-    ids, mask = module.prompts(batch)
+    ids, mask = module.prompts(batch).values()
     assert ids.tolist() == [[1, 5, 6], [0, 1, 8]]
     assert mask.tolist() == [[1, 1, 1], [0, 1, 1]]
 

@@ -55,7 +55,12 @@ def fit(folder: Path, module: LightningModule, batch: Any, callbacks: Sequence[C
     return watched.watch.num_operators
 
 
-@pytest.mark.parametrize("task", [pytest.param(t, marks=[pytest.mark.slow] * (", " in t)) for t in TASKS])
+WAITING = {"pictures"}  # whose model itself compares the number of places with that of its pictures' features
+
+
+@pytest.mark.parametrize(
+    "task", [pytest.param(t, marks=[pytest.mark.slow] * (", " in t)) for t in TASKS if t not in WAITING]
+)
 def test_a_step_that_logs_nothing_never_waits(task, tmp_path) -> None:
     assert fit(tmp_path, *TASKS[task](config())) > 300
 

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from asym_lightning.adapters.arithmetic.combine import combined
     from asym_lightning.adapters.arithmetic.join import concatenation, projection
     from asym_lightning.adapters.arithmetic.linear import difference, interpolation, mean, negation, weighted_sum
-    from asym_lightning.adapters.arithmetic.sparsify import dropped, sign_election, ties, trimmed
+    from asym_lightning.adapters.arithmetic.sparsify import dropped, sign_election, trimmed
 else:
     __getattr__, __dir__ = lazy_imports(__name__)
 
@@ -22,7 +22,6 @@ __all__ = [
     "negation",
     "projection",
     "sign_election",
-    "ties",
     "trimmed",
     "weighted_sum",
 ]

@@ -94,22 +94,3 @@ def sign_election(
         total = (agrees * share.view(-1, *[1] * (entries.dim() - 1))).sum(0)
         Bs[name] = (by_weight * agrees).sum(0) / total.where(total > 0, 1)
     return with_Bs(adapters, Bs, weights, heads_of)
-
-
-def ties(
-    adapters: Sequence[SavedAdapter],
-    weights: Sequence[float] | None = None,
-    *,
-    keep: float = 0.2,
-    heads_of: int | None = None,
-) -> SavedAdapter:
-    """:func:`trimmed` adapters, combined by :func:`sign_election`.
-
-    Args:
-        adapters: What was read, with one A.
-        weights: One each; ``None`` means equal ones.
-        keep: Share of each adapter's entries that stay.
-        heads_of: Number of the adapter whose heads are taken; ``None`` averages them.
-    """
-    check_one_space(adapters)
-    return sign_election([trimmed(adapter, keep) for adapter in adapters], weights, heads_of=heads_of)

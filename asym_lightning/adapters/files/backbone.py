@@ -1,4 +1,4 @@
-"""By what a backbone is known again: the first numbers of the weights that are adapted."""
+"""By what a backbone is known again: the first numbers of its weights."""
 
 from __future__ import annotations
 
@@ -26,8 +26,22 @@ def backbone_sample(model: nn.Module, num_layers: int | None = None) -> dict[str
     weights = {name: layer.base_parameters()[0] for name, layer in adapter_layers(model).items()}
     dense = [name for name, weight in weights.items() if _is_dense(weight)]
     step = 1 if num_layers is None else max(len(dense) // num_layers, 1)
-    numbers = {name: first_numbers(weights[name], _NUM_SAMPLED).float().tolist() for name in dense[::step][:num_layers]}
-    return {name: [float(f"{n:.{_NUM_DIGITS}g}") for n in of_layer] for name, of_layer in numbers.items()}
+    return {name: _sample(weights[name]) for name in dense[::step][:num_layers]}
+
+
+def unchanged_sample(model: nn.Module) -> dict[str, list[float]]:
+    """The first numbers of every frozen weight that is not adapted: merging leaves them as they are.
+
+    Args:
+        model: An adapted model; where it is sharded every process has to call this.
+    """
+    layers = adapter_layers(model).values()
+    adapted = {id(p) for layer in layers for p in (layer.base_parameters()[0], *layer.adapters.parameters())}
+    return {
+        name: _sample(weight)
+        for name, weight in model.named_parameters()
+        if id(weight) not in adapted and not weight.requires_grad and _is_dense(weight)
+    }
 
 
 def other_weight(here: Mapping[str, Sequence[float]], there: Mapping[str, Sequence[float]]) -> str | None:
@@ -41,6 +55,10 @@ def other_weight(here: Mapping[str, Sequence[float]], there: Mapping[str, Sequen
         if a.shape != b.shape or not torch.allclose(a, b, *_TOLERANCE):
             return name
     return None
+
+
+def _sample(weight: Tensor) -> list[float]:
+    return [float(f"{number:.{_NUM_DIGITS}g}") for number in first_numbers(weight, _NUM_SAMPLED).float().tolist()]
 
 
 def _is_dense(weight: Tensor) -> bool:

@@ -256,11 +256,13 @@ def _compact_form(
 def task_type(model: nn.Module) -> str | None:
     """PEFT's name of the task, from a transformers class name; ``None`` for other models.
 
-    PEFT's wrapper for a sequence-to-sequence task takes text, hence none for models of speech and images; that for
-    question answering drops `token_type_ids`, hence none for these models either.
+    PEFT's wrappers for tasks take text, hence none for models of speech and images; that for question answering drops
+    `token_type_ids`, hence none for these models either.
     """
     name, model_config = type(model).__name__, getattr(model, "config", None)
-    is_text_to_text = getattr(model_config, "is_encoder_decoder", False) and model.main_input_name == "input_ids"
+    if getattr(model, "main_input_name", "input_ids") != "input_ids":
+        return None
+    is_text_to_text = getattr(model_config, "is_encoder_decoder", False)
     for suffix, task in (
         ("ForSequenceClassification", "SEQ_CLS"),
         ("ForTokenClassification", "TOKEN_CLS"),

@@ -81,6 +81,11 @@ class InitRule(ABC):
         return not self.needs_data
 
     @property
+    def has_seeded_slots(self) -> bool:
+        """Whether rows beside those of one task are further rows of one seeded matrix."""
+        return self.grows_from_seed and self.is_orthonormal
+
+    @property
     def grows_from_seed(self) -> bool:
         """Whether growing may add the rows that seed, name and shape alone give at the larger rank."""
         # Not zero ones: with new columns of B, which are zero too, they would never move.

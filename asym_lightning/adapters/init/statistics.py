@@ -25,21 +25,27 @@ class CalibrationStatistics:
             that no gradients were taken.
         outputs: (d_out, d_out), the mean of ``g g^T`` over the loss's gradients g by the outputs of those rows.
             ``None`` means that it was not taken.
+        taken: (m, d_in) orthonormal rows: directions of x that earlier tasks have. A is drawn in the others. ``None``
+            means that nothing is known of earlier tasks.
 
     Raises:
-        ValueError: S is not square, the gradients are not as long, or one of them holds NaN or infinity.
+        ValueError: S is not square, gradients or directions are not as long, or one of them holds NaN or infinity.
     """
 
     inputs: Tensor
     gradients: Tensor | None = None
     outputs: Tensor | None = None
+    taken: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.inputs.shape != (self.d_in, self.d_in):
             raise ValueError(f"`inputs` must be {self.d_in} x {self.d_in}, got {tuple(self.inputs.shape)}.")
-        if self.gradients is not None and (self.gradients.dim() != 2 or self.gradients.shape[1] != self.d_in):
-            raise ValueError(f"`gradients` must be k x {self.d_in}, got {tuple(self.gradients.shape)}.")
-        for name, matrix in (("inputs", self.inputs), ("gradients", self.gradients), ("outputs", self.outputs)):
+        for name in ("gradients", "taken"):
+            rows: Tensor | None = getattr(self, name)
+            if rows is not None and (rows.dim() != 2 or rows.shape[1] != self.d_in):
+                raise ValueError(f"`{name}` must be k x {self.d_in}, got {tuple(rows.shape)}.")
+        for name in ("inputs", "gradients", "outputs", "taken"):
+            matrix: Tensor | None = getattr(self, name)
             if matrix is not None and not matrix.isfinite().all():
                 raise ValueError(f"`{name}` holds NaN or infinity.")
 
@@ -57,6 +63,16 @@ class CalibrationStatistics:
         if self.gradients is None:
             raise ValueError("these statistics are of inputs alone, and the init rule draws from gradients too.")
         return self.gradients
+
+    def along(self, basis: Tensor) -> CalibrationStatistics:
+        """The same of ``basis x``, which none of the earlier tasks has.
+
+        Args:
+            basis: (k, d_in) orthonormal rows.
+        """
+        Q = basis.to(self.inputs)
+        gradients = None if self.gradients is None else self.gradients @ Q.T
+        return CalibrationStatistics(Q @ self.inputs @ Q.T, gradients, self.outputs)
 
 
 Data = CalibrationStatistics | Tensor

@@ -72,6 +72,38 @@ def completed(rows: Tensor, draw: Draw) -> Tensor:
     return torch.cat([rows, orthonormal_rows(missing, draw.dim, draw.generator, beside=rows)])
 
 
+def directions_beside(taken: Tensor) -> Tensor:
+    """(d - m, d) orthonormal rows: all directions to which the (m, d) orthonormal rows that are taken are orthogonal.
+
+    >>> directions_beside(torch.tensor([[0.0, 1.0, 0.0]])).abs().sum(dim=0)
+    tensor([1., 0., 1.], dtype=torch.float64)
+    """
+    return _signed(torch.linalg.qr(_double(taken).T, mode="complete").Q[:, len(taken) :].T)
+
+
+def directions_to_keep(inputs: Tensor, taken: Tensor, share: float) -> Tensor:
+    """As few directions as hold, with those that are taken, a share of ``E ||x||^2``: orthonormal rows beside those.
+
+    >>> S = torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0]))
+    >>> directions_to_keep(S, torch.tensor([[0.0, 1.0, 0.0, 0.0]]), share=0.85).abs().argmax(dim=1)
+    tensor([0, 2])
+
+    Args:
+        inputs: S (d, d), the second moment of x.
+        taken: (m, d) orthonormal rows.
+        share: Between 0 and 1.
+
+    Source: Saha et al. 2021 (Gradient Projection Memory, arXiv 2103.09762), equations 8 and 9, with S in place of
+    samples.
+    """
+    S, Q = _double(inputs), directions_beside(taken)
+    missing = share * S.trace() - (S.trace() - (Q @ S @ Q.T).trace())
+    values, vectors = torch.linalg.eigh(Q @ S @ Q.T)
+    held = torch.cat([values.new_zeros(1), values.flip(0).clamp_min(0).cumsum(0)])
+    num_rows = min(int((held < missing).sum()), len(values))
+    return _signed(vectors.flip(1)[:, :num_rows].T @ Q)
+
+
 def leading_directions(matrix: Tensor, rank: int) -> Tensor:
     """The leading right singular vectors of a (k, d) matrix, as rows; fewer than ``rank`` if it has not so many.
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from asym_lightning.adapters.init.generator import layer_generator
-from asym_lightning.adapters.init.rule import Draw, InitRule
+from asym_lightning.adapters.init.rule import Draw, InitRule, Letter
 from asym_lightning.adapters.init.statistics import Data
+from asym_lightning.adapters.init.subspaces import directions_beside
 from asym_lightning.adapters.scheme import Scheme
 from asym_lightning.core.dtensor import edited
 from asym_lightning.core.dtypes import InFloat32
@@ -30,7 +31,8 @@ class LowRankAdapter(InFloat32):
         scaling: Factor of B A; fixed, so that a change of rank never rescales the function.
         scheme: How the factors start and which of them trains.
         seed: Adapter seed.
-        slot: How many times ``max_rank`` rows of what the rule draws for A are left out before those that are taken.
+        slot: Number of tasks before this one. Their rows of A's seeded matrix are left out; where A is drawn from data,
+            the statistics have to say which directions those tasks have.
         key: Name of layer and slice, which with ``seed`` determines every random draw.
         A_key: The same for A alone; slices that share one A share this key too.
         device: Where the factors live.
@@ -118,16 +120,17 @@ class LowRankAdapter(InFloat32):
             rank: Number of rows; ``None`` means the active rank.
         """
         generator = layer_generator(self.seed, f"{self.A_key}.A")
-        before = self.slot * self.max_rank
+        before = self.slot * self.max_rank if self.scheme.A.rule.has_seeded_slots else 0
         draw = Draw(before + (rank or self.rank), self.d_in, self.d_in, generator, weight)
-        return self._draw(self.scheme.A.rule, draw, self.A_key, statistics)[before:]
+        return self._draw("A", draw, self.A_key, statistics)[before:]
 
     def draw_B(self, weight: Tensor | None = None, statistics: Mapping[str, Data] | None = None) -> Tensor:
         """B as its rule gives it, (d_out, rank); see :meth:`draw_A`."""
         draw = Draw(self.rank, self.d_out, self.rank, layer_generator(self.seed, f"{self.key}.B"), weight)
-        return self._draw(self.scheme.B.rule, draw, self.key, statistics).T
+        return self._draw("B", draw, self.key, statistics).T
 
-    def _draw(self, rule: InitRule, draw: Draw, key: str, statistics: Mapping[str, Data] | None) -> Tensor:
+    def _draw(self, letter: Letter, draw: Draw, key: str, statistics: Mapping[str, Data] | None) -> Tensor:
+        rule = (self.scheme.A if letter == "A" else self.scheme.B).rule
         if not rule.needs_weight:
             draw = draw._replace(weight=None)
         elif draw.weight is None or draw.weight.is_meta:
@@ -146,12 +149,33 @@ class LowRankAdapter(InFloat32):
             if found.d_in != self.d_in:
                 raise ValueError(f"The statistics of `{key}` are of {found.d_in} inputs, but it has {self.d_in}.")
             draw = draw._replace(statistics=found)
-        rows = rule.rows(draw)
+        rows = self._rows_in_slot(rule, draw) if letter == "A" else rule.rows(draw)
         if rows.shape != (draw.rank, draw.dim):
             raise ValueError(
                 f"Init {rule.name!r} gave {tuple(rows.shape)} for `{key}`, which needs {(draw.rank, draw.dim)}."
             )
         return rows
+
+    def _rows_in_slot(self, rule: InitRule, draw: Draw) -> Tensor:
+        """Rows as the rule draws them; from data, in a later slot, among the directions that earlier tasks leave."""
+        if not (self.slot and draw.statistics):
+            return rule.rows(draw)
+        if draw.statistics.taken is None:
+            raise ValueError(
+                f"`slot` is {self.slot}, and the statistics of `{self.A_key}` say nothing of earlier tasks' inputs; "
+                "give CalibrateA their file `tasks`, or the statistics `taken`."
+            )
+        free = directions_beside(draw.statistics.taken)
+        if len(free) < draw.rank:
+            raise ValueError(
+                f"`slot` is {self.slot}, and earlier tasks' inputs leave {len(free)} of the {self.d_in} directions of "
+                f"`{self.A_key}`, fewer than rank {draw.rank}: take a smaller rank, or a smaller `share` "
+                "when those tasks are trained."
+            )
+        weight = None if draw.weight is None else draw.weight @ free.to(draw.weight).T
+        statistics = draw.statistics.along(free)
+        rows = rule.rows(draw._replace(dim=len(free), fan_in=len(free), weight=weight, statistics=statistics))
+        return rows @ free.to(rows)
 
     # The active rank travels with the state dict, as a tensor so that `torch.load(weights_only=True)` reads it.
     def get_extra_state(self) -> Tensor:

@@ -190,7 +190,8 @@ def _sizes(target: Target, config: AdapterConfig) -> dict[str, _Size]:
         elif max_rank > largest:
             asked = f"`max_rank` is {max_rank}"
         allowed = f"is {rows.count} x {d_in} and allows at most {largest}"
-        if asked is None and (config.slot + 1) * max_rank > d_in:
+        has_seeded_slots = config.resolved_scheme.A.rule.has_seeded_slots
+        if asked is None and has_seeded_slots and (config.slot + 1) * max_rank > d_in:
             asked = f"`slot` is {config.slot}"
             allowed = f"has {d_in} inputs and room for slots 0 to {d_in // max_rank - 1} of rank {max_rank}"
         sizes[name] = _Size(rank, max_rank, scaling, asked, target.name, allowed)

@@ -119,7 +119,8 @@ class Writer:
             ids[row, place] = torch.tensor(prompt)
             mask[row, place] = 1
         device = self.model.device
-        return self.decoding.new_tokens(self.model, ids.to(device), mask.to(device), padding, **options)
+        inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+        return self.decoding.new_tokens(self.model, inputs, padding, **options)
 
 
 class Screen(TextStreamer):

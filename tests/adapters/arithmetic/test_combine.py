@@ -1,7 +1,16 @@
 import pytest
 import torch
 
-from asym_lightning.adapters.arithmetic import combined, concatenation, dropped, mean, projection, ties, weighted_sum
+from asym_lightning.adapters.arithmetic import (
+    combined,
+    concatenation,
+    dropped,
+    mean,
+    projection,
+    sign_election,
+    trimmed,
+    weighted_sum,
+)
 from tests.adapters.arithmetic.adapters import plain, written
 
 
@@ -15,8 +24,8 @@ def two(tmp_path):
     [
         ({}, mean),
         ({"method": "sum", "weights": [1, -2]}, lambda two: weighted_sum(two, [1, -2])),
-        ({"method": "ties"}, ties),
-        ({"method": "ties", "keep": 0.5}, lambda two: ties(two, keep=0.5)),
+        ({"method": "ties"}, lambda two: sign_election([trimmed(adapter, 0.2) for adapter in two])),
+        ({"method": "ties", "keep": 0.5}, lambda two: sign_election([trimmed(adapter, 0.5) for adapter in two])),
         ({"drop": 0.5, "seed": 2}, lambda two: mean([dropped(two[0], 0.5, seed=2), dropped(two[1], 0.5, seed=3)])),
         ({"join": "concatenate", "method": "sum"}, concatenation),
         ({"join": "concatenate"}, lambda two: concatenation(two, [0.5, 0.5])),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from asym_lightning.adapters.arithmetic import dropped, sign_election, ties, trimmed
+from asym_lightning.adapters.arithmetic import combined, dropped, sign_election, trimmed
 from tests.adapters.arithmetic.adapters import plain, written
 
 
@@ -53,7 +53,7 @@ def test_election_is_the_mean_of_those_who_agree(three):
 
 def test_ties_trims_first(three):
     expected = sign_election([trimmed(adapter, 0.3) for adapter in three])
-    assert torch.equal(entries(ties(three, keep=0.3)), entries(expected))
+    assert torch.equal(entries(combined(three, "ties", keep=0.3)), entries(expected))
 
 
 def test_agrees_with_peft_where_both_elect_untrimmed(three, tmp_path):

@@ -1,6 +1,8 @@
 """What is no adapter directory is refused before anything is done with it; benchmarks/malformed has the whole range."""
 
 import pytest
+import safetensors
+from packaging.version import Version
 
 from asym_lightning.adapters.files.directory import read_adapter
 from asym_lightning.adapters.files.schema import check_peft_config
@@ -19,6 +21,8 @@ def test_a_sound_directory_is_read_by_all(form, tmp_path):
 
 @pytest.mark.parametrize("name", NAMED)
 def test_what_was_once_accepted_or_ended_badly_is_refused(name):
+    if name.endswith("is complex") and Version(safetensors.__version__) < Version("0.7"):
+        pytest.skip("this safetensors writes no complex numbers")
     verdict = judge("adapters", NAMED[name])
     assert verdict.is_good, f"{verdict.kind}: {verdict.message}"
 

@@ -1,0 +1,89 @@
+"""Fields of single types of transformers that no rule makes small so that they fit one another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import ResNetConfig
+
+from benchmarks.coverage.small_config import HEAD_DIM, IMAGE, VOCABULARY, WIDTH
+
+_RESNET = ResNetConfig(
+    embedding_size=16, hidden_sizes=[16, 32, 64, 128], depths=[1, 1, 1, 1], layer_type="basic",
+    out_features=["stage2", "stage3", "stage4"],
+)  # fmt: skip
+_RESNET_LAST = ResNetConfig(
+    embedding_size=16, hidden_sizes=[16, 32, 64, 128], depths=[1, 1, 1, 1], layer_type="basic", out_features=["stage4"]
+)
+_SWIN = {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "window_size": 2}
+_CONV_AUDIO = {
+    "num_feat_extract_layers": 3, "conv_dim": [32, 32, 32], "conv_stride": [5, 4, 4], "conv_kernel": [10, 4, 4],
+    "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 4,
+}  # fmt: skip
+_SERIES = {"prediction_length": 4, "context_length": 8}
+_ZAMBA = ["mamba", "hybrid", "mamba", "hybrid"]
+# Fields of several types, and of one.
+_OVERRIDES_OF: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
+    (("detr", "conditional_detr", "dab-detr", "table-transformer"), {"backbone_config": _RESNET_LAST}),
+    (("deformable_detr", "grounding-dino", "mm-grounding-dino"), {"backbone_config": _RESNET}),
+    (("swin", "swinv2", "donut-swin", "maskformer-swin"), _SWIN),
+    (("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat", "sew", "sew-d"), _CONV_AUDIO),
+    (("data2vec-audio", "wav2vec2-conformer"), _CONV_AUDIO),
+    (("autoformer", "informer", "time_series_transformer"), _SERIES),
+    (("jamba",), {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2, "expert_layer_offset": 1,
+                  "num_hidden_layers": 2}),
+    (("mamba2",), {"num_heads": 8, "head_dim": 16, "n_groups": 1}),
+    (("zamba2",), {"n_mamba_heads": 8, "mamba_headdim": 16, "mamba_expand": 2, "mamba_ngroups": 1,
+                   "attention_hidden_size": 128, "attention_head_dim": 32}),
+    (("deepseek_v2",), {"num_key_value_heads": 4, "num_experts_per_tok": 2}),
+    (("codegen", "gptj"), {"rotary_dim": 8}),
+    (("recurrent_gemma",), {"num_hidden_layers": 3, "block_types": ["recurrent", "recurrent", "attention"]}),
+    (("layoutlmv3",), {"coordinate_size": 8, "shape_size": 16}),
+    (("esm",), {"vocab_size": VOCABULARY, "mask_token_id": 4, "pad_token_id": 0}),
+    (("xmod",), {"default_language": "en_XX"}),
+    (("pvt",), {"image_size": 64}),
+    (("levit",), {"image_size": 128}),  # or too few numbers are normalised together
+    (("mobilebert",), {"intra_bottleneck_size": 64, "embedding_size": 64}),
+    (("moonshine",), {"encoder_num_key_value_heads": 4, "decoder_num_key_value_heads": 4}),
+    (("bamba",), {"attn_layer_indices": [1], "num_hidden_layers": 2}),
+    (("gpt_neo",), {"attention_types": [[["global", "local"], 1]], "num_layers": 2}),
+    (("zamba",), {"layer_types": _ZAMBA, "num_hidden_layers": 4, "layers_block_type": _ZAMBA,
+                  "attention_hidden_size": 128}),
+    (("lfm2_moe",), {"layer_types": ["conv", "full_attention"], "num_hidden_layers": 2}),
+    (("granitemoehybrid",), {n: ["linear_attention", "full_attention"] for n in ("layer_types", "layers_block_type")}
+                            | {"num_hidden_layers": 2, "mamba_n_heads": 8, "mamba_d_head": 16}),
+    (("dory",), {"n_input_layers": 1, "n_recurrent_layers": 1, "n_output_layers": 1, "num_hidden_layers": 3,
+                 "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]}),
+    (("qwen4_exp", "qwen4_exp_text"), {"*indexer_n_heads": 4, "*indexer_kv_heads": 1, "*indexer_head_dim": 16,
+                                       "*indexer_budget": 8, "*indexer_compress_ratio": 4}),
+    (("longcat_flash",), {"qk_head_dim": 2 * HEAD_DIM}),
+    (("reformer",), {"axial_pos_embds_dim": [32, 32], "axial_pos_shape": [3, 4], "attn_layers": ["local", "lsh"],
+                     "local_attn_chunk_length": 4, "lsh_attn_chunk_length": 4, "is_decoder": True,
+                     # It draws seeds of its own, which no seed of ours reaches.
+                     "hash_seed": 0, "hidden_dropout_prob": 0.0, "lsh_attention_probs_dropout_prob": 0.0,
+                     "local_attention_probs_dropout_prob": 0.0}),
+    (("chameleon", "emu3"), {"vocabulary_map": {"<image>": VOCABULARY - 1}}),
+    (("pocket_tts", "gradium_phonon_tts"), {"flow_head_config.condition_dim": WIDTH}),
+    (("fun_asr_nano",), {"adaptor_config.intermediate_size": WIDTH // 4}),
+    (("gemma4_assistant",), {"*hidden_size_per_layer_input": 0}),
+    (("step3p7",), {"*sliding_window": 4}),
+    (("depth_pro",), {"patch_size": IMAGE}),
+    # Keys and values of the last two layers are those of the first two.
+    (("gemma3n_text",), {"num_hidden_layers": 4, "num_kv_shared_layers": 2, "intermediate_size": WIDTH,
+                         "layer_types": 2 * ["sliding_attention", "full_attention"],
+                         "activation_sparsity_pattern": 4 * [0.0]}),
+    (("gemma3n_vision",), {"architecture": "test_resnet"}),
+    (("hunyuan_vl_text",), {"head_dim": HEAD_DIM, "rope_parameters": {
+        "rope_type": "default", "rope_theta": 1e4, "mrope_section": 4 * [HEAD_DIM // 8]}}),
+    (("sam", "sam_hq"), {"vision_config.output_channels": WIDTH, "vision_config.num_pos_feats": WIDTH // 2}),
+    (("sam2",), {"vision_config.backbone_config.image_size": [64, 64], "prompt_encoder_config.image_size": 64,
+                 "vision_config.backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]}),
+    (("swin2sr",), {"embed_dim": 24, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4, "image_size": IMAGE}),
+    (("qwen3_asr_encoder",), {"n_window": 16}),
+    (("t5gemma2_encoder",), {"text_config.dropout_rate": 0.0}),
+    (("nemotron_h_omni",), {"vision_config.video_temporal_patch_size": 2}),
+    (("molmo2",), {"adapter_config.vision_feature_layer": [-1, -2]}),
+    (("dots1",), {"n_routed_experts": 4, "n_shared_experts": 1, "n_group": 1, "topk_group": 1,
+                  "num_experts_per_tok": 2}),
+)  # fmt: skip
+OVERRIDES = {model_type: fields for model_types, fields in _OVERRIDES_OF for model_type in model_types}
