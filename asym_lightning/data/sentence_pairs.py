@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from asym_lightning.core.kinds import Count, Names, Positive, Seed, as_names
 from asym_lightning.core.messages import shown
+from asym_lightning.data.cells import as_score
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.split_files import SplitFile, split_sources
 from asym_lightning.data.text_source import TextSource
@@ -52,6 +53,8 @@ class SentencePairDataModule(TokenizedTextDataModule):
     Raises:
         ValueError: If no file is given, there are not two columns of pairs, or a number is out of range.
     """
+
+    encodes_rows_alone = True
 
     def __init__(
         self,
@@ -104,23 +107,15 @@ class SentencePairDataModule(TokenizedTextDataModule):
             has_negatives = not is_scored and self.negative_column in table.columns
             sides = dict(zip(SIDES, [*columns, *[self.negative_column] * has_negatives], strict=False))
         for side, column in sides.items():
-            tokenized, num_cut = self.encode_texts(_texts(table, column))
+            texts = table.read_cells(column, partial(_text, column))
+            tokenized, num_cut = self.encode_texts(texts)
             sequences[f"{side}input_ids"], num_truncated = tokenized["input_ids"], num_truncated + num_cut
-        scores = {"scores": self._scores(table)} if is_scored and split != "predict" else {}
+        scores: dict[str, np.ndarray] = {}
+        if is_scored and split != "predict":
+            read = partial(_scaled, self.largest_score)
+            scores["scores"] = np.array(table.read_cells(self.score_column, read), np.float32)
         names = {"ids": identifiers(table, self.id_column)}
         return TokenizedRows(sequences, scores, names, {"num_truncated": num_truncated})
-
-    def _scores(self, table: TextTable) -> np.ndarray:
-        scores = np.empty(len(table), np.float32)
-        for row, value in enumerate(table.column(self.score_column)):
-            score = _number(value)
-            if not abs(score) <= self.largest_score:
-                raise ValueError(
-                    f"{table.where(row)}: `{self.score_column}` must be a number of at most {self.largest_score:g} "
-                    f"(`largest_score`), not {shown(value)}."
-                )
-            scores[row] = score / self.largest_score
-        return scores
 
     def train_dataloader(self) -> DataLoader:
         """Training batches: rows of like length, in random order.
@@ -137,16 +132,14 @@ class SentencePairDataModule(TokenizedTextDataModule):
         return {f"{side}input_ids": self.pad_token_id for side in SIDES}
 
 
-def _texts(table: TextTable, column: str) -> list[str]:
-    values = table.column(column)
-    for row, value in enumerate(values):
-        if not isinstance(value, str) or not value.strip():
-            raise ValueError(f"{table.where(row)}: `{column}` must be a text that is not empty, not {shown(value)}.")
-    return values
+def _text(column: str, cell: Any) -> str:
+    if not isinstance(cell, str) or not cell.strip():
+        raise ValueError(f"`{column}` must be a text that is not empty, not {shown(cell)}.")
+    return cell
 
 
-def _number(value: Any) -> float:
-    try:
-        return math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        return math.nan
+def _scaled(largest: float, cell: Any) -> float:
+    score = as_score(cell)
+    if abs(score) > largest:
+        raise ValueError(f"the score {score:g} is larger than `largest_score`, {largest:g}.")
+    return score / largest

@@ -79,15 +79,15 @@ class PrecomputedReference(LanguageModule):
         for split in ("train", "val"):
             if split in data.rows:
                 sums = self._known_or_computed(data, data.rows[split], of_model)
-                numbers = dict(zip(self._fields, sums, strict=True))
-                data.rows[split] = dataclasses.replace(
-                    data.rows[split], numbers={**data.rows[split].numbers, **numbers}
-                )
+                numbers = {**data.rows[split].numbers, **dict(zip(self._fields, sums, strict=True))}
+                data.rows[split] = dataclasses.replace(data.rows[split], numbers=numbers, file=None)
 
     def _known_or_computed(self, data: Any, rows: Any, of_model: str) -> Array:
         digest = hashlib.sha256(of_model.encode())
         for name, sequences in sorted(rows.sequences.items()):
-            digest.update(name.encode() + sequences.ends.tobytes() + sequences.values.tobytes())
+            digest.update(name.encode())
+            digest.update(sequences.ends.tobytes())
+            digest.update(sequences.values.tobytes())
         path = Path(data.cache_dir) / f"{digest.hexdigest()[:32]}.reference.npy"
         known: Array | None = self.trainer.strategy.broadcast(_read(path, len(rows)))  # one process decides for all
         if known is not None:

@@ -24,7 +24,7 @@ from asym_lightning.modules.chunks import in_chunks
 from asym_lightning.modules.class_rows import with_identifiers
 from asym_lightning.modules.contrastive_loss import ContrastiveLoss, of_all_processes
 from asym_lightning.modules.headed_text_module import HeadedTextModule
-from asym_lightning.modules.regression_metrics import PearsonCorrelation, SpearmanCorrelation
+from asym_lightning.modules.regression_metrics import regression_metrics
 from asym_lightning.modules.retrieval_recall import RetrievalRecall
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 from asym_lightning.modules.sentence_folder import SentenceLayout
@@ -100,7 +100,7 @@ class SentenceEncoder(HeadedTextModule):
     def build_metrics(self) -> MetricCollection:
         """Return correlations, or recalls."""
         if self.evaluation == "similarity":
-            return MetricCollection({"spearman": SpearmanCorrelation(), "pearson": PearsonCorrelation()})
+            return regression_metrics("spearman", "pearson")
         return MetricCollection({f"recall_at_{k}": RetrievalRecall(k) for k in self.recall_at})
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:

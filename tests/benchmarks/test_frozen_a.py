@@ -7,6 +7,7 @@ from benchmarks.frozen_a import runs as module
 from benchmarks.frozen_a.arms import ARMS, Arm
 from benchmarks.frozen_a.runs import Run, by_rate, read_runs, run_arm
 from benchmarks.frozen_a.table import results_text
+from benchmarks.frozen_a.tasks import swapped_words, word_order_pairs
 from benchmarks.frozen_a.tasks.instructions import Instructions
 from benchmarks.frozen_a.tasks.pacs import PACS
 
@@ -82,3 +83,19 @@ def test_an_arm_is_left_out_where_a_task_has_nothing_for_it(tmp_path):
     assert not instructions.has(ARMS["head"]) and instructions.has(ARMS["peft EVA"])
     assert not pacs.has(ARMS["peft EVA"]) and pacs.has(ARMS["head"])
     assert all(task.has(ARMS[name]) for task in (instructions, pacs) for name in ("B, random", "LoRA", "all"))
+
+
+def test_tasks_of_swapped_words_mark_and_leave_what_they_say(tmp_path):
+    path = tmp_path / "train.tsv"
+    path.write_text("a\t1\t\tthe cat sat on mats\na\t0\t*\tcat the sat on mats\na\t1\t\tstop stop\n")
+    (row,) = swapped_words.tagged_sentences(path)
+    i = row["tags"].index("B-SWAP")
+    words = row["tokens"]
+    words[i : i + 2] = words[i + 1], words[i]
+    assert " ".join(words) == "the cat sat on mats"
+    assert row["tags"][i + 1] == "I-SWAP" and row["tags"].count("O") == 3
+    ((anchor, shorter, swapped),) = word_order_pairs.triplets(path)
+    assert anchor == "the cat sat on mats" and len(shorter.split()) == 4
+    kept = iter(anchor.split())
+    assert all(word in kept for word in shorter.split())  # in their order
+    assert swapped != anchor and sorted(swapped.split()) == sorted(anchor.split())

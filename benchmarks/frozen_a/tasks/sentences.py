@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import random
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -95,16 +95,20 @@ class WordOrder(Sentences):
 
     def rows(self, path: Path) -> Iterable[Row]:
         draw = random.Random(path.name)
-        for text, is_acceptable in zip(*_columns(path), strict=True):
-            words = text.split()
+        for words in acceptable_words(path):
             places = [i for i in range(len(words) - 1) if words[i] != words[i + 1]]
-            if not is_acceptable or not places:
+            if not places:
                 continue
             is_swapped = draw.random() < 0.5
             if is_swapped:
                 i = draw.choice(places)
                 words[i], words[i + 1] = words[i + 1], words[i]
             yield " ".join(words), int(is_swapped)
+
+
+def acceptable_words(path: Path) -> Iterator[list[str]]:
+    """The words of each acceptable sentence of a file of CoLA."""
+    return (text.split() for text, is_acceptable in zip(*_columns(path), strict=True) if is_acceptable)
 
 
 def _columns(path: Path) -> tuple[list[str], list[int]]:
