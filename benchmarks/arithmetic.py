@@ -1,132 +1,191 @@
-"""Combinations of adapters that share A, beside `peft`'s `add_weighted_adapter`: how far from exact, and how long.
+"""What a step has to compute and keep, whatever the program: the measure of a perfect one.
 
-    python -m benchmarks.arithmetic                      # writes benchmarks/results/arithmetic.md
-
-Both combine the same directories. Error: the distance of the combined updates of all layers from the mean of the
-adapters' updates, which is formed densely, over the length of that mean.
+Operations are products and sums, two for each pair of numbers that a matrix product multiplies. All else counts as
+free: normalisation, activation functions, the update, memory, calls of functions. Bytes are those that the frozen
+backbone keeps where nothing is computed twice, and what the gradient of an adapter needs on top.
 """
 
 from __future__ import annotations
 
-import argparse
-import copy
-import functools
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from asym_lightning.adapters import adapter_layers, load_adapters, read_adapter, write_adapter
-from asym_lightning.adapters.arithmetic import combined
-from benchmarks.cells import Cell
-from benchmarks.machine import describe
-from benchmarks.many_adapters import write_adapters
-from benchmarks.models import build_model
+from asym_lightning.adapters import adapter_layers
+from benchmarks.arms import Arm, Contender
+from benchmarks.memory import saved_storages
 
-OUTPUT = Path(__file__).parent / "results" / "arithmetic.md"
-CELL = Cell("llama-s", 2, None, 1, 1, "all-linear", 8, "eager")
-# What is asked for: options of `combined`, and `combination_type` of `peft`.
-METHODS: dict[str, tuple[dict[str, Any], str]] = {
-    "mean": ({}, "linear"),
-    "concatenated": ({"join": "concatenate"}, "cat"),
-    "best of rank 8": ({"join": "project"}, "svd"),
-}
+Run = Callable[[nn.Module], Tensor]
 
 
-class Row(NamedTuple):
-    """A method: errors and seconds of both."""
+@dataclass(frozen=True)
+class Need:
+    """Of one step of a perfect program.
 
-    method: str
-    error: float
-    seconds: float
-    peft: str
-    peft_error: float
-    peft_seconds: float
+    Attributes:
+        flops: Products and sums.
+        kept_bytes: What it keeps for the backward pass.
+    """
 
-
-def measure(count: int) -> Iterator[Row]:
-    """Combine adapters by every method."""
-    import peft
-
-    base = build_model(CELL).eval().requires_grad_(False)
-    with tempfile.TemporaryDirectory() as folder:
-        directories = write_adapters(base, CELL, Path(folder), count)
-        adapters = [read_adapter(directory) for directory in directories.values()]
-        updates = [_updates(base, directory) for directory in directories.values()]
-        exact = {name: torch.stack([of_one[name] for of_one in updates]).mean(0) for name in updates[0]}
-        first, *others = directories
-        model: Any = peft.PeftModel.from_pretrained(copy.deepcopy(base), directories[first], adapter_name=first)
-        for name in others:
-            model.load_adapter(directories[name], adapter_name=name)
-        for method, (options, theirs) in METHODS.items():
-            found, seconds = _timed(functools.partial(combined, adapters, **options))
-            write_adapter(found, Path(folder) / "combined")
-            mean = {"adapters": list(directories), "weights": [1 / count] * count, "adapter_name": theirs}
-            add = functools.partial(model.add_weighted_adapter, **mean, combination_type=theirs)
-            _, peft_seconds = _timed(add)
-            of_peft = {name: _of_peft(model, name, theirs) for name in exact}
-            error = _error(_updates(base, Path(folder) / "combined"), exact)
-            yield Row(method, error, seconds, theirs, _error(of_peft, exact), peft_seconds)
+    flops: int
+    kept_bytes: int
 
 
-def _updates(base: nn.Module, directory: Path) -> dict[str, Tensor]:
-    model = copy.deepcopy(base)
-    load_adapters(model, directory)
-    return {name: layer.delta_weight().detach().double() for name, layer in adapter_layers(model).items()}
+@dataclass(frozen=True)
+class Call:
+    """A call of a linear layer that an arm adapts.
+
+    Attributes:
+        name: Of the layer, in the backbone.
+        x: Its input.
+        d_out: Size of a row of its output.
+        needs_gradient: Something before the layer trains.
+    """
+
+    name: str
+    x: Tensor
+    d_out: int
+    needs_gradient: bool
+
+    @property
+    def d_in(self) -> int:
+        """Size of a row of the input."""
+        return self.x.shape[-1]
+
+    @property
+    def tokens(self) -> int:
+        """Rows of the input."""
+        return self.x.numel() // self.d_in
 
 
-def _of_peft(model: Any, name: str, adapter: str) -> Tensor:
-    return model.base_model.model.get_submodule(name).get_delta_weight(adapter).detach().double()
+class Arithmetic:
+    """What arms need, from what the frozen backbone does.
+
+    Args:
+        floor: The backbone with no adapters.
+        names: Layers that arms adapt.
+        run: From a model to its loss.
+    """
+
+    def __init__(self, floor: nn.Module, names: Sequence[str], run: Run) -> None:
+        self.names, self.run = names, run
+        with _calls(floor, names) as calls:
+            kept = saved_storages(lambda: run(floor), floor.parameters())
+        self.floor = Need(_counted_flops(lambda: run(floor).backward()), sum(s.nbytes() for s in kept.values()))
+        floor.zero_grad()
+        # An input that several layers read is kept once, and not again where the backbone keeps it.
+        inputs = [call.x.untyped_storage() for call in calls]
+        self.input_bytes = sum({s.data_ptr(): s.nbytes() for s in inputs if s.data_ptr() not in kept}.values())
+
+    def of(self, contender: Contender) -> Need | None:
+        """Of the floor, or of low-rank factors in linear layers; ``None`` for other arms and layers."""
+        arm = contender.arm
+        if arm.kind == "floor":
+            return self.floor
+        sizes = _factor_sizes(contender, self.names)
+        if arm.kind == "full" or sizes is None:
+            return None
+        with _calls(contender.model, self.names) as calls:
+            self.run(contender.model)
+        flops = self.floor.flops + sum(adapter_flops(call, *sizes[call.name], arm) for call in calls)
+        projected = sum(call.tokens * sizes[call.name][0] // call.d_in * call.x.element_size() for call in calls)
+        return Need(flops, self.floor.kept_bytes + projected + (0 if arm.freezes_A else self.input_bytes))
 
 
-def _error(found: Mapping[str, Tensor], exact: Mapping[str, Tensor]) -> float:
-    distance = sum(float((found[name] - tensor).square().sum()) for name, tensor in exact.items())
-    return (distance / sum(float(tensor.square().sum()) for tensor in exact.values())) ** 0.5
+def adapter_flops(call: Call, num_A: int, num_B: int, arm: Arm) -> int:
+    """Operations that an adapter adds to a frozen layer, by the cheaper of two ways.
+
+    ``A x`` is computed for the gradient of B. The update is then a product with B, and in the backward pass one with B
+    and one with A; or, without dropout, ``W + s B A`` is formed for each pass. A layer with nothing that trains before
+    it is spared the backward pass, that of W too.
+
+    Args:
+        call: What the layer got.
+        num_A: Numbers in A.
+        num_B: Numbers in B.
+        arm: Whether A trains, and whether there is dropout.
+
+    >>> call, arm = Call("q", torch.empty(1000, 64), 64, needs_gradient=True), Arm("b-only", "ours", freezes_A=True)
+    >>> adapter_flops(call, 8 * 64, 8 * 64, arm)  # A x and the gradient of B of 1000 tokens, and two formed W + s B A
+    2179072
+    >>> adapter_flops(call, 8 * 64, 8 * 64, Arm("b-only-dropout", "ours", has_dropout=True, freezes_A=True))
+    5120000
+    """
+    A, B = 2 * call.tokens * num_A, 2 * call.tokens * num_B  # of a product with all tokens
+    gradients = A + B if arm.freezes_A else 2 * (A + B)
+    backward = (A + B if arm.freezes_A else A) if call.needs_gradient else 0
+    applied = B + backward
+    if not arm.has_dropout:
+        applied = min(applied, 2 * num_A * num_B * call.d_in // num_A * (1 + call.needs_gradient))
+    spared = 0 if call.needs_gradient else 2 * call.tokens * call.d_in * call.d_out
+    return gradients + applied - spared
 
 
-def _timed(run: Callable[[], Any]) -> tuple[Any, float]:
-    start = time.process_time()
-    result = run()
-    return result, time.process_time() - start
+def _factor_sizes(contender: Contender, names: Sequence[str]) -> dict[str, tuple[int, int]] | None:
+    """Numbers in A and in B of every layer; ``None`` where one is not linear, or has something else."""
+    adapted = adapter_layers(contender.model) if contender.arm.kind == "ours" else {}
+    sizes = {}
+    for name in names:
+        layer = _layer(contender.model, name)
+        if not isinstance(_linear(layer), nn.Linear) or contender.arm.scheme is not None:
+            return None
+        if name in adapted:
+            factors = [(adapter.A, adapter.B) for adapter in adapted[name].adapters.values()]
+        elif hasattr(layer, "lora_A"):
+            factors = [(layer.lora_A[key].weight, layer.lora_B[key].weight) for key in layer.lora_A]
+        else:
+            return None
+        sizes[name] = (sum(A.numel() for A, _ in factors), sum(B.numel() for _, B in factors))
+    return sizes
 
 
-def page(rows: Sequence[Row], count: int, command: str, machine: str) -> str:
-    """The results as a page."""
-    lines = [
-        "# Adapter arithmetic",
-        "",
-        f"`{command}`",
-        "",
-        f"The mean of {count} adapters over one A, of rank 8 on all linear layers of a Llama of 2 blocks of width 512.",
-        "Error: the distance from the mean of the updates, over its length. Seconds of the processor.",
-        "",
-        f"{machine}.",
-        "",
-        "| | error | s | `add_weighted_adapter` of `peft` | error | s |",
-        "|---|---:|---:|---|---:|---:|",
+@contextmanager
+def _calls(model: nn.Module, names: Sequence[str]) -> Iterator[list[Call]]:
+    """A list that fills with the calls of the linear layers of these names."""
+    calls: list[Call] = []
+
+    def see(name: str, layer: nn.Linear) -> Callable[..., None]:
+        return lambda module, args: calls.append(
+            Call(name, args[0].detach(), layer.out_features, args[0].requires_grad)
+        )
+
+    layers = {name: _layer(model, name) for name in names}
+    hooks = [
+        layer.register_forward_pre_hook(see(name, _linear(layer)))
+        for name, layer in layers.items()
+        if isinstance(_linear(layer), nn.Linear)
     ]
-    for row in rows:
-        ours, theirs = f"{row.error:.1e} | {row.seconds:.2f}", f"{row.peft_error:.1e} | {row.peft_seconds:.2f}"
-        lines.append(f"| {row.method} | {ours} | `{row.peft}` | {theirs} |")
-    return "\n".join(lines) + "\n"
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, print and write the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.arithmetic", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--count", type=int, default=3, help="number of adapters")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="where to write the table")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    command = f"python -m benchmarks.arithmetic --count {options.count}"
-    text = page(list(measure(options.count)), options.count, command, describe(torch.device("cpu"), 1))
-    options.output.write_text(text)
-    print(text)
+def _layer(model: Any, name: str) -> Any:
+    """A layer by its name in the backbone, which peft puts deeper; ``None`` if it is a parameter."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return dict(base.named_modules()).get(name)
 
 
-if __name__ == "__main__":
-    main()
+def _linear(layer: Any) -> Any:
+    """What peft wraps."""
+    return getattr(layer, "base_layer", layer)
+
+
+def _counted_flops(step: Callable[[], object]) -> int:
+    aten = torch.ops.aten
+    attention = {  # of a CPU, which torch doesn't count
+        aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: lambda g, q, k, v, *_, **__: (
+            sdpa_backward_flop_count(g, q, k, v)
+        ),
+    }
+    with FlopCounterMode(display=False, custom_mapping=attention) as counter:
+        step()
+    return counter.get_total_flops()

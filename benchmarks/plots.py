@@ -29,7 +29,7 @@ class Panel:
         label: What it is, and its unit.
         value: Of a row, among the arms of its cell; ``None`` where it was not measured.
         perfect: The same of a perfect program, drawn as dots.
-        is_log: Logarithmic, as the axis then is too: growth by a power is a line.
+        is_log: Logarithmic, so that growth by a power is a line.
     """
 
     label: str
@@ -114,6 +114,7 @@ def _at(arms: Arms, axis: str) -> int:
 def _draw(lines: dict[str, list[Arms]], axis: str, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from PIL import Image
 
     has_arithmetic = all(row.flops for groups in lines.values() for arms in groups for row in arms.values())
     panels = GROWTH if has_arithmetic else (OVER_FLOOR, SAVED)
@@ -124,13 +125,17 @@ def _draw(lines: dict[str, list[Arms]], axis: str, path: Path) -> None:
     for title, groups in lines.items():
         for panel in panels:
             place = next(places)
-            _draw_panel(place, panel, groups, axis)
+            _draw_panel(place, panel, groups, axis, has_log_axis=has_arithmetic or axis in ("rank", "length"))
             place.set_title(title, fontsize=9)
         place.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=90, metadata={"Software": None})
+    with Image.open(path) as image:  # a palette takes a third of the bytes
+        image.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
-def _draw_panel(place: Any, panel: Panel, groups: Sequence[Arms], axis: str) -> None:
+def _draw_panel(place: Any, panel: Panel, groups: Sequence[Arms], axis: str, *, has_log_axis: bool) -> None:
+    from matplotlib.ticker import LogLocator
+
     for name in dict.fromkeys(name for arms in groups for name in arms):
         ran = [(arms[name], arms) for arms in groups if name in arms and arms[name].step_seconds]
         points = [(getattr(row, axis), y) for row, arms in ran if (y := panel.value(row, arms)) is not None]
@@ -143,9 +148,14 @@ def _draw_panel(place: Any, panel: Panel, groups: Sequence[Arms], axis: str) -> 
             place.plot(*zip(*perfect, strict=True), color=line.get_color(), linestyle=":")
     place.set(xlabel=axis, ylabel=panel.label)
     place.grid(alpha=0.3)
-    if panel.is_log or axis in ("rank", "length"):
+    if has_log_axis:
         place.set_xscale("log", base=2)
+        at = sorted({_at(arms, axis) for arms in groups})
+        place.set_xticks(at, [f"{x:,}" for x in at])
     if panel.is_log:
         place.set_yscale("log")
+        place.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        place.yaxis.set_major_formatter("{x:g}")
+        place.yaxis.set_minor_formatter("")
     elif panel.label == SAVED.label:
         place.set_ylim(0, None)

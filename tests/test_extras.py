@@ -16,6 +16,7 @@ VISION = ("timm", "torchvision")
 TEXT_MODULES = (
     "AudioClassifier",
     "SpeechRecognizer",
+    "VisionLanguageTuner",
     "TextClassifier",
     "MultiLabelTextClassifier",
     "TokenClassifier",

@@ -7,6 +7,7 @@ from asym_lightning.core.lazy import lazy_imports
 if TYPE_CHECKING:
     from asym_lightning.data.alpaca import AlpacaDataModule
     from asym_lightning.data.audio_classification import AudioClassificationDataModule
+    from asym_lightning.data.detection import DetectionDataModule
     from asym_lightning.data.digits import DigitsDataModule
     from asym_lightning.data.domainbed import DomainBedDataModule
     from asym_lightning.data.glue import GLUEDataModule
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from asym_lightning.data.summarization import SummarizationDataModule
     from asym_lightning.data.text_files import TextFilesDataModule
     from asym_lightning.data.token_classification import TokenClassificationDataModule
+    from asym_lightning.data.vision_language import VisionLanguageDataModule
 else:
     __getattr__, __dir__ = lazy_imports(__name__)
 
 __all__ = [
     "AlpacaDataModule",
     "AudioClassificationDataModule",
+    "DetectionDataModule",
     "DigitsDataModule",
     "DomainBedDataModule",
     "GLUEDataModule",
@@ -45,4 +48,5 @@ __all__ = [
     "SummarizationDataModule",
     "TextFilesDataModule",
     "TokenClassificationDataModule",
+    "VisionLanguageDataModule",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,9 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
-from asym_lightning.core.messages import first_line, shown
-from asym_lightning.data.text_table import TextTable, is_missing
+from asym_lightning.core.messages import first_line
+from asym_lightning.data.file_cells import file_of, name_of
+from asym_lightning.data.text_table import TextTable
 
 Samples = npt.NDArray[np.float32]
 SHORTEST = 0.025
@@ -54,8 +53,7 @@ class AudioClips:
 
     def name(self, row: int) -> str:
         """Path of a clip as the table has it, or else the number of its row."""
-        cell = self.cells[row]
-        return str((cell.get("path") or row) if isinstance(cell, Mapping) else cell)
+        return name_of(self.cells[row]) or str(row)
 
     def read(self, row: int, longest: float | None = None) -> Samples:
         """Return the samples of a clip (length,) in [-1, 1], the mean of its channels.
@@ -70,6 +68,8 @@ class AudioClips:
         with self._open(row) as file:
             count = -1 if longest is None else round(longest * file.samplerate)
             samples = self._decoded(row, lambda: file.read(count, dtype="float32", always_2d=True)).mean(axis=1)
+            if not np.isfinite(samples).all():
+                raise ValueError(f"{self._place(row)} holds NaN or infinity.")
             return samples if file.samplerate == self.rate else soxr.resample(samples, file.samplerate, self.rate)
 
     def _checked_length(self, row: int) -> float:
@@ -88,15 +88,11 @@ class AudioClips:
         return seconds
 
     def _open(self, row: int) -> soundfile.SoundFile:
-        cell = self.cells[row]
-        if isinstance(cell, Mapping) and cell.get("bytes") is not None:
-            return self._decoded(row, lambda: soundfile.SoundFile(io.BytesIO(cell["bytes"])))
-        path = cell.get("path") if isinstance(cell, Mapping) else cell
-        if is_missing(path) or not isinstance(path, str) or not path:
-            raise ValueError(f"{self.table.where(row)}: {self.column!r} names no file of audio, but is {shown(cell)}.")
-        if not (self.folder / path).is_file():
-            raise ValueError(f"{self.table.where(row)}: there is no file {str(self.folder / path)!r}.")
-        return self._decoded(row, lambda: soundfile.SoundFile(self.folder / path))
+        try:
+            file = file_of(self.cells[row], self.folder)
+        except ValueError as error:
+            raise ValueError(f"{self.table.where(row)}, {self.column!r}: {error}") from None
+        return self._decoded(row, lambda: soundfile.SoundFile(file))
 
     def _decoded(self, row: int, read: Any) -> Any:
         try:

@@ -114,26 +114,27 @@ class InstructionTuner(LabelPositions, GenerativeModule):
 
     def summed_loss(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the summed cross-entropy of the responses' tokens, the most likely tokens, and the tokens."""
-        input_ids = batch["input_ids"]
-        segment_ids = batch.get("segment_ids")
         self._check_length(batch)
-        inputs: dict[str, Any] = {"input_ids": input_ids, "use_cache": False}
-        if segment_ids is None:
-            inputs["attention_mask"] = batch["attention_mask"]
-        else:
-            inputs |= packed_inputs(self.backbone, segment_ids, batch["position_ids"])
+        inputs = {**self.inputs(batch), "use_cache": False}
         # The hidden state of each token is to give the next one.
         positions = self.label_positions(batch)
         targets = batch["labels"][:, 1:].flatten().index_select(0, positions)
         if self.chunk_size is None:
             logits = self(**inputs).logits[:, :-1].flatten(0, 1).index_select(0, positions).float()
             return F.cross_entropy(logits, targets, reduction="sum"), logits.argmax(dim=-1), targets
-        to_logits = self.checked_output_layer(input_ids)
+        to_logits = self.checked_output_layer(batch["input_ids"])
         hidden = last_hidden_states(self.backbone, **inputs).last_hidden_state[:, :-1].flatten(0, 1)
         loss, likely = chunked_cross_entropy(
             hidden.index_select(0, positions), targets, to_logits, self._trained_output_parameters(), self.chunk_size
         )
         return loss, likely, targets
+
+    def inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the model takes of a batch."""
+        inputs: dict[str, Any] = {"input_ids": batch["input_ids"]}
+        if (segment_ids := batch.get("segment_ids")) is None:
+            return inputs | {"attention_mask": batch["attention_mask"]}
+        return inputs | packed_inputs(self.backbone, segment_ids, batch["position_ids"])
 
     def _check_length(self, batch: Mapping[str, Any]) -> None:
         length = batch["input_ids"].shape[1]
@@ -147,12 +148,23 @@ class InstructionTuner(LabelPositions, GenerativeModule):
 
     def prompts(self, batch: Mapping[str, Any]) -> Mapping[str, Tensor]:
         """Return the tokens before each response, padded on the left, where generation has to go on from."""
-        input_ids, labels, mask = batch["input_ids"], batch["labels"], batch["attention_mask"].bool()
-        is_prompt = mask & ((labels != IGNORED).cumsum(dim=1) == 0)
+        is_prompt = batch["attention_mask"].bool() & ((batch["labels"] != IGNORED).cumsum(dim=1) == 0)
         lengths = is_prompt.sum(dim=1)
-        width = int(lengths.max())
-        ids = input_ids.new_full((len(input_ids), width), self.pad_token_id)
-        for row, (tokens, length) in enumerate(zip(input_ids, lengths.tolist(), strict=True)):
-            ids[row, width - length :] = tokens[:length]
-        positions = torch.arange(width, device=ids.device)
-        return {"input_ids": ids, "attention_mask": (positions >= width - lengths[:, None]).long()}
+        ids = right_aligned(batch["input_ids"], lengths, self.pad_token_id)
+        positions = torch.arange(ids.shape[1], device=ids.device)
+        return {"input_ids": ids, "attention_mask": (positions >= ids.shape[1] - lengths[:, None]).long()}
+
+
+def right_aligned(sequences: Tensor, lengths: Tensor, padding: int) -> Tensor:
+    """Return the beginnings of sequences (rows, length), padded on the left.
+
+    Example:
+        >>> right_aligned(torch.tensor([[5, 6, 7], [8, 9, 9]]), torch.tensor([2, 1]), 0)
+        tensor([[5, 6],
+                [0, 8]])
+    """
+    width = int(lengths.max())
+    aligned = sequences.new_full((len(sequences), width), padding)
+    for row, (sequence, length) in enumerate(zip(sequences, lengths.tolist(), strict=True)):
+        aligned[row, width - length :] = sequence[:length]
+    return aligned

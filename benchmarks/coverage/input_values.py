@@ -109,7 +109,7 @@ def _sounds(name: str, model: Any, widths: Sequence[int]) -> Iterator[Tensor]:
 
 def _mels(config: Any) -> int:
     names = ("num_mel_bins", "n_mels", "feature_size", "input_dim", "input_feat_size", "input_size")
-    number: int = _first(_part(config, "audio"), names, 80)
+    number: int = _first(_part(config, "audio"), (*names, "feature_projection_input_dim"), 80)
     return number
 
 
@@ -133,6 +133,7 @@ def _texts(name: str, model: Any) -> Iterator[Tensor]:
     number = number or (_first(config, ("num_channels",), None) if name.startswith("decoder") else None)
     if isinstance(number, int):
         yield text[..., None].expand(*text.shape, number)
+        yield text[..., None].expand(*text.shape, number + 1)  # of the text and of each codebook
         yield text.repeat_interleave(number, 0)
         yield text[:, None].expand(BATCH, number, text.shape[1])
 
@@ -167,6 +168,8 @@ def _value(name: str, model: Any, config: Any) -> Any:
             return torch.tensor([[1, 4, 4]] * BATCH)[:, 3 - len(name.rpartition("_")[2]) :]
         case "merge_sizes":
             return torch.ones(BATCH, dtype=torch.long)
+        case "image_attention_mask":
+            return torch.ones(BATCH, LENGTH, 2, dtype=torch.long)
         case "pixel_attention_mask":
             return torch.ones(BATCH, 16, dtype=torch.long)
         case "pixel_position_ids" | "image_position_ids":

@@ -75,6 +75,10 @@ _OVERRIDES_OF: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("gemma3n_vision",), {"architecture": "test_resnet"}),
     (("hunyuan_vl_text",), {"head_dim": HEAD_DIM, "rope_parameters": {
         "rope_type": "default", "rope_theta": 1e4, "mrope_section": 4 * [HEAD_DIM // 8]}}),
+    (("sam", "sam_hq"), {"vision_config.output_channels": WIDTH, "vision_config.num_pos_feats": WIDTH // 2}),
+    (("sam2",), {"vision_config.backbone_config.image_size": [64, 64], "prompt_encoder_config.image_size": 64,
+                 "vision_config.backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]}),
+    (("swin2sr",), {"embed_dim": 24, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4, "image_size": IMAGE}),
     (("qwen3_asr_encoder",), {"n_window": 16}),
     (("t5gemma2_encoder",), {"text_config.dropout_rate": 0.0}),
     (("nemotron_h_omni",), {"vision_config.video_temporal_patch_size": 2}),

@@ -26,6 +26,7 @@ def test_tasks_are_what_a_config_can_train():
         "MMLUEvaluator",
         "MultiLabelImageClassifier",
         "MultiLabelTextClassifier",
+        "ObjectDetector",
         "PreferenceTuner",
         "QuestionAnswerer",
         "SegmentationModule",
@@ -34,6 +35,7 @@ def test_tasks_are_what_a_config_can_train():
         "Summarizer",
         "TextClassifier",
         "TokenClassifier",
+        "VisionLanguageTuner",
     ]
 
 

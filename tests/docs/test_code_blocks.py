@@ -19,6 +19,7 @@ from asym_lightning.cli import main
 from asym_lightning.cli.sweep.outcome import write_outcome
 from tests.image_stand_ins import write_images, write_masked_images
 from tests.language_models import byte_tokenizer, saved, tiny_llama
+from tests.picture_stand_ins import write_pictures, write_tiny_llava
 from tests.text_stand_ins import write_tiny_bert
 
 ROOT = Path(__file__).parents[2]
@@ -77,6 +78,9 @@ def test_every_code_block_runs(page, workplace, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("Name a fruit.\n/reset\nName a colour.\n"))
     if page.stem == "audio":
         write_audio(workplace)
+    if page.stem == "vision_language":
+        write_tiny_llava(workplace / "seeing")
+        write_pictures(workplace / "pictures", 4)
     torch.manual_seed(0)
     namespace = {"__name__": page.stem}
     for block in blocks(page):

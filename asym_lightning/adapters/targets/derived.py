@@ -31,7 +31,9 @@ MIXER = re.compile(
 PROJECTOR = re.compile(
     r"Projector|Connector|Aligner|Resampler|Merger(?![a-z])|Multi[Mm]odal(Embedder|Projection)|VisionAdapter"
 )
-PLACES = {"mixer": MIXER, "projector": PROJECTOR}
+# What reads pictures or sound for the model around it.
+TOWER = re.compile(r"(Vision|Audio)(Tower|Model|Transformer|Encoder)")
+PLACES = {"mixer": MIXER, "projector": PROJECTOR, "towers": TOWER}
 _PROJECTORS = {"multi_modal_projector", "mm_projector", "language_projection"}  # plain layers, too
 _NAMES = {
     "q": (
@@ -97,7 +99,10 @@ def places_of(name: str, model: nn.Module) -> set[str]:
     parts = name.split(".")
     classes = [type(submodule(model, ".".join(parts[:i]))).__name__ for i in range(len(parts))]
     places = {place for place, pattern in PLACES.items() if any(map(pattern.search, classes))}
-    return places | {"projector"} if _PROJECTORS.intersection(parts) else places
+    places |= {"projector"} if _PROJECTORS.intersection(parts) else set()
+    # A tower by itself is the whole model, and what leads out of one is a projector.
+    is_in_tower = any(map(TOWER.search, classes[1:])) and "projector" not in places
+    return places if is_in_tower else places - {"towers"}
 
 
 def derived_slices(name: str, model: nn.Module, d_out: int) -> Mapping[str, Rows] | None:

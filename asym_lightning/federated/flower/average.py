@@ -38,7 +38,8 @@ class FederatedAverage(CheckedArguments, Strategy):
         fraction_train: Share of the nodes that train in a round; at least one does.
         fraction_evaluate: Share of the nodes that evaluate after it; with 0 none does.
         min_clients: Nodes to wait for before the first round.
-        handshake_timeout: Seconds to wait for the answer of a node that is asked who it is.
+        handshake_timeout: Seconds to wait for the answer of a node that is asked who it is, which first imports all
+            and builds its module.
 
     Raises:
         ValueError: On construction, if the module has no adapters or trains A; in a round, if fewer nodes than
@@ -52,7 +53,7 @@ class FederatedAverage(CheckedArguments, Strategy):
         fraction_train: Fraction = 1.0,
         fraction_evaluate: Fraction = 1.0,
         min_clients: Count = 2,
-        handshake_timeout: Positive = 60.0,
+        handshake_timeout: Positive = 300.0,
     ) -> None:
         module.configure_model()
         self.parameters = exchanged(module)
