@@ -28,12 +28,12 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from asym_lightning.data.image_folder import ImageFolderDataModule
-from asym_lightning.data.image_transforms import ImageInput, eval_transform, train_transform
-from asym_lightning.data.length_bucketing import LengthBucketSampler
+from asym_lightning.data.images.image_folder import ImageFolderDataModule
+from asym_lightning.data.images.image_transforms import ImageInput, eval_transform, train_transform
 from asym_lightning.data.loader_options import LoaderOptions
-from asym_lightning.data.padding import PadBatch
-from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
+from asym_lightning.data.tokens.length_bucketing import LengthBucketSampler
+from asym_lightning.data.tokens.padding import PadBatch
+from asym_lightning.data.tokens.tokenized_rows import Ragged, TokenizedRows
 from benchmarks.machine import describe
 
 RESULTS = Path(__file__).parent / "results" / "around_the_step.md"

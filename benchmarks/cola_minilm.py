@@ -33,7 +33,7 @@ from asym_lightning.adapters import AdapterConfig, adapter_layers, inject_adapte
 from asym_lightning.callbacks import FreezeA
 from asym_lightning.data import GLUEDataModule, LoaderOptions
 from asym_lightning.modules import BackboneOptions, TextClassifier, WarmupSchedule
-from asym_lightning.modules.text_backbone import create_text_backbone
+from asym_lightning.modules.heads.headed_backbone import create_headed_backbone
 from benchmarks.run_file import append_row
 
 RESULTS = Path(__file__).parent / "results" / "cola_minilm.csv"
@@ -105,7 +105,7 @@ def build(encoder: str, arm: Arm, library: str, rate: float, seed: int) -> TextC
     if arm.scheme is not None:
         config = AdapterConfig(arm.scheme, rank=arm.rank, alpha=2 * arm.rank, seed=seed)
     seed_everything(seed, verbose=False)
-    backbone, _ = create_text_backbone(encoder, len(LABELS), LABELS, BackboneOptions(model_args=NO_DROPOUT))
+    backbone, _ = create_headed_backbone(encoder, len(LABELS), LABELS, BackboneOptions(model_args=NO_DROPOUT))
     in_peft = library == "peft" and config is not None
     if in_peft:
         backbone = adapted_by_peft(backbone, config)
@@ -132,7 +132,7 @@ def adapted_by_peft(backbone: nn.Module, config: AdapterConfig) -> nn.Module:
         task_type="SEQ_CLS",
     )
     model = peft.get_peft_model(backbone, lora)
-    twin, _ = create_text_backbone(str(backbone.config.name_or_path), len(LABELS), LABELS)  # to draw the same factors
+    twin, _ = create_headed_backbone(str(backbone.config.name_or_path), len(LABELS), LABELS)  # to draw the same factors
     inject_adapters(twin, config)
     for name, layer in adapter_layers(twin).items():
         (adapter,) = layer.adapters.values()

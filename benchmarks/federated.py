@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from asym_lightning.adapters import AdapterConfig, trainable_parameters
-from asym_lightning.data.digits import DigitsDataModule, DigitsSplit, load_digits_splits, rotated_dataset
+from asym_lightning.data.images.digits import DigitsDataModule, DigitsSplit, load_digits_splits, rotated_dataset
 from asym_lightning.federated.exchange import packed
 from asym_lightning.modules import ImageClassifier
 from benchmarks.machine import describe

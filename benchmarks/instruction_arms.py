@@ -27,7 +27,7 @@ from lightning.pytorch import Trainer, seed_everything
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.data import AlpacaDataModule, LoaderOptions
 from asym_lightning.modules import InstructionTuner, WarmupSchedule
-from asym_lightning.modules.decoding import Decoding
+from asym_lightning.modules.language.decoding import Decoding
 from tests.language_models import tiny_llama, word_tokenizer, write_jsonl
 
 WORDS = ("red", "blue", "green", "black", "white", "pink", "gold", "grey", "lime", "teal", "navy", "plum", "rose",
@@ -105,7 +105,7 @@ def main() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
 
-    from asym_lightning.data.prompts import alpaca_prompt
+    from asym_lightning.data.language.prompts import alpaca_prompt
 
     texts = [alpaca_prompt(r["instruction"], r["input"]) for r in records((*PRETRAINING, NEW_TASK), 300, 9)]
     tokenizer = word_tokenizer(texts)

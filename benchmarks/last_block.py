@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from asym_lightning.adapters import AdapterConfig, inject_adapters
 from asym_lightning.analysis.layer_statistics import LayerAdvice, advise_layers, layer_statistics
 from asym_lightning.data import DigitsDataModule
-from asym_lightning.modules.timm_backbone import create_timm_backbone
+from asym_lightning.modules.images.timm_backbone import create_timm_backbone
 
 RESULTS = Path(__file__).parent / "results" / "last_block.csv"
 RANK = 8

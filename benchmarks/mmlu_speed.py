@@ -20,7 +20,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from asym_lightning.data import LoaderOptions, MMLUDataModule
-from asym_lightning.data.mmlu_prompts import HendrycksPrompt, Question
+from asym_lightning.data.language.mmlu_prompts import HendrycksPrompt, Question
 from asym_lightning.modules import MMLUEvaluator
 from tests.language_models import byte_tokenizer, tiny_llama
 

@@ -24,8 +24,8 @@ from torch.nn import functional as F
 
 from asym_lightning.adapters import AdapterConfig, inject_adapters, trainable_parameters
 from asym_lightning.analysis.sample_gradients import SampleGradients
-from asym_lightning.data.digits import DigitsDataModule
-from asym_lightning.modules.timm_backbone import create_timm_backbone
+from asym_lightning.data.images.digits import DigitsDataModule
+from asym_lightning.modules.images.timm_backbone import create_timm_backbone
 from asym_lightning.report.statistics import estimate
 from benchmarks.machine import describe
 from benchmarks.memory import peak_bytes

@@ -33,8 +33,8 @@ from asym_lightning.adapters import (
 )
 from asym_lightning.adapters.files.task_inputs import TaskInputs
 from asym_lightning.analysis.calibration import adapter_sites, calibration_statistics, drawn_from
-from asym_lightning.data.digits import DigitsDataModule
-from asym_lightning.modules.timm_backbone import create_timm_backbone
+from asym_lightning.data.images.digits import DigitsDataModule
+from asym_lightning.modules.images.timm_backbone import create_timm_backbone
 from benchmarks.machine import describe
 
 OUTPUT = Path(__file__).parent / "results" / "slots.md"

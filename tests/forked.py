@@ -17,8 +17,8 @@ from typing import Any
 PRELOADED = [
     "asym_lightning.cli.training",
     "asym_lightning.callbacks.injection",
-    "asym_lightning.data.digits",
-    "asym_lightning.modules.image_classifier",
+    "asym_lightning.data.images.digits",
+    "asym_lightning.modules.images.image_classifier",
 ]
 
 _FIRST_PORT, _PORTS_OF_A_WORKER = 20_000, 500  # up to 32,767 with 25 workers; Linux gives away those above

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from asym_lightning.data.domainbed import DATASETS
+from asym_lightning.data.images.domainbed import DATASETS
 
 
 def write_images(folder: Path, classes: Sequence[str], per_class: int = 2, size: int = 16) -> Path:

@@ -17,9 +17,9 @@ from asym_lightning.adapters import AdapterConfig
 from asym_lightning.adapters.rank.policies import Energy, Milestones
 from asym_lightning.callbacks import AdapterCheckpoint, AdapterInjection, BNormMonitor, FreezeA, RankScheduler, RedrawA
 from asym_lightning.callbacks.run_record import RunRecord
-from asym_lightning.data.packing import PackedRows
-from asym_lightning.data.padding import PadBatch
-from asym_lightning.data.tokenized_rows import Ragged, TokenizedRows
+from asym_lightning.data.language.packing import PackedRows
+from asym_lightning.data.tokens.padding import PadBatch
+from asym_lightning.data.tokens.tokenized_rows import Ragged, TokenizedRows
 from asym_lightning.modules import (
     AudioClassifier,
     ImageClassifier,
@@ -36,7 +36,7 @@ from asym_lightning.modules import (
     TextClassifier,
     TokenClassifier,
 )
-from asym_lightning.modules.language_module import LanguageModule
+from asym_lightning.modules.language.language_module import LanguageModule
 from tests.audio_stand_ins import tiny_wav2vec2_config, tiny_whisper_config
 from tests.language_models import tiny_bart, tiny_llama, word_tokenizer
 from tests.text_stand_ins import tiny_bert_config

@@ -122,7 +122,7 @@ assert main(["fit", "--config=configs/glue/rte.yaml", *options]) != 0
 def test_a_data_set_of_the_hub_and_parquet_name_the_extra(tmp_path):
     program = f"""
 from pathlib import Path
-from asym_lightning.data.text_source import HubSplit, LocalFile
+from asym_lightning.data.tables.text_source import HubSplit, LocalFile
 for source in (HubSplit("nyu-mll/glue", "rte", "train"), LocalFile(Path({str(tmp_path)!r}, "x.parquet"))):
     try:
         source.read()

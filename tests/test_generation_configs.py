@@ -9,7 +9,7 @@ import pytest
 
 from asym_lightning.cli import main
 from tests.language_models import byte_tokenizer, saved, tiny_bart, tiny_llama, write_jsonl
-from tests.modules.test_mmlu_evaluator import write_questions
+from tests.modules.language.test_mmlu_evaluator import write_questions
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 QUICK = ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true", "--trainer.enable_progress_bar", "false"]

@@ -55,7 +55,7 @@ def modules_named(text: str) -> list[str]:
     """Modules of the classes of this package that are named somewhere in a text.
 
     >>> modules_named("data: {class_path: DigitsDataModule}  # not `GLUE`")
-    ['asym_lightning.data.digits']
+    ['asym_lightning.data.images.digits']
     """
     return sorted(set(_named(text).values()))
 

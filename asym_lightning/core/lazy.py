@@ -3,7 +3,7 @@
 Such a package writes its imports where type checkers, editors and readers look for them, and leaves them to a function:
 
     if TYPE_CHECKING:
-        from asym_lightning.data.digits import DigitsDataModule
+        from asym_lightning.data.images.digits import DigitsDataModule
     else:
         __getattr__, __dir__ = lazy_imports(__name__)
 """

@@ -6,8 +6,8 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 
 from asym_lightning.data.base import BatchDataModule
-from asym_lightning.data.text_source import TextSource
-from asym_lightning.data.text_table import TextTable
+from asym_lightning.data.tables.text_source import TextSource
+from asym_lightning.data.tables.text_table import TextTable
 
 
 class FoundLabelNames(BatchDataModule):

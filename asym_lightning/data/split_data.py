@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from asym_lightning.core.kinds import Count, Seed
 from asym_lightning.data.base import BatchDataModule
-from asym_lightning.data.length_bucketing import LengthBucketSampler, LongestFirstSampler
 from asym_lightning.data.loader_options import LoaderOptions
-from asym_lightning.data.text_source import TextSource
+from asym_lightning.data.tables.text_source import TextSource
+from asym_lightning.data.tokens.length_bucketing import LengthBucketSampler, LongestFirstSampler
 
 _SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, reset_adapters
 from asym_lightning.adapters.init.rule import Draw, InitRule, init_rule, register_init
 from asym_lightning.analysis.calibration import adapter_sites, calibration_statistics, drawn_from, scale_to_random
-from asym_lightning.data.digits import load_digits_splits
+from asym_lightning.data.images.digits import load_digits_splits
 from benchmarks.frozen_a.arms import Arm, frozen
 from benchmarks.frozen_a.runs import run
 from benchmarks.frozen_a.tasks.digits import Digits

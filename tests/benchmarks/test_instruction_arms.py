@@ -10,7 +10,7 @@ from tests.language_models import tiny_llama, word_tokenizer
 
 @pytest.fixture
 def tokenizer():
-    from asym_lightning.data.prompts import alpaca_prompt
+    from asym_lightning.data.language.prompts import alpaca_prompt
 
     return word_tokenizer(
         alpaca_prompt(r["instruction"], r["input"]) for r in records((*PRETRAINING, NEW_TASK), 300, 9)

@@ -26,8 +26,8 @@ import asym_lightning.cli.export
 import asym_lightning.cli.merge
 import asym_lightning.cli.report
 import asym_lightning.cli.training
-import asym_lightning.data.digits
-import asym_lightning.modules.image_classifier
+import asym_lightning.data.images.digits
+import asym_lightning.modules.images.image_classifier
 import asym_lightning.report.page  # noqa: F401  # all here, before the first fork
 from asym_lightning.adapters.files.directory import read_adapter
 from asym_lightning.cli import main

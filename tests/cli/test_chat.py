@@ -94,7 +94,7 @@ def test_another_adapter_and_none_go_on_with_the_conversation(chat):
 
 
 def test_the_alpaca_prompt_has_a_form_for_several_turns(chat):
-    from asym_lightning.data.prompts import ALPACA_NEXT, alpaca_prompt
+    from asym_lightning.data.language.prompts import ALPACA_NEXT, alpaca_prompt
 
     prompt = alpaca_prompt("Hi.")
     first = answer(prompt, special=True)

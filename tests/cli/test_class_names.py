@@ -65,8 +65,8 @@ def test_what_a_config_does_not_name_is_not_imported():
 import sys
 from asym_lightning.cli.class_names import import_named
 import_named("model: {class_path: ImageClassifier}")
-assert "asym_lightning.modules.image_classifier" in sys.modules
-assert "asym_lightning.modules.text_classifier" not in sys.modules
-assert "asym_lightning.data.glue" not in sys.modules
+assert "asym_lightning.modules.images.image_classifier" in sys.modules
+assert "asym_lightning.modules.texts.text_classifier" not in sys.modules
+assert "asym_lightning.data.texts.glue" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", program], check=True)

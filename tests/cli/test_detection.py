@@ -10,7 +10,7 @@ from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
 from asym_lightning.cli import main
-from asym_lightning.modules.detections import corners
+from asym_lightning.modules.images.detections import corners
 from tests.image_stand_ins import write_boxed_images
 
 pytest.importorskip("pycocotools")

@@ -12,7 +12,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from asym_lightning.cli import main
-from asym_lightning.data.prompts import alpaca_prompt
+from asym_lightning.data.language.prompts import alpaca_prompt
 from tests.cli.writers import CHAT, RECORDS, base_model, random_adapter, tuned_run
 from tests.language_models import saved, tiny_bart, word_tokenizer, write_jsonl
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from asym_lightning.cli import main
 from tests.language_models import byte_tokenizer, saved, tiny_bart, tiny_llama, word_tokenizer, write_jsonl
-from tests.modules.test_mmlu_evaluator import write_questions
+from tests.modules.language.test_mmlu_evaluator import write_questions
 
 MODULES = ("argparse", "ast", "calendar", "codecs", "collections", "configparser", "csv", "datetime", "decimal",
            "difflib", "doctest", "fractions")  # fmt: skip

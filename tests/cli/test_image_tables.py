@@ -11,7 +11,7 @@ from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
 from asym_lightning.cli import main
-from asym_lightning.data.digits import load_digits_splits, rotate
+from asym_lightning.data.images.digits import load_digits_splits, rotate
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 STROKES = {"round": "0689", "open": "2357", "even": "02468"}

@@ -14,9 +14,9 @@ from PIL import Image
 from torchvision.transforms.functional import to_tensor
 
 from asym_lightning.cli import main
-from asym_lightning.modules.timm_segmenter import create_timm_segmenter
+from asym_lightning.modules.images.timm_segmenter import create_timm_segmenter
 from tests.image_stand_ins import write_masked_images
-from tests.modules.test_segmentation_module import SEGFORMER
+from tests.modules.images.test_segmentation_module import SEGFORMER
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "segmentation"
 NAMES = ["ground", "square", "disc"]

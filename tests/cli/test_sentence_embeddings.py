@@ -10,7 +10,7 @@ import torch
 import transformers as tf
 
 from asym_lightning.cli import main
-from asym_lightning.modules.sentence_folder import SentenceLayout
+from asym_lightning.modules.texts.sentence_folder import SentenceLayout
 from tests.text_stand_ins import WORDS, write_tiny_bert
 
 CONFIG = Path(__file__).parents[2] / "configs" / "embeddings" / "nli_stsb.yaml"

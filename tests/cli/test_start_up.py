@@ -90,9 +90,9 @@ def modules_of_fit(tmp_path_factory):
     "module",
     [
         # of the package: other tasks and data than the config names
-        "asym_lightning.modules.text_classifier",
-        "asym_lightning.modules.generative_module",
-        "asym_lightning.data.tokenized_text",
+        "asym_lightning.modules.texts.text_classifier",
+        "asym_lightning.modules.language.generative_module",
+        "asym_lightning.data.tokens.tokenized_text",
         "asym_lightning.callbacks.injection",
         "asym_lightning.report.page",
         "asym_lightning.strategies.fsdp2",
@@ -108,5 +108,5 @@ def modules_of_fit(tmp_path_factory):
     ],
 )
 def test_fit_imports_only_what_its_config_names(module, modules_of_fit):
-    assert "asym_lightning.modules.image_classifier" in modules_of_fit
+    assert "asym_lightning.modules.images.image_classifier" in modules_of_fit
     assert module not in modules_of_fit

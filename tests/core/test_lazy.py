@@ -35,8 +35,8 @@ import sys
 import asym_lightning.data
 assert not any(name.startswith("asym_lightning.data.") for name in sys.modules)
 asym_lightning.data.DigitsDataModule
-assert "asym_lightning.data.digits" in sys.modules
-assert "asym_lightning.data.glue" not in sys.modules
+assert "asym_lightning.data.images.digits" in sys.modules
+assert "asym_lightning.data.texts.glue" not in sys.modules
 assert "DigitsDataModule" in vars(asym_lightning.data)
 """
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -52,7 +52,7 @@ from asym_lightning.modules import (
     TokenClassifier,
     VisionLanguageTuner,
 )
-from asym_lightning.modules.decoding import Decoding
+from asym_lightning.modules.language.decoding import Decoding
 from tests.audio_stand_ins import TONES, write_speech, write_tiny_ctc, write_tiny_wav2vec2, write_tones
 from tests.image_stand_ins import write_boxed_images, write_images, write_masked_images
 from tests.language_models import byte_tokenizer, tiny_llama, write_jsonl

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler, TensorDataset
 
-from asym_lightning.data.length_bucketing import LengthBucketSampler
+from asym_lightning.data.tokens.length_bucketing import LengthBucketSampler
 from asym_lightning.lifecycle.poisson_sampling import num_rows, poisson_loader, rows_of, sample_rate
 
 pytest.importorskip("opacus")

@@ -21,7 +21,7 @@ from asym_lightning.modules import (
     WarmupSchedule,
 )
 from asym_lightning.modules.backbone_options import OF_NAMED_BACKBONES, enable_gradient_checkpointing
-from asym_lightning.modules.decoding import Decoding
+from asym_lightning.modules.language.decoding import Decoding
 from tests.language_models import tiny_llama
 from tests.text_stand_ins import write_tiny_bert
 

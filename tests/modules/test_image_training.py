@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name
 from asym_lightning.modules import BackboneOptions, ImageClassifier
-from asym_lightning.modules.mixup import mixed
+from asym_lightning.modules.images.mixup import mixed
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 

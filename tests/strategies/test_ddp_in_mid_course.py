@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, load_adapters
 from asym_lightning.callbacks import AdapterCheckpoint, FreezeA, Milestones, RankScheduler
-from asym_lightning.modules.timm_backbone import create_timm_backbone
+from asym_lightning.modules.images.timm_backbone import create_timm_backbone
 from tests.strategies.digits_run import ARMS, NUM_STEPS, classifier, fit, num_processes
 from tests.two_processes import die, in_two_processes
 

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.core.dtensor import whole_state_dict
 from asym_lightning.modules import InstructionTuner
-from asym_lightning.modules.decoding import Decoding
+from asym_lightning.modules.language.decoding import Decoding
 from asym_lightning.strategies import FSDP2Strategy
 from tests.language_models import byte_tokenizer, saved, tiny_llama
 from tests.strategies.digits_run import num_processes

@@ -10,7 +10,7 @@ from asym_lightning.cli.signatures import explanations, signature
 from asym_lightning.cli.usage import ToolParser, UsageError
 from asym_lightning.core.messages import check_choice, shown
 
-DECODING = "asym_lightning.modules.decoding.Decoding"
+DECODING = "asym_lightning.modules.language.decoding.Decoding"
 TEMPLATES = ("alpaca", "chat", "none")
 BASE = "base"
 """What stands for no adapter in the place of an adapter's name."""

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from asym_lightning.core.messages import check_choice, not_one_of, shown
-from asym_lightning.data.prompts import asked_by
-from asym_lightning.data.record_file import read_records
-from asym_lightning.data.text_table import read_text_table
+from asym_lightning.data.language.prompts import asked_by
+from asym_lightning.data.tables.record_file import read_records
+from asym_lightning.data.tables.text_table import read_text_table
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
 

@@ -18,10 +18,10 @@ from asym_lightning.cli.writing.options import PRECISIONS
 from asym_lightning.core.files import read_json
 from asym_lightning.core.messages import first_line
 from asym_lightning.core.run_files import ADAPTER, CONFIG, read_config
-from asym_lightning.data.tokenized_text import load_tokenizer
+from asym_lightning.data.tokens.tokenized_text import load_tokenizer
 from asym_lightning.modules.backbone_options import BackboneOptions
-from asym_lightning.modules.decoding import Decoding
-from asym_lightning.modules.language_model import create_language_model
+from asym_lightning.modules.language.decoding import Decoding
+from asym_lightning.modules.language.language_model import create_language_model
 from asym_lightning.modules.pretrained_config import pretrained_config
 
 

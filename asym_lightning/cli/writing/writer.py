@@ -16,8 +16,8 @@ from asym_lightning.cli.writing.options import decoding_options, named_directori
 from asym_lightning.cli.writing.source import WritingModel, load_source
 from asym_lightning.core.kinds import Seed, check_value
 from asym_lightning.core.tokens import longest_sequence, pad_token_id
-from asym_lightning.data.prompts import PromptTemplate, Record, open_prompt
-from asym_lightning.modules.decoding import Decoding, decoded
+from asym_lightning.data.language.prompts import PromptTemplate, Record, open_prompt
+from asym_lightning.modules.language.decoding import Decoding, decoded
 
 
 class Writer:

@@ -9,7 +9,7 @@ from torch import nn
 
 from asym_lightning.data import DigitsDataModule
 from asym_lightning.modules import AdapterModule, ImageClassifier
-from asym_lightning.modules.timm_backbone import create_timm_backbone
+from asym_lightning.modules.images.timm_backbone import create_timm_backbone
 from benchmarks.frozen_a.tasks.task import Task
 
 

@@ -12,9 +12,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import nn
 
-from asym_lightning.data.prompts import alpaca_prompt
+from asym_lightning.data.language.prompts import alpaca_prompt
 from asym_lightning.modules import AdapterModule, InstructionTuner
-from asym_lightning.modules.decoding import Decoding
+from asym_lightning.modules.language.decoding import Decoding
 from benchmarks import instruction_arms
 from benchmarks.frozen_a.tasks.task import FOLDER, Task
 from benchmarks.instruction_arms import NEW_TASK, NUM_EXAMPLES, PRETRAINING, data, fit, records

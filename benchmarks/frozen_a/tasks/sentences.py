@@ -13,9 +13,9 @@ from lightning.pytorch import LightningDataModule
 from torch import nn
 
 from asym_lightning.data import LoaderOptions, TextFilesDataModule
-from asym_lightning.data.text_table import read_text_table
+from asym_lightning.data.tables.text_table import read_text_table
 from asym_lightning.modules import AdapterModule, BackboneOptions, TextClassifier
-from asym_lightning.modules.text_backbone import create_text_backbone
+from asym_lightning.modules.heads.headed_backbone import create_headed_backbone
 from benchmarks.cola_minilm import NO_DROPOUT, packaged_encoder
 from benchmarks.frozen_a.tasks.task import FOLDER, Task
 
@@ -66,7 +66,7 @@ class Sentences(Task):
 
     def backbone(self) -> nn.Module:
         options = BackboneOptions(model_args=NO_DROPOUT)
-        return create_text_backbone(self.encoder, len(self.labels), self.labels, options)[0]
+        return create_headed_backbone(self.encoder, len(self.labels), self.labels, options)[0]
 
     def classifier(self, backbone: nn.Module, **options: Any) -> AdapterModule:
         return TextClassifier(backbone, task=self.text_task, label_names=self.labels, **options)

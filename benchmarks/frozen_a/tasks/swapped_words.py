@@ -14,7 +14,7 @@ from transformers import AutoModelForTokenClassification
 
 from asym_lightning.data import LoaderOptions, TokenClassificationDataModule
 from asym_lightning.modules import AdapterModule, BackboneOptions, TokenClassifier
-from asym_lightning.modules.text_backbone import create_text_backbone
+from asym_lightning.modules.heads.headed_backbone import create_headed_backbone
 from benchmarks.cola_minilm import NO_DROPOUT, packaged_encoder
 from benchmarks.frozen_a.tasks.sentences import acceptable_words
 from benchmarks.frozen_a.tasks.task import FOLDER, Task
@@ -61,7 +61,7 @@ class SwappedWords(Task):
 
     def backbone(self) -> nn.Module:
         options = BackboneOptions(model_args={**NO_DROPOUT, "num_hidden_layers": NUM_LAYERS})
-        return create_text_backbone(self.encoder, len(TAGS), TAGS, options, AutoModelForTokenClassification)[0]
+        return create_headed_backbone(self.encoder, len(TAGS), TAGS, options, AutoModelForTokenClassification)[0]
 
     def classifier(self, backbone: nn.Module, **options: Any) -> AdapterModule:
         return TokenClassifier(backbone, TAGS, **options)

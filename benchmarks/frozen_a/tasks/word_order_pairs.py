@@ -16,7 +16,7 @@ from torch import nn
 
 from asym_lightning.data import LoaderOptions, SentencePairDataModule
 from asym_lightning.modules import AdapterModule, BackboneOptions, SentenceEncoder
-from asym_lightning.modules.text_backbone import create_text_backbone
+from asym_lightning.modules.heads.headed_backbone import create_headed_backbone
 from benchmarks.cola_minilm import NO_DROPOUT, packaged_encoder
 from benchmarks.frozen_a.tasks.sentences import acceptable_words
 from benchmarks.frozen_a.tasks.task import FOLDER, Task
@@ -65,7 +65,7 @@ class WordOrderPairs(Task):
 
     def backbone(self) -> nn.Module:
         options = BackboneOptions(model_args=NO_DROPOUT)
-        return create_text_backbone(self.encoder, 0, None, options, SentenceEncoder.auto_class)[0]
+        return create_headed_backbone(self.encoder, 0, None, options, SentenceEncoder.auto_class)[0]
 
     def classifier(self, backbone: nn.Module, **options: Any) -> AdapterModule:
         return SentenceEncoder(backbone, recall_at=[1], **options)

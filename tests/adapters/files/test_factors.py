@@ -7,7 +7,7 @@ from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adap
 from asym_lightning.adapters.files.factors import read_factors
 from asym_lightning.analysis import update_spectrum
 from asym_lightning.core.tall_matrices import Columns, singular_values
-from asym_lightning.modules.timm_backbone import create_timm_backbone
+from asym_lightning.modules.images.timm_backbone import create_timm_backbone
 
 
 def adapted_vit(seed=0, **options):

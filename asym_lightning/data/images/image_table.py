@@ -1,0 +1,144 @@
+"""Images that a table lists, each with its class, its classes or a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from asym_lightning.core.kinds import Count, LabelNames
+from asym_lightning.core.messages import check_choice, shown
+from asym_lightning.data.found_label_names import FoundLabelNames
+from asym_lightning.data.images.image_data import ListedImagesDataModule
+from asym_lightning.data.images.image_files import readable_samples
+from asym_lightning.data.images.image_transforms import Augmentation
+from asym_lightning.data.loader_options import LoaderOptions
+from asym_lightning.data.tables.cells import as_score, class_names_in, class_reader, set_names_in, set_reader
+from asym_lightning.data.tables.record_file import RecordFile
+from asym_lightning.data.tables.text_source import TextSource
+from asym_lightning.data.tables.text_table import TextTable, is_missing
+
+Target = Literal["labels", "label", "value"]
+SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+
+
+class ImageTableDataModule(FoundLabelNames, ListedImagesDataModule):
+    """Images that a table lists, for `MultiLabelImageClassifier`, `ImageClassifier` and `ImageRegressor`.
+
+    Files are csv, tsv, `.jsonl`, `.json` (an array) or parquet, with a row an image. Batches are pairs: images (batch,
+    channels, height, width), and 0 or 1 of each class (batch, classes), class numbers (batch,) or values (batch,).
+    Those to predict are images alone where a row has no target.
+
+    Args:
+        train: Table of the training images; None where there is no training.
+        val: Table of the validation images; None trains without validation.
+        test: Table of the test images.
+        predict: Table of the images to predict, with or without targets; None means that of the test.
+        folder: Where the images are that go by a relative path; None takes the folder that their table is in.
+        target: What the model learns: `labels`, any number of classes an image; `label`, one; or `value`, a number.
+        image_column: Column of the images' paths.
+        target_column: Column of the targets; None means the one named as `target` is.
+        separator: What stands between the classes in one cell.
+        label_names: Names of the classes in the order of their numbers. None takes those of the training data, sorted,
+            or else those that the model was trained on.
+        skip_corrupt: Leave images out that cannot be read, with a warning that counts them, instead of an
+            error; reads all images once when it starts.
+        augmentation: What training images go through: `none`, `crop_flip` (a random crop, mirrored half the time)
+            or `domainbed` (that and jittered colours).
+        image_size: Height and width of the model's images; None means the model's own.
+        mean: Mean of each channel; None means the model's own.
+        std: Standard deviation of each channel; None means the model's own.
+        loader: Sizes of batches, and the processes that prepare them.
+
+    Raises:
+        ValueError: If no table is given, or `target` is none of the three.
+    """
+
+    def __init__(
+        self,
+        train: str | Path | None = None,
+        val: str | Path | None = None,
+        test: str | Path | None = None,
+        predict: str | Path | None = None,
+        folder: str | Path | None = None,
+        target: Target = "labels",
+        image_column: str = "file",
+        target_column: str | None = None,
+        separator: str = ",",
+        label_names: LabelNames | None = None,
+        skip_corrupt: bool = False,
+        augmentation: Augmentation = "crop_flip",
+        image_size: Count | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        loader: LoaderOptions = LoaderOptions(num_workers=2),
+    ) -> None:
+        super().__init__(augmentation=augmentation, image_size=image_size, mean=mean, std=std, loader=loader)
+        files = {"train": train, "val": val, "test": test, "predict": test if predict is None else predict}
+        self.files = {split: Path(file).expanduser() for split, file in files.items() if file is not None}
+        if not self.files:
+            raise ValueError("none of the tables `train`, `val`, `test` and `predict` is given.")
+        check_choice("target", target, get_args(Target))
+        if target == "value" and label_names is not None:
+            raise ValueError("`label_names` are for classes: leave them out where `target` is `value`.")
+        self.folder = None if folder is None else Path(folder).expanduser()
+        self.target = target
+        self.image_column = image_column
+        self.target_column = target if target_column is None else target_column
+        self.separator = separator
+        self.skip_corrupt = skip_corrupt
+        self.samples = {}
+        self.given_label_names = label_names
+
+    def sources(self) -> Mapping[str, TextSource]:
+        """Return the tables."""
+        return {split: RecordFile(file) for split, file in self.files.items()}
+
+    @property
+    def label_names(self) -> list[str] | None:  # type: ignore[override]
+        """Names of the classes, by number; None of values."""
+        return None if self.target == "value" else super().label_names
+
+    def labels_of(self, table: TextTable) -> list[str]:
+        """Return the classes of the training data, sorted."""
+        if self.target == "labels":
+            return set_names_in(table, self.target_column, self.separator)
+        return class_names_in(table, self.target_column)
+
+    def setup(self, stage: str) -> None:
+        """Read the tables that the stage needs."""
+        for split in SPLITS[stage]:
+            if split in self.files and split not in self.samples:
+                table = self.sources()[split].read()
+                table.check_not_empty(split)
+                samples = list(zip(self._paths(table), self._targets(table, split), strict=True))
+                self.samples[split] = readable_samples(samples) if self.skip_corrupt else samples
+
+    def _paths(self, table: TextTable) -> list[str]:
+        folder = Path(table.source).parent if self.folder is None else self.folder
+
+        def read(cell: Any) -> str:
+            if not isinstance(cell, str) or not cell.strip():
+                raise ValueError(f"the image must be a path, not {shown(cell)}.")
+            path = folder / cell.strip()
+            if not path.is_file() and not self.skip_corrupt:
+                raise ValueError(f"there is no image {str(path)!r}; `skip_corrupt: true` leaves it out.")
+            return str(path)
+
+        return table.read_cells(self.image_column, read)
+
+    def _targets(self, table: TextTable, split: str) -> list[Any]:
+        cells = table.columns.get(self.target_column)
+        if split == "predict" and (cells is None or any(map(is_missing, cells))):
+            return [None] * len(table)
+        return table.read_cells(self.target_column, self._reader())
+
+    def _reader(self) -> Callable[[Any], Any]:
+        if self.label_names is None:
+            return lambda cell: torch.tensor(as_score(cell))
+        if self.target == "label":
+            return class_reader(self.label_names)
+        numbers, nothing = set_reader(self.label_names, self.separator), torch.zeros(len(self.label_names)).long()
+        return lambda cell: nothing.index_fill(0, torch.tensor(numbers(cell), dtype=torch.int64), 1)

@@ -1,0 +1,1 @@
+"""Tokenised rows: made once, kept in a file, padded into batches."""

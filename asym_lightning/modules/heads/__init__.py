@@ -1,0 +1,1 @@
+"""What tasks with a new head have in common."""
