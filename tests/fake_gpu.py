@@ -44,7 +44,9 @@ IS_HERE = os.environ.get("WITH_FAKE_GPU") == "1"
 _KEY = "AutocastPrivateUse1"
 _HALF, _FLOATS = (torch.bfloat16, torch.float16), (torch.bfloat16, torch.float16, torch.float32)
 # What autocast computes in half precision and in float32 on a GPU, of what the tasks are made of.
-_IN_HALF = ["linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "einsum", "conv2d", "scaled_dot_product_attention"]
+_IN_HALF = [
+    "linear", "matmul", "mm", "addmm", "bmm", "baddbmm", "einsum", "conv1d", "conv2d", "scaled_dot_product_attention",
+]  # fmt: skip
 _IN_FLOAT32 = [
     "softmax.int", "log_softmax.int", "layer_norm", "nll_loss", "mse_loss", "cross_entropy_loss", "exp", "log", "rsqrt",
     "pow.Tensor_Scalar", "sum", "sum.dim_IntList", "cumsum", "norm.Scalar",

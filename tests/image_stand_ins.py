@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,3 +55,29 @@ def write_masked_images(folder: Path, count: int, size: int = 32, seed: int = 0)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / "images" / f"{number}.png")
         Image.fromarray(mask).save(folder / "masks" / f"{number}.png")
     return folder
+
+
+def write_boxed_images(folder: Path, count: int, size: int = 32, seed: int = 0, in_quarters: bool = False) -> Path:
+    """Write `folder/<number>.png` with a red or a blue rectangle each, and `folder/boxes.json` in COCO's layout.
+
+    Rectangles fill one of the four quarters, or lie anywhere.
+    """
+    random = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    for number in range(count):
+        pixels = random.integers(0, 60, (size, size, 3))
+        left, top = random.integers(0, size // 2, 2).tolist()
+        width, height = random.integers(size // 4, size // 2, 2).tolist()
+        if in_quarters:
+            (left, top), width, height = (random.integers(0, 2, 2) * (size // 2)).tolist(), size // 2, size // 2
+        kind = int(random.integers(2))
+        pixels[top : top + height, left : left + width, 2 * kind] += 150
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+        images.append({"id": 10 + number, "file_name": f"{number}.png", "width": size, "height": size})
+        box = [left, top, width, height]
+        annotations.append({"id": number, "image_id": 10 + number, "category_id": [7, 3][kind], "bbox": box})
+    categories = [{"id": 7, "name": "red"}, {"id": 3, "name": "blue"}]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "boxes.json").write_text(json.dumps(content))
+    return folder / "boxes.json"

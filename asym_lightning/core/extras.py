@@ -14,6 +14,7 @@ EXTRAS = {
     "datasets": "text",
     "pyarrow": "text",
     "rouge_score": "text",
+    "pycocotools": "detection",
     "soundfile": "audio",
     "soxr": "audio",
     "bitsandbytes": "quantized",

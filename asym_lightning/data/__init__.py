@@ -7,6 +7,7 @@ from asym_lightning.core.lazy import lazy_imports
 if TYPE_CHECKING:
     from asym_lightning.data.alpaca import AlpacaDataModule
     from asym_lightning.data.audio_classification import AudioClassificationDataModule
+    from asym_lightning.data.detection import DetectionDataModule
     from asym_lightning.data.digits import DigitsDataModule
     from asym_lightning.data.domainbed import DomainBedDataModule
     from asym_lightning.data.glue import GLUEDataModule
@@ -30,6 +31,7 @@ else:
 __all__ = [
     "AlpacaDataModule",
     "AudioClassificationDataModule",
+    "DetectionDataModule",
     "DigitsDataModule",
     "DomainBedDataModule",
     "GLUEDataModule",

@@ -68,6 +68,8 @@ class AudioClips:
         with self._open(row) as file:
             count = -1 if longest is None else round(longest * file.samplerate)
             samples = self._decoded(row, lambda: file.read(count, dtype="float32", always_2d=True)).mean(axis=1)
+            if not np.isfinite(samples).all():
+                raise ValueError(f"{self._place(row)} holds NaN or infinity.")
             return samples if file.samplerate == self.rate else soxr.resample(samples, file.samplerate, self.rate)
 
     def _checked_length(self, row: int) -> float:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from asym_lightning.modules.mmlu_evaluator import MMLUEvaluator
     from asym_lightning.modules.multi_label_image_classifier import MultiLabelImageClassifier
     from asym_lightning.modules.multi_label_text_classifier import MultiLabelTextClassifier
+    from asym_lightning.modules.object_detector import ObjectDetector
     from asym_lightning.modules.preference_tuner import PreferenceTuner
     from asym_lightning.modules.question_answerer import QuestionAnswerer
     from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
@@ -37,6 +38,7 @@ __all__ = [
     "MMLUEvaluator",
     "MultiLabelImageClassifier",
     "MultiLabelTextClassifier",
+    "ObjectDetector",
     "PreferenceTuner",
     "QuestionAnswerer",
     "SegmentationModule",

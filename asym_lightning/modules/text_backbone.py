@@ -20,8 +20,9 @@ class TextBackbone(NamedTuple):
 
     Attributes:
         model: The model.
-        new_modules: Names of the modules for which the checkpoint has no weights, and which therefore start from random
-            ones: the head, and often BERT's pooler, which checkpoints of masked language models lack.
+        new_modules: Names of the modules for which the checkpoint has no weights of the right shape, and which
+            therefore start from random ones: the head, and often BERT's pooler, which checkpoints of masked language
+            models lack.
     """
 
     model: nn.Module
@@ -73,7 +74,8 @@ def create_text_backbone(
     except Exception as error:  # of any kind: what is in the folder goes straight into a constructor
         task = auto_class.__name__.removeprefix("AutoModelFor")
         raise ValueError(f"the backbone {source!r} cannot be built for {task}: {first_line(error)[:120]}") from error
-    missing = loading["missing_keys"]
+    mismatched = [key if isinstance(key, str) else key[0] for key in loading.get("mismatched_keys", ())]
+    missing = [*loading["missing_keys"], *mismatched]
     check_weights_fit(source, model, loading)
     return TextBackbone(model, sorted({key.rpartition(".")[0] for key in missing if "." in key}))
 

@@ -26,6 +26,7 @@ def test_tasks_are_what_a_config_can_train():
         "MMLUEvaluator",
         "MultiLabelImageClassifier",
         "MultiLabelTextClassifier",
+        "ObjectDetector",
         "PreferenceTuner",
         "QuestionAnswerer",
         "SegmentationModule",

@@ -119,6 +119,17 @@ def test_a_data_set_of_the_hub_holds_the_audio_itself(tmp_path, monkeypatch):
     assert (data.rows["train"][0]["audio"] == expected).all()
 
 
+def test_a_clip_that_is_broken_within_is_named_when_it_is_read(tmp_path):
+    samples = tone(440, 0.1)
+    samples[100] = np.nan
+    write_sound(tmp_path / "nan.wav", samples)
+    rows = [{"file": "nan.wav", "label": label} for label in "xy"]
+    data = made(write_table(tmp_path, rows))
+    data.setup("fit")
+    with pytest.raises(ValueError, match=r"sounds\.jsonl, line 2: nan\.wav holds NaN or infinity\."):
+        data.rows["train"][1]
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

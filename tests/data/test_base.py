@@ -8,13 +8,14 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import CPUAccelerator, CUDAAccelerator
 from lightning.pytorch.callbacks import BatchSizeFinder, Callback
 from torch.utils.data import TensorDataset
-from transformers import BartConfig, BartForConditionalGeneration
+from transformers import BartConfig, BartForConditionalGeneration, YolosConfig, YolosForObjectDetection
 
 import asym_lightning.data
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.data import (
     AlpacaDataModule,
     AudioClassificationDataModule,
+    DetectionDataModule,
     DigitsDataModule,
     DomainBedDataModule,
     GLUEDataModule,
@@ -40,6 +41,7 @@ from asym_lightning.modules import (
     ImageRegressor,
     InstructionTuner,
     MultiLabelTextClassifier,
+    ObjectDetector,
     PreferenceTuner,
     QuestionAnswerer,
     SegmentationModule,
@@ -52,7 +54,7 @@ from asym_lightning.modules import (
 )
 from asym_lightning.modules.decoding import Decoding
 from tests.audio_stand_ins import TONES, write_speech, write_tiny_ctc, write_tiny_wav2vec2, write_tones
-from tests.image_stand_ins import write_images, write_masked_images
+from tests.image_stand_ins import write_boxed_images, write_images, write_masked_images
 from tests.language_models import byte_tokenizer, tiny_llama, write_jsonl
 from tests.picture_stand_ins import llava_processor, tiny_llava, write_questions
 from tests.text_stand_ins import SENTENCES, write_glue_task, write_tiny_bert
@@ -190,6 +192,16 @@ def masked_images(folder):
     return SegmentationModule("vit_digits", decoder_width=4), data, 5
 
 
+def boxed_images(folder):
+    config = YolosConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=[8, 8], patch_size=4,
+        num_detection_tokens=2, num_labels=2,
+    )  # fmt: skip
+    file = write_boxed_images(folder / "boxes", count=5)
+    data = DetectionDataModule(predict=file, label_names=["red", "blue"], image_size=8, loader=LoaderOptions(2, 4))
+    return ObjectDetector(YolosForObjectDetection(config)), data, 5
+
+
 def domainbed(folder):
     data = DomainBedDataModule("RotatedDigits", test_environments=["15", "75"], loader=LoaderOptions())
     return ImageClassifier("vit_digits", 10), data, 300 + 299
@@ -289,13 +301,15 @@ def preferences(folder):
 
 
 CASES = [
-    digits, image_folder, image_folder_with_workers, image_table, masked_images, domainbed, glue, text_files,
-    label_sets, words, questions, embeddings, summarization, alpaca, preferences, sounds, speech, pictures,
+    digits, image_folder, image_folder_with_workers, image_table, masked_images, boxed_images, domainbed, glue,
+    text_files, label_sets, words, questions, embeddings, summarization, alpaca, preferences, sounds, speech, pictures,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_row_is_predicted_once(tmp_path, case):
+    if case is boxed_images:
+        pytest.importorskip("pycocotools")
     module, data, num_rows = case(tmp_path)
     predicted = trainer(tmp_path).predict(module, data)
     loaders = predicted if isinstance(predicted[0], list) and isinstance(predicted[0][0], torch.Tensor) else [predicted]

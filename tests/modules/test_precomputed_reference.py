@@ -1,5 +1,6 @@
 """The reference model is asked once, and what it said is never taken for another set or model."""
 
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -109,7 +110,11 @@ def test_what_one_model_said_is_not_taken_for_another_s(tmp_path):
         torch.manual_seed(0)
         tuner = PreferenceTuner(tiny_llama(len(tokenizer), width=width), ADAPTER, precompute_reference=True)
         Trainer(accelerator="cpu", max_steps=1, logger=False, enable_checkpointing=False).fit(tuner, data)
+        data.rows["train"] = pickle.loads(
+            pickle.dumps(data.rows["train"])
+        )  # as a process that prepares batches gets them
         batch = next(iter(data.train_dataloader()))
+        assert any("reference" in field for field in batch)
         found.append(tuner.reference_sums(batch, AnswerTokens.of_pairs(batch))[0])
         with as_reference(tuner.backbone):
             expected = tuner.answer_sums(AnswerTokens.of_pairs(batch)).chunk(2)[0]

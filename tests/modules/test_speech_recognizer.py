@@ -57,7 +57,7 @@ def test_ctc_takes_the_mean_over_clips_and_its_head_trains(tmp_path):
 def test_a_text_that_there_is_no_time_for_teaches_nothing(tmp_path):
     module = with_ctc(tmp_path)
     batch = {"input_values": torch.randn(1, 200), "labels": torch.full((1, 30), 5)}
-    assert float(module.step(batch).loss) == 0
+    assert module.step(batch).loss.item() == 0
 
 
 def test_with_ctc_each_step_says_its_likeliest_letter_until_the_clip_ends(tmp_path, monkeypatch):
@@ -86,6 +86,19 @@ def test_samples_are_what_the_model_writes_by_itself():
     assert [row["transcript"] for row in rows] == module.tokenizer.batch_decode(ids, skip_special_tokens=True)
     assert [(row["file"], row["reference"]) for row in rows] == [("a", "ab"), ("b", "bc")]
     assert {row["reference"] for row in module.samples(SEEN)} == {""}
+
+
+def test_a_model_of_several_languages_writes_in_the_one_that_the_tokenizer_is_set_to():
+    module = whisper()
+    settings = module.backbone.generation_config
+    settings.lang_to_id, settings.task_to_id = {"<|en|>": 5, "<|de|>": 6}, {"transcribe": 7, "translate": 8}
+    settings.is_multilingual, settings.no_timestamps_token_id = True, 4
+    module.tokenizer.language = "german"
+    asked = []
+    run = module.backbone.model.decoder.forward
+    module.backbone.model.decoder.forward = lambda **inputs: asked.append(inputs["input_ids"].tolist()) or run(**inputs)
+    module.generate(module.prompts(SEEN))
+    assert asked[0] == [[1, 6, 7, 4]] * 2  # start, language, task, no times
 
 
 def test_errors_are_counted_over_all_texts_and_never_nan():

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from asym_lightning.callbacks import AdapterCheckpoint
 from tests.synchronization import Synchronizations
-from tests.tasks import CALLBACKS, TASKS, config, foreign
+from tests.tasks import CALLBACKS, TASKS, WITH_NUMBERS, config, foreign
 
 STEPS = 4
 
@@ -55,14 +55,12 @@ def fit(folder: Path, module: LightningModule, batch: Any, callbacks: Sequence[C
     return watched.watch.num_operators
 
 
-WAITING = {"pictures"}  # whose model itself compares the number of places with that of its pictures' features
+ALL = {**TASKS, **WITH_NUMBERS}
 
 
-@pytest.mark.parametrize(
-    "task", [pytest.param(t, marks=[pytest.mark.slow] * (", " in t)) for t in TASKS if t not in WAITING]
-)
+@pytest.mark.parametrize("task", [pytest.param(t, marks=[pytest.mark.slow] * (", " in t)) for t in ALL])
 def test_a_step_that_logs_nothing_never_waits(task, tmp_path) -> None:
-    assert fit(tmp_path, *TASKS[task](config())) > 300
+    assert fit(tmp_path, *ALL[task](config())) > 300
 
 
 @pytest.mark.parametrize(("scheme", "callbacks"), CALLBACKS)

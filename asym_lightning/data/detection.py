@@ -1,0 +1,111 @@
+"""Images with boxes of objects, in files of COCO's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from asym_lightning.core.kinds import Count, LabelNames
+from asym_lightning.data.boxed_images import BoxedImages, collate
+from asym_lightning.data.coco_file import CocoFile
+from asym_lightning.data.image_data import ListedImagesDataModule
+from asym_lightning.data.image_files import Sample, find_images
+from asym_lightning.data.image_table import SPLITS
+from asym_lightning.data.image_transforms import Augmentation
+from asym_lightning.data.loader_options import LoaderOptions
+from asym_lightning.data.mask_files import mask_transform
+
+Place = str | Path | None
+
+
+class DetectionDataModule(ListedImagesDataModule):
+    """Images with boxes of objects, for `ObjectDetector`.
+
+    A split is a json file of COCO's layout. Batches are pairs: images (batch, channels, height, width), and for each
+    image its `boxes` (n, 4), by centre, width and height as shares of the image, and their `labels` (n,). Images and
+    their boxes are augmented at once. Boxes of crowds are left out.
+
+    Args:
+        train: File of the training images; None where there is no training.
+        val: That of the validation; None trains without validation.
+        test: That of the test.
+        predict: Images to predict: a folder of images, or a file; None means those of the test.
+        folder: Where the images are; None takes the folder that their file is in.
+        label_names: Names of the classes in the order of their numbers. None takes the categories of the training file,
+            by their ids, or else those that the model was trained on.
+        augmentation: What training images go through: `none`, `crop_flip` (a random crop, mirrored half the time) or
+            `domainbed` (that and jittered colours).
+        image_size: Height and width of the model's images; None means 224. Images are squeezed into it.
+        mean: Mean of each channel; None means ImageNet's.
+        std: Standard deviation of each channel; None means ImageNet's.
+        loader: Sizes of batches, and the processes that prepare them.
+
+    Raises:
+        ValueError: If no split is given.
+    """
+
+    def __init__(
+        self,
+        train: Place = None,
+        val: Place = None,
+        test: Place = None,
+        predict: Place = None,
+        folder: Place = None,
+        label_names: LabelNames | None = None,
+        augmentation: Augmentation = "crop_flip",
+        image_size: Count | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        loader: LoaderOptions = LoaderOptions(batch_size=8, num_workers=2),
+    ) -> None:
+        super().__init__(augmentation=augmentation, image_size=image_size, mean=mean, std=std, loader=loader)
+        places = {"train": train, "val": val, "test": test, "predict": test if predict is None else predict}
+        self.places = {split: Path(place).expanduser() for split, place in places.items() if place is not None}
+        if not self.places:
+            raise ValueError("none of `train`, `val`, `test` and `predict` is given.")
+        self.folder = None if folder is None else Path(folder).expanduser()
+        self.samples = {}
+        self.given_label_names = label_names
+
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the classes by number: those given, of the training file, or of the model.
+
+        Raises:
+            ValueError: If there is nothing to take them from.
+        """
+        if self.given_label_names is None:
+            train, of_model = self.places.get("train"), self.label_names_of_model
+            if of_model is not None and (train is None or not train.is_file()):
+                return of_model
+            if train is None:
+                raise ValueError("`label_names` must be given where there is neither a training file nor a checkpoint.")
+            self.given_label_names = CocoFile.read(train).label_names
+        return list(self.given_label_names)
+
+    def setup(self, stage: str) -> None:
+        """List the images that the stage needs."""
+        for split in SPLITS[stage]:
+            if split in self.places and split not in self.samples:
+                self.samples[split] = self._listed(self.places[split])
+
+    def _listed(self, place: Path) -> list[Sample]:
+        if place.is_dir():
+            return find_images([place])
+        samples: list[Sample] = list(CocoFile.read(place).samples(self.folder or place.parent, self.label_names))
+        if not samples:
+            raise ValueError(f"{place} has no image.")
+        return samples
+
+    def dataset(self, split: str) -> Dataset:
+        """Return the images of a split with their boxes; those of `train` are augmented."""
+        transform = mask_transform(self.image_input(), self.augmentation if split == "train" else None)
+        return BoxedImages(self.samples[split], v2.Compose([transform, v2.SanitizeBoundingBoxes(min_size=1)]))
+
+    def data_loader(self, dataset: Dataset, *, is_training: bool = False, **arguments: Any) -> DataLoader:
+        """Return batches whose targets are a list."""
+        return super().data_loader(dataset, is_training=is_training, collate_fn=collate, **arguments)
