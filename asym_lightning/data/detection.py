@@ -15,9 +15,8 @@ from asym_lightning.data.coco_file import CocoFile
 from asym_lightning.data.image_data import ListedImagesDataModule
 from asym_lightning.data.image_files import Sample, find_images
 from asym_lightning.data.image_table import SPLITS
-from asym_lightning.data.image_transforms import Augmentation
+from asym_lightning.data.image_transforms import Augmentation, joint_transform
 from asym_lightning.data.loader_options import LoaderOptions
-from asym_lightning.data.mask_files import mask_transform
 
 Place = str | Path | None
 
@@ -103,8 +102,11 @@ class DetectionDataModule(ListedImagesDataModule):
 
     def dataset(self, split: str) -> Dataset:
         """Return the images of a split with their boxes; those of `train` are augmented."""
-        transform = mask_transform(self.image_input(), self.augmentation if split == "train" else None)
-        return BoxedImages(self.samples[split], v2.Compose([transform, v2.SanitizeBoundingBoxes(min_size=1)]))
+        if split != "train":
+            return BoxedImages(self.samples[split], joint_transform(self.image_input(), None))
+        augmented = joint_transform(self.image_input(), self.augmentation)
+        # A crop leaves of some boxes nothing; in evaluation all count, however small they are.
+        return BoxedImages(self.samples[split], v2.Compose([augmented, v2.SanitizeBoundingBoxes(min_size=1)]))
 
     def data_loader(self, dataset: Dataset, *, is_training: bool = False, **arguments: Any) -> DataLoader:
         """Return batches whose targets are a list."""

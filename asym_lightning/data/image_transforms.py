@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+import torch
 from PIL import Image
 from torch import Tensor
-from torchvision import transforms
-from torchvision.transforms import InterpolationMode
+from torchvision import transforms, tv_tensors
+from torchvision.transforms import InterpolationMode, v2
 
 from asym_lightning.core.messages import check_choice
 
@@ -109,6 +110,27 @@ def train_transform(image_input: ImageInput, augmentation: Augmentation) -> Tran
     if augmentation == "domainbed":
         steps += [transforms.ColorJitter(0.3, 0.3, 0.3, 0.3), transforms.RandomGrayscale(0.1)]
     return transforms.Compose([*steps, *_to_tensor(image_input)])
+
+
+def joint_transform(image_input: ImageInput, augmentation: Augmentation | None) -> Callable[..., Any]:
+    """Return what resizes and normalises an image, and its mask or boxes with it, after augmenting all of them.
+
+    Args:
+        image_input: What the model takes.
+        augmentation: As in `train_transform`; None squeezes the whole image into the model's size.
+    """
+    interpolation = InterpolationMode(image_input.interpolation)
+    steps: list[Any] = [v2.Resize(image_input.size, interpolation, antialias=True)]
+    if augmentation not in (None, "none"):
+        smallest = 0.7 if augmentation == "domainbed" else 0.5
+        crop = v2.RandomResizedCrop(image_input.size, (smallest, 1.0), interpolation=interpolation, antialias=True)
+        steps = [crop, v2.RandomHorizontalFlip()]
+    if augmentation == "domainbed":
+        steps += [v2.ColorJitter(0.3, 0.3, 0.3, 0.3), v2.RandomGrayscale(0.1)]
+    if len(image_input.mean) == 1:
+        steps.append(v2.Grayscale())
+    to_float = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
+    return v2.Compose([*steps, to_float, v2.Normalize(image_input.mean, image_input.std)])
 
 
 def _to_tensor(image_input: ImageInput) -> list[Any]:

@@ -12,13 +12,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
-from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional
 
 from asym_lightning.core.messages import first_line
 from asym_lightning.core.tokens import IGNORED
 from asym_lightning.data.image_files import Sample, read_image
-from asym_lightning.data.image_transforms import Augmentation, ImageInput
 
 MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -110,27 +108,6 @@ def read_mask(path: str, values: MaskValues) -> np.ndarray:
         return values.classes(numbers)
     except ValueError as error:
         raise ValueError(f"the mask {path} does not fit: {error}") from None
-
-
-def mask_transform(image_input: ImageInput, augmentation: Augmentation | None) -> Callable[..., Any]:
-    """Return what resizes and normalises an image and its mask at once, after it augments both where that is asked for.
-
-    Args:
-        image_input: What the model takes.
-        augmentation: As in `train_transform`; None squeezes the whole image into the model's size.
-    """
-    interpolation = InterpolationMode(image_input.interpolation)
-    steps: list[Any] = [v2.Resize(image_input.size, interpolation, antialias=True)]
-    if augmentation not in (None, "none"):
-        smallest = 0.7 if augmentation == "domainbed" else 0.5
-        crop = v2.RandomResizedCrop(image_input.size, (smallest, 1.0), interpolation=interpolation, antialias=True)
-        steps = [crop, v2.RandomHorizontalFlip()]
-    if augmentation == "domainbed":
-        steps += [v2.ColorJitter(0.3, 0.3, 0.3, 0.3), v2.RandomGrayscale(0.1)]
-    if len(image_input.mean) == 1:
-        steps.append(v2.Grayscale())
-    to_float = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
-    return v2.Compose([*steps, to_float, v2.Normalize(image_input.mean, image_input.std)])
 
 
 def find_mask(image: Path, folder: Path) -> Path:

@@ -14,9 +14,9 @@ from asym_lightning.core.messages import shown
 from asym_lightning.data.image_data import ListedImagesDataModule
 from asym_lightning.data.image_files import Sample, find_images
 from asym_lightning.data.image_table import SPLITS
-from asym_lightning.data.image_transforms import Augmentation
+from asym_lightning.data.image_transforms import Augmentation, joint_transform
 from asym_lightning.data.loader_options import LoaderOptions
-from asym_lightning.data.mask_files import MaskedImages, MaskValues, find_mask, mask_transform
+from asym_lightning.data.mask_files import MaskedImages, MaskValues, find_mask
 from asym_lightning.data.record_file import RecordFile
 
 Place = str | Path | None
@@ -131,5 +131,5 @@ class SegmentationDataModule(ListedImagesDataModule):
     def dataset(self, split: str) -> Dataset:
         """Return the images of a split with their masks; those of `train` are augmented."""
         values = MaskValues(len(self.label_names), self.ignored_value, self.reduce_labels)
-        transform = mask_transform(self.image_input(), self.augmentation if split == "train" else None)
+        transform = joint_transform(self.image_input(), self.augmentation if split == "train" else None)
         return MaskedImages(self.samples[split], values, transform)

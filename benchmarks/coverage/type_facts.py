@@ -78,8 +78,11 @@ _OVERRIDES_OF: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("sam", "sam_hq"), {"vision_config.output_channels": WIDTH, "vision_config.num_pos_feats": WIDTH // 2}),
     (("sam2",), {"vision_config.backbone_config.image_size": [64, 64], "prompt_encoder_config.image_size": 64,
                  "vision_config.backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]}),
+    # Widths come from the coefficient: the last block has a quarter of 320, the layer after it a quarter of 1280.
+    (("efficientnet", "align_vision_model"), {"width_coefficient": 0.25, "depth_coefficient": 0.1, "hidden_dim": 320,
+                                              "image_size": 64}),
+    (("align",), {"projection_dim": 80}),
     (("swin2sr",), {"embed_dim": 24, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4, "image_size": IMAGE}),
-    (("qwen3_asr_encoder",), {"n_window": 16}),
     (("t5gemma2_encoder",), {"text_config.dropout_rate": 0.0}),
     (("nemotron_h_omni",), {"vision_config.video_temporal_patch_size": 2}),
     (("molmo2",), {"adapter_config.vision_feature_layer": [-1, -2]}),

@@ -5,6 +5,7 @@ import io
 import sys
 
 import pytest
+import torch
 
 from asym_lightning.cli.starting import starting
 
@@ -41,3 +42,15 @@ def test_garbage_collector_rests_and_is_as_before_afterwards(is_on, monkeypatch)
         assert gc.isenabled() is is_on
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+def test_what_is_imported_is_never_looked_at_again_but_where_torch_was_there_before(was_there, monkeypatch):
+    (monkeypatch.setitem if was_there else monkeypatch.delitem)(sys.modules, "torch", *[torch] * was_there)
+    before = gc.get_freeze_count()
+    try:
+        with starting():
+            pass
+        assert (gc.get_freeze_count() == before) is was_there
+    finally:
+        gc.unfreeze()

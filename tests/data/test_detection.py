@@ -30,6 +30,16 @@ def test_boxes_are_shares_of_the_image_and_classes_go_by_the_ids_of_categories(f
         assert target["labels"].tolist() == [{7: 1, 3: 0}[annotation["category_id"]]]
 
 
+def test_boxes_below_a_pixel_count_in_evaluation(file):
+    content = json.loads(file.read_text())
+    content["annotations"][0]["bbox"] = [4, 4, 1, 1]  # half a pixel of the model's
+    file.write_text(json.dumps(content))
+    data = DetectionDataModule(train=file, val=file, **PLAIN)
+    data.setup("fit")
+    _, targets = next(iter(data.val_dataloader()))
+    assert targets[0]["boxes"].tolist() == [pytest.approx([4.5 / 32, 4.5 / 32, 1 / 32, 1 / 32])]
+
+
 def test_images_and_boxes_are_augmented_at_once(file):
     data = DetectionDataModule(train=file, **PLAIN)
     data.setup("fit")

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from asym_lightning.data import LoaderOptions, SegmentationDataModule
-from asym_lightning.data.image_transforms import ImageInput
-from asym_lightning.data.mask_files import MaskValues, mask_transform
+from asym_lightning.data.image_transforms import ImageInput, joint_transform
+from asym_lightning.data.mask_files import MaskValues
 from tests.image_stand_ins import write_masked_images
 
 NAMES = ["ground", "square", "disc"]
@@ -57,7 +57,7 @@ def test_an_image_and_its_mask_are_augmented_at_once(shapes):
 
 @pytest.mark.parametrize("augmentation", [None, "none", "crop_flip", "domainbed"])
 def test_grey_models_get_one_channel_and_masks_keep_their_values(augmentation):
-    transform = mask_transform(ImageInput((8, 8), (0.5,), (0.5,)), augmentation)
+    transform = joint_transform(ImageInput((8, 8), (0.5,), (0.5,)), augmentation)
     from torchvision import tv_tensors
 
     image = tv_tensors.Image(torch.zeros(3, 12, 12, dtype=torch.uint8))

@@ -40,10 +40,15 @@ MODELS = {
                             num_local_experts=4, num_experts_per_tok=2)
     ),
 }  # fmt: skip
+# transformers before 5 keeps the experts of these in layers of their own; there PEFT takes the sides of the others the
+# other way round.
+IS_FORMER = tf.__version__ < "5"
+OF_LAYERS = {"mixtral", "qwen3_moe"} if IS_FORMER else set()
+of_parameters = pytest.mark.skipif(IS_FORMER, reason="experts are layers, or have other sides for PEFT")
 IDS = torch.arange(3, 27).view(2, 12)
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=[name for name in MODELS if name not in OF_LAYERS])
 def plain(request):
     torch.manual_seed(0)
     model = MODELS[request.param]().eval()
@@ -114,6 +119,7 @@ def test_outputs_and_gradients_are_those_of_dense_experts(plain, implementation,
             torch.testing.assert_close(adapter.factor_A.grad, wanted_A, rtol=1e-3, atol=1e-4 * scale)
 
 
+@of_parameters
 def test_experts_of_no_token_get_no_gradient():
     torch.manual_seed(0)
     model = MODELS["mixtral"]()
@@ -172,6 +178,7 @@ def perturb_B(model):
             adapter.factor_B.normal_(std=0.3)
 
 
+@of_parameters
 @pytest.mark.parametrize("share_expert_a", [True, False])
 def test_peft_reads_our_files(plain, tmp_path, share_expert_a):
     model = copy.deepcopy(plain)
@@ -183,6 +190,7 @@ def test_peft_reads_our_files(plain, tmp_path, share_expert_a):
         torch.testing.assert_close(theirs(IDS).logits, model(IDS).logits, rtol=1e-4, atol=1e-4)
 
 
+@of_parameters
 def test_we_read_the_files_of_peft(plain, tmp_path):
     names = [n for n, p in plain.named_parameters() if p.dim() == 3]
     config = peft.LoraConfig(r=2, lora_alpha=6, target_modules=["v_proj"], target_parameters=names)
@@ -235,6 +243,7 @@ def test_a_layer_that_peft_adapts_by_its_parameter_is_read(tmp_path):
         torch.testing.assert_close(ours(IDS).logits, theirs(IDS).logits, rtol=1e-4, atol=1e-5)
 
 
+@of_parameters
 def test_all_linear_reaches_experts_and_the_report_counts_them():
     model = MODELS["mixtral"]()
     report = inject_adapters(model, AdapterConfig(rank=2, targets="all-linear"))
@@ -247,6 +256,7 @@ def test_a_model_without_experts_names_the_roles_that_it_has():
         inject_adapters(nn.Sequential(nn.Linear(4, 4)), AdapterConfig(rank=2, targets=["experts"]))
 
 
+@of_parameters
 def test_packed_experts_are_refused_by_name():
     model = MODELS["mixtral"]()
     experts = model.model.layers[0].mlp.experts
