@@ -59,6 +59,6 @@ def _base(model: nn.Module, base: str | None, labels: str, is_of_transformers: b
         kind = "create_timm_segmenter" if hasattr(model, "made_with") else "create_timm_backbone"
         made_with: dict[str, Any] = getattr(model, "made_with", None) or {"num_classes": model.num_classes}
         arguments = ", ".join(f"{argument}={value}" for argument, value in made_with.items())
-        module = f"asym_lightning.modules.{kind.removeprefix('create_')}"
+        module = f"asym_lightning.modules.images.{kind.removeprefix('create_')}"
         return f"from {module} import {kind}\n", f"{asked}model = {kind}({name}, {arguments})\n"
     return "", "model = ...  # the model that was adapted\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -24,8 +25,13 @@ class UnknownValues(TorchDispatchMode):
     """Let fake tensors go through code that looks at numbers: masks select everything, and what is asked is so.
 
     `logits[labels != -100]` keeps every position, which is the most that a batch can keep. Comparisons of whole tensors
-    are true, and a number that is read is 1.
+    are true, and a number that is read is 1. Whether something is so of all numbers is answered with no: a mask that
+    keeps all would be left out, and a batch with padding takes more.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._whether_all: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator, or answer for it."""
@@ -36,10 +42,16 @@ class UnknownValues(TorchDispatchMode):
             return True
         elif func is aten.nonzero.default:
             return args[0].new_empty((args[0].numel(), args[0].dim()), dtype=torch.int64)
+        elif func is aten.all.default:
+            found = func(*args, **kwargs)
+            self._whether_all[id(found)] = found
+            return found
         elif func is local_scalar_dense:
             try:
                 return func(*args, **kwargs)
             except DataDependentOutputException:
+                if id(args[0]) in self._whether_all:
+                    return False
                 return 1.0 if args[0].dtype.is_floating_point else 1
         return func(*args, **kwargs)
 

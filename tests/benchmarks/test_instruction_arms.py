@@ -19,7 +19,7 @@ def tokenizer():
 
 def test_no_prompt_is_in_two_splits(tmp_path, tokenizer) -> None:
     source = data(tmp_path, tokenizer, (NEW_TASK,), 500, 0)
-    splits = [set(source.files[name].read_text().splitlines()) for name in ("train", "val", "test")]
+    splits = [set(source.sources()[name].path.read_text().splitlines()) for name in ("train", "val", "test")]
     assert [len(split) for split in splits] == [500, 100, 200]
     assert len(set.union(*splits)) == 800
     assert json.loads(splits[0].pop())["instruction"] == "Name the first word ."

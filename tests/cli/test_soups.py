@@ -14,7 +14,7 @@ from asym_lightning.cli.trained_run import load_trained_run
 from asym_lightning.data import DigitsDataModule
 from tests.cli.test_sweep import TASK
 
-NAME = "digits_hB_zero_A_rand_r2"
+NAME = "Digits_hB_zero_A_rand_r2"
 
 
 @pytest.fixture

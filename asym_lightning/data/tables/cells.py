@@ -22,9 +22,9 @@ def class_reader(names: Sequence[str]) -> Callable[[Any], int]:
         >>> read = class_reader(["no", "yes"])
         >>> read("yes"), read(0)
         (1, 0)
-        >>> read("maybe")
+        >>> read("yess")
         Traceback (most recent call last):
-        ValueError: the label must be one of no, yes, 0 to 1, not 'maybe'.
+        ValueError: the label must be one of no, yes, 0 to 1, not 'yess': did you mean yes?
     """
     numbers = {name: i for i, name in enumerate(names)}
     if not any(name.isdigit() for name in names):  # else "1" might be meant as a name and taken for a number

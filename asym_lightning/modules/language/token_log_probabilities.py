@@ -26,6 +26,7 @@ def token_log_probabilities(
         chunk_size: Positions whose logits exist at one time.
 
     Example:
+        >>> import torch
         >>> hidden, targets = torch.eye(3)[None], torch.tensor([[0, -100, 0]])
         >>> token_log_probabilities(hidden, targets, torch.tensor([0, 2]), lambda h: 2 * h)
         tensor([[-0.2395,  0.0000, -2.2395]])
