@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import sys
 from collections.abc import Iterator
@@ -34,4 +35,5 @@ def starting() -> Iterator[None]:
         if was_enabled:
             if is_first:
                 gc.freeze()
+                atexit.register(gc.unfreeze)  # or extensions, as Triton's, say at the end that what is left has leaked
             gc.enable()

@@ -1,5 +1,6 @@
 """What is seen, and what rests, while torch and Lightning are imported."""
 
+import atexit
 import gc
 import io
 import sys
@@ -47,10 +48,12 @@ def test_garbage_collector_rests_and_is_as_before_afterwards(is_on, monkeypatch)
 @pytest.mark.parametrize("was_there", [True, False])
 def test_what_is_imported_is_never_looked_at_again_but_where_torch_was_there_before(was_there, monkeypatch):
     (monkeypatch.setitem if was_there else monkeypatch.delitem)(sys.modules, "torch", *[torch] * was_there)
-    before = gc.get_freeze_count()
+    before, at_exit = gc.get_freeze_count(), []
+    monkeypatch.setattr(atexit, "register", at_exit.append)
     try:
         with starting():
             pass
         assert (gc.get_freeze_count() == before) is was_there
+        assert at_exit == [gc.unfreeze] * (not was_there)  # what is not looked at when a program ends counts as leaked
     finally:
         gc.unfreeze()
