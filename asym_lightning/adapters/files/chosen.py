@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from asym_lightning.adapters.files.backbone import backbone_sample, other_weight
+from asym_lightning.adapters.files.described import read_described, save_described
 from asym_lightning.adapters.layers.lookup import adapter_layers
-from asym_lightning.core.files import atomic_file
 from asym_lightning.core.messages import listed
 
 METADATA_KEY = "asym_lightning_A"
@@ -45,10 +41,8 @@ def save_chosen(chosen: ChosenA, path: str | Path) -> None:
         chosen: What to write.
         path: The file, by custom with the suffix ``.safetensors``.
     """
-    described = {name: value for name, value in asdict(chosen).items() if name != "factors"}
-    tensors = {name: A.detach().to("cpu", torch.float32).contiguous() for name, A in chosen.factors.items()}
-    with atomic_file(path) as staging:
-        save_file(tensors, staging, metadata={"format": "pt", METADATA_KEY: json.dumps(described)})
+    description = {name: value for name, value in asdict(chosen).items() if name != "factors"}
+    save_described(path, METADATA_KEY, chosen.factors, description)
 
 
 def read_chosen(path: str | Path) -> ChosenA:
@@ -58,17 +52,13 @@ def read_chosen(path: str | Path) -> ChosenA:
         FileNotFoundError: There is no such file.
         ValueError: It is damaged or holds something else.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"`{path}` is no file of A's: there is no such file.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            described = json.loads((file.metadata() or {})[METADATA_KEY])
-            factors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return ChosenA(factors=factors, **described)
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"`{path}` is no file of A's as `asym-lightning calibrate` writes it ({type(error).__name__}: {error})."
-        ) from error
+    return read_described(
+        path,
+        METADATA_KEY,
+        lambda factors, description: ChosenA(factors=factors, **description),
+        what="A's",
+        writer="`asym-lightning calibrate`",
+    )
 
 
 def check_chosen(chosen: ChosenA, model: nn.Module, path: str | Path) -> None:

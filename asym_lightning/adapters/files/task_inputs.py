@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from asym_lightning.adapters.files.backbone import other_weight, unchanged_sample
+from asym_lightning.adapters.files.described import read_described, save_described
 from asym_lightning.adapters.init.subspaces import directions_to_keep
 from asym_lightning.adapters.layers.lookup import adapter_layers
-from asym_lightning.core.files import atomic_file
 from asym_lightning.core.messages import listed
 
 METADATA_KEY = "asym_lightning_tasks"
@@ -79,10 +77,7 @@ def save_task_inputs(tasks: TaskInputs, path: str | Path) -> None:
         tasks: What to write.
         path: The file, by custom with the suffix ``.safetensors``.
     """
-    described = {"counts": tasks.counts, "backbone": tasks.backbone}
-    tensors = {name: rows.detach().to("cpu", torch.float32).contiguous() for name, rows in tasks.directions.items()}
-    with atomic_file(path) as staging:
-        save_file(tensors, staging, metadata={"format": "pt", METADATA_KEY: json.dumps(described)})
+    save_described(path, METADATA_KEY, tasks.directions, {"counts": tasks.counts, "backbone": tasks.backbone})
 
 
 def read_task_inputs(path: str | Path) -> TaskInputs:
@@ -92,20 +87,14 @@ def read_task_inputs(path: str | Path) -> TaskInputs:
         FileNotFoundError: There is no such file.
         ValueError: It is damaged or holds something else.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"`{path}` is no file of tasks' inputs: there is no such file.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            described = json.loads((file.metadata() or {})[METADATA_KEY])
-            directions = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        tasks = TaskInputs(directions, **described)
-        if any(len(rows) != sum(tasks.counts[name]) for name, rows in directions.items()):
-            raise ValueError("rows and counts differ")
-        return tasks
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"`{path}` is no file of tasks' inputs as CalibrateA writes it ({type(error).__name__}: {error})."
-        ) from error
+    return read_described(path, METADATA_KEY, _task_inputs, what="tasks' inputs", writer="CalibrateA")
+
+
+def _task_inputs(directions: Mapping[str, Tensor], description: Mapping[str, Any]) -> TaskInputs:
+    tasks = TaskInputs(directions, **description)
+    if any(len(rows) != sum(tasks.counts[name]) for name, rows in directions.items()):
+        raise ValueError("rows and counts differ")
+    return tasks
 
 
 def check_task_inputs(tasks: TaskInputs, slot: int, model: nn.Module, path: str | Path) -> None:

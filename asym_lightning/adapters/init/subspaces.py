@@ -97,8 +97,9 @@ def directions_to_keep(inputs: Tensor, taken: Tensor, share: float) -> Tensor:
     samples.
     """
     S, Q = _double(inputs), directions_beside(taken)
-    missing = share * S.trace() - (S.trace() - (Q @ S @ Q.T).trace())
-    values, vectors = torch.linalg.eigh(Q @ S @ Q.T)
+    beside = Q @ S @ Q.T
+    missing = share * S.trace() - (S.trace() - beside.trace())
+    values, vectors = torch.linalg.eigh(beside)
     held = torch.cat([values.new_zeros(1), values.flip(0).clamp_min(0).cumsum(0)])
     num_rows = min(int((held < missing).sum()), len(values))
     return _signed(vectors.flip(1)[:, :num_rows].T @ Q)

@@ -287,7 +287,7 @@ class GrowOnStall(RankPolicy):
 
     def wanted_ranks(self, moment: Moment, groups: Mapping[str, RankGroup]) -> Mapping[str, int]:
         """Larger ranks after a stall."""
-        if moment.event != "validation" or not self._stall.has_stalled(moment.metrics):
+        if not self.is_due(moment, groups) or not self._stall.has_stalled(moment.metrics):
             return {}
         self._stall.reset()
         return {name: self.grown(group.rank) for name, group in groups.items()}
