@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
 
+from asym_lightning.adapters.targets.heads import find_heads
 from asym_lightning.core.messages import listed
 from asym_lightning.lifecycle.predictions import file_of_module
 from asym_lightning.modules.evaluation_sets import EvaluationSetsModule
@@ -28,6 +31,7 @@ class ClassifierModule(EvaluationSetsModule):
     is_regression = False
     num_outputs: int
     predictions_file: ClassVar[str | None] = None
+    _new_modules: Sequence[str] = ()  # for which the checkpoint has no weights
 
     def setup(self, stage: str) -> None:
         """Take the names of the data module's classes, or check that they are those which are known.
@@ -49,6 +53,30 @@ class ClassifierModule(EvaluationSetsModule):
         if self.label_names is None and names:
             self.label_names = list(names)
             self.save_hyperparameters({"label_names": list(names)})  # so that a checkpoint knows them without the data
+
+    def required_label_names(self) -> list[str]:
+        """Return the names of the classes.
+
+        Raises:
+            ValueError: If they are not known.
+        """
+        if self.label_names is None:
+            raise ValueError("`label_names` are neither given nor known to the data module.")
+        return self.label_names
+
+    def heads(self, backbone: nn.Module) -> list[str] | None:
+        """Return the head and whatever else is new, such as BERT's pooler, and say so; None if that is the head alone.
+
+        Frozen, what the checkpoint has no weights for would stay random.
+        """
+        if not self._new_modules:
+            return None
+        own = find_heads(backbone, None)
+        others = [n for n in self._new_modules if not any(n == head or n.startswith(f"{head}.") for head in own)]
+        if not others:
+            return None
+        rank_zero_info(f"also trained   {', '.join(others)}, for which the checkpoint has no weights")
+        return [*own, *others]
 
     def configure_callbacks(self) -> list[Callback]:
         """Return what the base class does, and the callback that writes the predictions unless there is one."""

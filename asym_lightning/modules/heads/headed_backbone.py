@@ -15,7 +15,7 @@ from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.pretrained_config import check_weights_fit, pretrained_config
 
 
-class TextBackbone(NamedTuple):
+class HeadedBackbone(NamedTuple):
     """A model with a head for a task.
 
     Attributes:
@@ -35,7 +35,7 @@ def create_headed_backbone(
     label_names: Sequence[str] | None = None,
     options: BackboneOptions = BackboneOptions(),
     auto_class: Any = AutoModelForSequenceClassification,
-) -> TextBackbone:
+) -> HeadedBackbone:
     """Build an encoder or decoder with a head of `num_outputs` outputs.
 
     A checkpoint that was trained on the same classes keeps its head, and its own order of the classes. In all other
@@ -61,7 +61,7 @@ def create_headed_backbone(
             config.label2id = {name: number for number, name in config.id2label.items()}
     try:
         if not options.pretrained:
-            return TextBackbone(auto_class.from_config(config, dtype=options.dtype), [])
+            return HeadedBackbone(auto_class.from_config(config, dtype=options.dtype), [])
         with _quiet():  # its report of missing weights: `new_modules` are trained
             model, loading = auto_class.from_pretrained(
                 source,
@@ -77,7 +77,7 @@ def create_headed_backbone(
     mismatched = [key if isinstance(key, str) else key[0] for key in loading.get("mismatched_keys", ())]
     missing = [*loading["missing_keys"], *mismatched]
     check_weights_fit(source, model, loading)
-    return TextBackbone(model, sorted({key.rpartition(".")[0] for key in missing if "." in key}))
+    return HeadedBackbone(model, sorted({key.rpartition(".")[0] for key in missing if "." in key}))
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -13,7 +12,6 @@ from asym_lightning.lifecycle.predictions import PREDICTIONS
 from asym_lightning.modules.base import Backbone
 from asym_lightning.modules.heads.classifier_module import ClassifierModule
 from asym_lightning.modules.heads.headed_backbone import class_order, create_headed_backbone
-from asym_lightning.modules.heads.new_modules import heads_and_new_modules
 from asym_lightning.sharding import PretrainedWeights
 
 INPUTS_BESIDE = ("attention_mask", "token_type_ids")
@@ -36,7 +34,6 @@ class HeadedModule(ClassifierModule):
     auto_class: ClassVar[Any]
     predictions_file = PREDICTIONS
     num_scores: int | None = None
-    _new_modules: Sequence[str] = ()
 
     def build_backbone(self, source: Backbone) -> nn.Module:
         """Build the model with its head; a module that is given is used as it is.
@@ -45,9 +42,7 @@ class HeadedModule(ClassifierModule):
             ValueError: If the classes are not known, or not as many as the model has outputs.
         """
         if isinstance(source, str):
-            if self.label_names is None and self.num_scores is None:
-                raise ValueError("`label_names` are neither given nor known to the data module.")
-            wanted = self.num_scores or len(self.label_names or ())
+            wanted = len(self.required_label_names()) if self.num_scores is None else self.num_scores
             model, self._new_modules = create_headed_backbone(
                 source, wanted, self.label_names, self.build_options, self.auto_class
             )
@@ -86,10 +81,6 @@ class HeadedModule(ClassifierModule):
     def pretrained_weights(self, source: Backbone) -> PretrainedWeights | None:
         """Return the safetensors files of a folder or a hub repository."""
         return PretrainedWeights.of(source) if isinstance(source, str) and self.backbone_options.pretrained else None
-
-    def heads(self, backbone: nn.Module) -> list[str] | None:
-        """Return the head and whatever else the checkpoint has no weights for, such as BERT's pooler."""
-        return heads_and_new_modules(backbone, self._new_modules)
 
     def run_backbone(self, batch: dict[str, Any]) -> Any:
         """Return what the model makes of a batch's inputs.

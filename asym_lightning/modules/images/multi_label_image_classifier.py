@@ -73,9 +73,7 @@ class MultiLabelImageClassifier(TimmModule, MultiLabelModule):
 
     def count_outputs(self) -> int:
         """Return the number of classes."""
-        if self.label_names is None:
-            raise ValueError("`label_names` are neither given nor known to the data module.")
-        return len(self.label_names)
+        return len(self.required_label_names())
 
     def class_targets(self, batch: Any, num_classes: int) -> Tensor | None:
         """Return the targets of the batch."""

@@ -20,7 +20,6 @@ from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.heads.class_rows import with_identifiers
 from asym_lightning.modules.heads.classifier_module import ClassifierModule
 from asym_lightning.modules.heads.headed_backbone import class_order, create_headed_backbone
-from asym_lightning.modules.heads.new_modules import heads_and_new_modules
 from asym_lightning.modules.images.detections import Boxes, found, to_learn
 from asym_lightning.modules.images.timm_module import images_of
 from asym_lightning.modules.metrics.detection_metrics import DetectionPrecision
@@ -55,7 +54,6 @@ class ObjectDetector(ClassifierModule):
     """
 
     predictions_file = "detections.jsonl"
-    _new_modules: Sequence[str] = ()
 
     def __init__(
         self,
@@ -74,22 +72,17 @@ class ObjectDetector(ClassifierModule):
 
     def build_backbone(self, source: Backbone) -> nn.Module:
         """Build the model with a head for the classes; a module that is given is used as it is."""
-        if self.label_names is None:
-            raise ValueError("`label_names` are neither given nor known to the data module.")
-        self.num_outputs = len(self.label_names)
+        names = self.required_label_names()
+        self.num_outputs = len(names)
         model: nn.Module
         if isinstance(source, str):
             model, self._new_modules = create_headed_backbone(
-                source, self.num_outputs, self.label_names, self.build_options, AutoModelForObjectDetection
+                source, self.num_outputs, names, self.build_options, AutoModelForObjectDetection
             )
         else:
             model = source
-        self._order = class_order(model, self.label_names)
+        self._order = class_order(model, names)
         return model
-
-    def heads(self, backbone: nn.Module) -> list[str] | None:
-        """Return the heads, and whatever else the checkpoint has no weights for."""
-        return heads_and_new_modules(backbone, self._new_modules)
 
     def build_metrics(self) -> MetricCollection:
         """Return the mean average precisions."""

@@ -19,7 +19,6 @@ from asym_lightning.modules.base import Backbone, StepOutput
 from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.heads.class_loss import ClassLoss
 from asym_lightning.modules.heads.headed_backbone import class_order
-from asym_lightning.modules.heads.new_modules import heads_and_new_modules
 from asym_lightning.modules.images.mask_module import MaskModule
 from asym_lightning.modules.images.segmenter import create_segmenter, segment
 from asym_lightning.modules.images.timm_module import images_of
@@ -65,8 +64,6 @@ class SegmentationModule(MaskModule):
         torch.Size([2, 8, 8])
     """
 
-    _new_modules: Sequence[str] = ()
-
     def __init__(
         self,
         backbone: Backbone,
@@ -86,22 +83,15 @@ class SegmentationModule(MaskModule):
 
     def build_backbone(self, source: Backbone) -> nn.Module:
         """Build the model with a head for the classes; a module that is given is used as it is."""
-        if self.label_names is None:
-            raise ValueError("`label_names` are neither given nor known to the data module.")
-        self.num_outputs = len(self.label_names)
+        names = self.required_label_names()
+        self.num_outputs = len(names)
         self.class_loss.check_classes(self.num_outputs)
         if isinstance(source, str):
-            model, self._new_modules = create_segmenter(
-                source, self.label_names, self.decoder_width, self.build_options
-            )
+            model, self._new_modules = create_segmenter(source, names, self.decoder_width, self.build_options)
         else:
             model, self._new_modules = source, ["decoder"] if isinstance(source, TimmSegmenter) else []
-        self._order = class_order(model, self.label_names)
+        self._order = class_order(model, names)
         return model
-
-    def heads(self, backbone: nn.Module) -> list[str] | None:
-        """Return the head or decoder, and whatever else the checkpoint has no weights for."""
-        return heads_and_new_modules(backbone, self._new_modules)
 
     @property
     def data_config(self) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from transformers import (
 from asym_lightning.core.files import read_json
 from asym_lightning.core.tokens import IGNORED
 from asym_lightning.modules.backbone_options import BackboneOptions
-from asym_lightning.modules.heads.headed_backbone import TextBackbone, create_headed_backbone
+from asym_lightning.modules.heads.headed_backbone import HeadedBackbone, create_headed_backbone
 from asym_lightning.modules.images.timm_segmenter import create_timm_segmenter
 from asym_lightning.modules.pretrained_config import pretrained_config
 
@@ -38,7 +38,7 @@ class Segmentation(NamedTuple):
 
 def create_segmenter(
     source: str, label_names: Sequence[str], width: int = 128, options: BackboneOptions = BackboneOptions()
-) -> TextBackbone:
+) -> HeadedBackbone:
     """Build a segmenter by name; one that was trained on other classes gets a new head.
 
     Args:
@@ -53,7 +53,7 @@ def create_segmenter(
     """
     if not _is_of_transformers(source):
         model = create_timm_segmenter(source, len(label_names), width, options)
-        return TextBackbone(model, ["decoder"])
+        return HeadedBackbone(model, ["decoder"])
     config: Any = pretrained_config(source, options.model_args)
     if hasattr(config, "use_auxiliary_head"):  # its head would learn nothing from the loss of pixels
         config.use_auxiliary_head = False
