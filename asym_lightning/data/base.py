@@ -12,6 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 from asym_lightning.core.options import CheckedArguments, from_plain
 from asym_lightning.data.loader_options import LoaderOptions
 
+SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+"""Those that a stage of Lightning needs."""
+
 
 class BatchDataModule(CheckedArguments, LightningDataModule):
     """A data module whose batches are made as `loader` says.

@@ -11,12 +11,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
 from asym_lightning.core.kinds import Count, Seed
-from asym_lightning.data.base import BatchDataModule
+from asym_lightning.data.base import SPLITS, BatchDataModule
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.tables.text_source import TextSource
 from asym_lightning.data.tokens.length_bucketing import LengthBucketSampler, LongestFirstSampler
-
-_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
 class SplitDataModule(BatchDataModule, ABC):
@@ -81,7 +79,7 @@ class SplitDataModule(BatchDataModule, ABC):
         those that are asked for: what a model is trained on need not be there where it predicts.
         """
         for split in self.sources():
-            if self._stage in ("fit", None) or split.partition("/")[0] in _SPLITS[self._stage]:
+            if self._stage in ("fit", None) or split.partition("/")[0] in SPLITS[self._stage]:
                 self.load(split)
 
     @property
@@ -96,7 +94,7 @@ class SplitDataModule(BatchDataModule, ABC):
             ValueError: If a split is empty, or a row of it is wrong.
         """
         for split in self.sources():
-            if split.partition("/")[0] in _SPLITS[stage] and split not in self.rows:
+            if split.partition("/")[0] in SPLITS[stage] and split not in self.rows:
                 rows = self.load(split)
                 for remark in self.remarks(split, rows):
                     rank_zero_warn(remark)

@@ -7,7 +7,6 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from asym_lightning.data.audio.audio_clips import AudioClips
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.preprocessors import load_preprocessor
 from asym_lightning.data.split_data import SplitDataModule
+from asym_lightning.data.tables.text_source import folder_of
 from asym_lightning.data.tables.text_table import TextTable
 from asym_lightning.data.tokens.padding import PadBatch
 
@@ -87,11 +87,9 @@ class AudioDataModule(SplitDataModule):
             source = self.sources()[split]
             table = source.read()
             table.check_not_empty(split)
-            path: Path = getattr(source, "path", None) or Path()  # of the hub, whose paths lead nowhere here
-            folder = path if path.is_dir() else path.parent
             fields = self.fields(split, table)
             rate = self.feature_extractor.sampling_rate
-            clips = AudioClips(table, self.file_column, folder, rate, self.resample)
+            clips = AudioClips(table, self.file_column, folder_of(source), rate, self.resample)
             chosen = self.chosen(split, clips, fields)
             if not len(chosen):
                 raise ValueError(f"{table.source}: none of the {len(table)} clips can be used as {split} data.")

@@ -2,37 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
-from asym_lightning.data.images.image_files import Sample, read_image
+from asym_lightning.data.images.image_files import ImageFiles, read_image
 
 
-class BoxedImages(Dataset):
+class BoxedImages(ImageFiles):
     """Images with the boxes in them, or alone where these are not known.
 
     Args:
         samples: Paths of images and the boxes in them, which are None where they are not known.
         transform: Of an image and its targets at once, as tensors of torchvision.
     """
-
-    def __init__(self, samples: Sequence[Sample], transform: Callable[..., Any]) -> None:
-        self.samples = list(samples)
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def identifier(self, index: int) -> str:
-        """Path of the image, which predictions go by."""
-        path: str = self.samples[index][0]
-        return path
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor] | None]:
         path, objects = self.samples[index]

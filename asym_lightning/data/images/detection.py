@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
@@ -12,16 +11,13 @@ from torchvision.transforms import v2
 from asym_lightning.core.kinds import Count, LabelNames
 from asym_lightning.data.images.boxed_images import BoxedImages, collate
 from asym_lightning.data.images.coco_file import CocoFile
-from asym_lightning.data.images.image_data import ListedImagesDataModule
+from asym_lightning.data.images.image_data import Place, PlacedImagesDataModule
 from asym_lightning.data.images.image_files import Sample, find_images
-from asym_lightning.data.images.image_table import SPLITS
 from asym_lightning.data.images.image_transforms import Augmentation, joint_transform
 from asym_lightning.data.loader_options import LoaderOptions
 
-Place = str | Path | None
 
-
-class DetectionDataModule(ListedImagesDataModule):
+class DetectionDataModule(PlacedImagesDataModule):
     """Images with boxes of objects, for `ObjectDetector`.
 
     A split is a json file of COCO's layout. Batches are pairs: images (batch, channels, height, width), and for each
@@ -61,13 +57,10 @@ class DetectionDataModule(ListedImagesDataModule):
         std: Sequence[float] | None = None,
         loader: LoaderOptions = LoaderOptions(batch_size=8, num_workers=2),
     ) -> None:
-        super().__init__(augmentation=augmentation, image_size=image_size, mean=mean, std=std, loader=loader)
-        places = {"train": train, "val": val, "test": test, "predict": test if predict is None else predict}
-        self.places = {split: Path(place).expanduser() for split, place in places.items() if place is not None}
-        if not self.places:
-            raise ValueError("none of `train`, `val`, `test` and `predict` is given.")
-        self.folder = None if folder is None else Path(folder).expanduser()
-        self.samples = {}
+        super().__init__(
+            train, val, test, predict, folder,
+            augmentation=augmentation, image_size=image_size, mean=mean, std=std, loader=loader,
+        )  # fmt: skip
         self.given_label_names = label_names
 
     @property
@@ -86,13 +79,9 @@ class DetectionDataModule(ListedImagesDataModule):
             self.given_label_names = CocoFile.read(train).label_names
         return list(self.given_label_names)
 
-    def setup(self, stage: str) -> None:
-        """List the images that the stage needs."""
-        for split in SPLITS[stage]:
-            if split in self.places and split not in self.samples:
-                self.samples[split] = self._listed(self.places[split])
-
-    def _listed(self, place: Path) -> list[Sample]:
+    def listed(self, split: str) -> list[Sample]:
+        """Return the images of a folder, or those of a file with their boxes."""
+        place = self.places[split]
         if place.is_dir():
             return find_images([place])
         samples: list[Sample] = list(CocoFile.read(place).samples(self.folder or place.parent, self.label_names))

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from torch.utils.data import DataLoader, Dataset
 
 from asym_lightning.core.kinds import Count
-from asym_lightning.data.base import BatchDataModule
-from asym_lightning.data.images.image_files import ImageFiles, warn_of_lost_detail
+from asym_lightning.data.base import SPLITS, BatchDataModule
+from asym_lightning.data.images.image_files import ImageFiles, Sample, warn_of_lost_detail
 from asym_lightning.data.images.image_transforms import Augmentation, ImageInput, eval_transform, train_transform
 from asym_lightning.data.loader_options import LoaderOptions
+
+Place = str | Path | None
+"""A folder or a file; None where there is none."""
 
 
 class ImageDataModule(BatchDataModule):
@@ -84,3 +89,46 @@ class ListedImagesDataModule(ImageDataModule):
     def predict_dataloader(self) -> DataLoader:
         """The images to predict, or the test batches."""
         return self.data_loader(self.dataset("predict" if "predict" in self.samples else "test"))
+
+
+class PlacedImagesDataModule(ListedImagesDataModule):
+    """A `ListedImagesDataModule` with a place for each split, which it lists when a stage first needs it.
+
+    A kind of data is a subclass with `listed`.
+
+    Args:
+        train: Where the training images are; None where there is no training.
+        val: The same of the validation.
+        test: The same of the test.
+        predict: The same of the images to predict; None means those of the test.
+        folder: Where the images are whose paths a file has; None takes the folder that the file is in.
+        options: Those of `ImageDataModule`.
+
+    Raises:
+        ValueError: If no place is given.
+
+    Attributes:
+        places: Those that are given, by split.
+        kind_of_place: What messages say before the names of the splits.
+    """
+
+    kind_of_place: ClassVar[str] = ""
+
+    def __init__(self, train: Place, val: Place, test: Place, predict: Place, folder: Place, **options: Any) -> None:
+        super().__init__(**options)
+        places = {"train": train, "val": val, "test": test, "predict": test if predict is None else predict}
+        self.places = {split: Path(place).expanduser() for split, place in places.items() if place is not None}
+        if not self.places:
+            raise ValueError(f"none of {self.kind_of_place}`train`, `val`, `test` and `predict` is given.")
+        self.folder = None if folder is None else Path(folder).expanduser()
+        self.samples = {}
+
+    @abstractmethod
+    def listed(self, split: str) -> list[Sample]:
+        """Return the images of a split with what is known of them."""
+
+    def setup(self, stage: str) -> None:
+        """List the images that the stage needs."""
+        for split in SPLITS[stage]:
+            if split in self.places and split not in self.samples:
+                self.samples[split] = self.listed(split)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
 from asym_lightning.core.messages import first_line
-from asym_lightning.data.images.image_transforms import ImageInput, Transform
+from asym_lightning.data.images.image_transforms import ImageInput
+from asym_lightning.data.images.pillow import UNREADABLE
 
 FOR_PHOTOS = "vit_small_patch16_224.augreg_in21k"
 """A backbone of timm that reads photographs, small enough for one ordinary GPU."""
@@ -30,7 +31,7 @@ class ImageFiles(Dataset):
         transform: From an image in colour to a tensor.
     """
 
-    def __init__(self, samples: Sequence[Sample], transform: Transform) -> None:
+    def __init__(self, samples: Sequence[Sample], transform: Callable[..., Any]) -> None:
         self.samples = list(samples)
         self.transform = transform
 
@@ -58,7 +59,7 @@ def read_image(path: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all of them are Pillow's
+    except UNREADABLE as error:
         raise ValueError(
             f"{path} cannot be read as an image ({first_line(error)[:100]}); `skip_corrupt: true` leaves it out."
         ) from error

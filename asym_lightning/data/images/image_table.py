@@ -11,8 +11,8 @@ import torch
 from asym_lightning.core.kinds import Count, LabelNames
 from asym_lightning.core.messages import check_choice, shown
 from asym_lightning.data.found_label_names import FoundLabelNames
-from asym_lightning.data.images.image_data import ListedImagesDataModule
-from asym_lightning.data.images.image_files import readable_samples
+from asym_lightning.data.images.image_data import Place, PlacedImagesDataModule
+from asym_lightning.data.images.image_files import Sample, readable_samples
 from asym_lightning.data.images.image_transforms import Augmentation
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.tables.cells import as_score, class_names_in, class_reader, set_names_in, set_reader
@@ -21,10 +21,9 @@ from asym_lightning.data.tables.text_source import TextSource
 from asym_lightning.data.tables.text_table import TextTable, is_missing
 
 Target = Literal["labels", "label", "value"]
-SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
-class ImageTableDataModule(FoundLabelNames, ListedImagesDataModule):
+class ImageTableDataModule(FoundLabelNames, PlacedImagesDataModule):
     """Images that a table lists, for `MultiLabelImageClassifier`, `ImageClassifier` and `ImageRegressor`.
 
     Files are csv, tsv, `.jsonl`, `.json` (an array) or parquet, with a row an image. Batches are pairs: images (batch,
@@ -56,13 +55,15 @@ class ImageTableDataModule(FoundLabelNames, ListedImagesDataModule):
         ValueError: If no table is given, or `target` is none of the three.
     """
 
+    kind_of_place = "the tables "
+
     def __init__(
         self,
-        train: str | Path | None = None,
-        val: str | Path | None = None,
-        test: str | Path | None = None,
-        predict: str | Path | None = None,
-        folder: str | Path | None = None,
+        train: Place = None,
+        val: Place = None,
+        test: Place = None,
+        predict: Place = None,
+        folder: Place = None,
         target: Target = "labels",
         image_column: str = "file",
         target_column: str | None = None,
@@ -75,26 +76,23 @@ class ImageTableDataModule(FoundLabelNames, ListedImagesDataModule):
         std: Sequence[float] | None = None,
         loader: LoaderOptions = LoaderOptions(num_workers=2),
     ) -> None:
-        super().__init__(augmentation=augmentation, image_size=image_size, mean=mean, std=std, loader=loader)
-        files = {"train": train, "val": val, "test": test, "predict": test if predict is None else predict}
-        self.files = {split: Path(file).expanduser() for split, file in files.items() if file is not None}
-        if not self.files:
-            raise ValueError("none of the tables `train`, `val`, `test` and `predict` is given.")
+        super().__init__(
+            train, val, test, predict, folder,
+            augmentation=augmentation, image_size=image_size, mean=mean, std=std, loader=loader,
+        )  # fmt: skip
         check_choice("target", target, get_args(Target))
         if target == "value" and label_names is not None:
             raise ValueError("`label_names` are for classes: leave them out where `target` is `value`.")
-        self.folder = None if folder is None else Path(folder).expanduser()
         self.target = target
         self.image_column = image_column
         self.target_column = target if target_column is None else target_column
         self.separator = separator
         self.skip_corrupt = skip_corrupt
-        self.samples = {}
         self.given_label_names = label_names
 
     def sources(self) -> Mapping[str, TextSource]:
         """Return the tables."""
-        return {split: RecordFile(file) for split, file in self.files.items()}
+        return {split: RecordFile(file) for split, file in self.places.items()}
 
     @property
     def label_names(self) -> list[str] | None:  # type: ignore[override]
@@ -107,14 +105,12 @@ class ImageTableDataModule(FoundLabelNames, ListedImagesDataModule):
             return set_names_in(table, self.target_column, self.separator)
         return class_names_in(table, self.target_column)
 
-    def setup(self, stage: str) -> None:
-        """Read the tables that the stage needs."""
-        for split in SPLITS[stage]:
-            if split in self.files and split not in self.samples:
-                table = self.sources()[split].read()
-                table.check_not_empty(split)
-                samples = list(zip(self._paths(table), self._targets(table, split), strict=True))
-                self.samples[split] = readable_samples(samples) if self.skip_corrupt else samples
+    def listed(self, split: str) -> list[Sample]:
+        """Return the images of a table, with their targets."""
+        table = self.sources()[split].read()
+        table.check_not_empty(split)
+        samples = list(zip(self._paths(table), self._targets(table, split), strict=True))
+        return readable_samples(samples) if self.skip_corrupt else samples
 
     def _paths(self, table: TextTable) -> list[str]:
         folder = Path(table.source).parent if self.folder is None else self.folder

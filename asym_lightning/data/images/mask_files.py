@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from asym_lightning.core.messages import first_line
 from asym_lightning.core.tokens import IGNORED
-from asym_lightning.data.images.image_files import Sample, read_image
+from asym_lightning.data.images.image_files import ImageFiles, Sample, read_image
+from asym_lightning.data.images.pillow import UNREADABLE
 
 MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -55,7 +55,7 @@ class MaskValues(NamedTuple):
         return np.where(is_ignored, IGNORED, numbers)
 
 
-class MaskedImages(Dataset):
+class MaskedImages(ImageFiles):
     """Images in pairs with the class of each pixel, or alone where that is not known.
 
     Args:
@@ -65,29 +65,21 @@ class MaskedImages(Dataset):
     """
 
     def __init__(self, samples: Sequence[Sample], values: MaskValues, transform: Callable[..., Any]) -> None:
-        self.samples = list(samples)
+        super().__init__(samples, transform)
         self.values = values
-        self.transform = transform
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def identifier(self, index: int) -> str:
-        """Path of the image, which predictions go by."""
-        path: str = self.samples[index][0]
-        return path
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor] | Tensor:
         path, mask = self.samples[index]
         image = read_image(path)
+        pixels = tv_tensors.Image(functional.pil_to_tensor(image))
         if mask is None:
-            alone: Tensor = self.transform(tv_tensors.Image(functional.pil_to_tensor(image)))
+            alone: Tensor = self.transform(pixels)
             return alone.as_subclass(Tensor)
         classes = read_mask(mask, self.values)
         if classes.shape != (image.height, image.width):
             sizes = [" x ".join(map(str, size)) for size in (classes.shape, (image.height, image.width))]
             raise ValueError(f"the mask {mask} has {sizes[0]} pixels, but its image {path} has {sizes[1]}.")
-        pair = self.transform(tv_tensors.Image(functional.pil_to_tensor(image)), tv_tensors.Mask(torch.tensor(classes)))
+        pair = self.transform(pixels, tv_tensors.Mask(torch.tensor(classes)))
         return pair[0].as_subclass(Tensor), pair[1].as_subclass(Tensor)
 
 
@@ -100,7 +92,7 @@ def read_mask(path: str, values: MaskValues) -> np.ndarray:
     try:
         with Image.open(path) as image:
             numbers = np.array(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all of them are Pillow's
+    except UNREADABLE as error:
         raise ValueError(f"the mask {path} cannot be read ({first_line(error)[:100]}).") from error
     if numbers.ndim != 2 or numbers.dtype.kind not in "bui":
         raise ValueError(f"the mask {path} holds no class for each pixel: it must be an indexed or a grey picture.")

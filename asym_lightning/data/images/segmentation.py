@@ -11,18 +11,15 @@ from torch.utils.data import Dataset
 
 from asym_lightning.core.kinds import Count, LabelNames, Range
 from asym_lightning.core.messages import shown
-from asym_lightning.data.images.image_data import ListedImagesDataModule
+from asym_lightning.data.images.image_data import Place, PlacedImagesDataModule
 from asym_lightning.data.images.image_files import Sample, find_images
-from asym_lightning.data.images.image_table import SPLITS
 from asym_lightning.data.images.image_transforms import Augmentation, joint_transform
 from asym_lightning.data.images.mask_files import MaskedImages, MaskValues, find_mask
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.tables.record_file import RecordFile
 
-Place = str | Path | None
 
-
-class SegmentationDataModule(ListedImagesDataModule):
+class SegmentationDataModule(PlacedImagesDataModule):
     """Images and their masks, for `SegmentationModule`.
 
     A split is a folder with `images` and `masks`, whose files have the same names, or a table (csv, tsv, jsonl, json,
@@ -71,15 +68,12 @@ class SegmentationDataModule(ListedImagesDataModule):
         std: Sequence[float] | None = None,
         loader: LoaderOptions = LoaderOptions(batch_size=8, num_workers=2),
     ) -> None:
-        super().__init__(augmentation=augmentation, image_size=image_size, mean=mean, std=std, loader=loader)
-        places = {"train": train, "val": val, "test": test, "predict": test if predict is None else predict}
-        self.places = {split: Path(place).expanduser() for split, place in places.items() if place is not None}
-        if not self.places:
-            raise ValueError("none of `train`, `val`, `test` and `predict` is given.")
+        super().__init__(
+            train, val, test, predict, folder,
+            augmentation=augmentation, image_size=image_size, mean=mean, std=std, loader=loader,
+        )  # fmt: skip
         self.ignored_value, self.reduce_labels = ignored_value, reduce_labels
-        self.folder = None if folder is None else Path(folder).expanduser()
         self.image_column, self.mask_column = image_column, mask_column
-        self.samples = {}
         self._label_names = None if label_names is None else list(map(str, label_names))
 
     @property
@@ -96,15 +90,17 @@ class SegmentationDataModule(ListedImagesDataModule):
 
     def setup(self, stage: str) -> None:
         """List the images that the stage needs."""
-        for split in SPLITS[stage]:
-            if split in self.places and split not in self.samples:
-                place = self.places[split]
-                self.samples[split] = self._listed(place, split) if place.is_dir() else self._of_table(place, split)
+        super().setup(stage)
         stems = Counter(Path(path).stem for path, _ in self.samples.get("predict", ()))
         if twice := [stem for stem, count in stems.items() if count > 1]:
             raise ValueError(f"two images to predict are called {twice[0]!r}, and so would their masks be.")
 
-    def _listed(self, place: Path, split: str) -> list[Sample]:
+    def listed(self, split: str) -> list[Sample]:
+        """Return the images of a folder or a table, with their masks."""
+        place = self.places[split]
+        return self._of_folder(place, split) if place.is_dir() else self._of_table(place, split)
+
+    def _of_folder(self, place: Path, split: str) -> list[Sample]:
         images, masks = place / "images", place / "masks"
         if split == "predict" and not (images.is_dir() and masks.is_dir()):
             return find_images([images if images.is_dir() else place])

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from asym_lightning.core.messages import first_line
+from asym_lightning.data.images.pillow import UNREADABLE
 from asym_lightning.data.language.picture_chats import PictureChat, label_tokens, picture_chat
 from asym_lightning.data.tables.file_cells import file_of, name_of
 from asym_lightning.data.tables.text_table import TextTable
@@ -116,5 +117,5 @@ def _opened(cell: Any, folder: Path) -> Image.Image:
     file = file_of(cell, folder)
     try:
         return Image.open(file)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all of them are Pillow's
+    except UNREADABLE as error:
         raise ValueError(f"{name_of(cell)} cannot be read as a picture ({first_line(error)[:100]}).") from error

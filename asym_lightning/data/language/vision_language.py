@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -17,7 +16,7 @@ from asym_lightning.data.preprocessors import load_preprocessor
 from asym_lightning.data.split_data import SplitDataModule
 from asym_lightning.data.tables.record_file import with_validation
 from asym_lightning.data.tables.split_files import SplitFile, split_sources
-from asym_lightning.data.tables.text_source import TextSource
+from asym_lightning.data.tables.text_source import TextSource, folder_of
 from asym_lightning.data.tokens.padding import PadBatch
 
 
@@ -93,8 +92,7 @@ class VisionLanguageDataModule(SplitDataModule):
         source = self.sources()[split]
         table = source.read()
         table.check_not_empty(split)
-        folder = (getattr(source, "path", None) or Path("x")).parent
-        return PictureRows.of(table, folder, self.processor, self.max_length, is_answered=split != "predict")
+        return PictureRows.of(table, folder_of(source), self.processor, self.max_length, is_answered=split != "predict")
 
     def padded_loader(self, rows: Dataset, *, is_training: bool = False, sampler: Sampler) -> DataLoader:
         """Return padded batches, in the order of a sampler."""

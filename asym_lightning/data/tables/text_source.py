@@ -25,6 +25,15 @@ class TextSource(Protocol):
         """Read everything."""
 
 
+def folder_of(source: TextSource) -> Path:
+    """Return what relative paths in a source start from: its folder, or that of its file.
+
+    Of a data set of the hub, whose paths lead nowhere here, that is the current folder.
+    """
+    path: Path = getattr(source, "path", None) or Path()
+    return path if path.is_dir() else path.parent
+
+
 @dataclass(frozen=True)
 class LocalFile:
     """A csv, tsv, jsonl or parquet file; see `read_text_table` for the arguments."""
