@@ -82,13 +82,7 @@ class AudioClassificationDataModule(FoundLabelNames, AudioDataModule):
         Raises:
             ValueError: If there is but one.
         """
-        labels = class_names_in(table, self.label_column)
-        if len(labels) < 2:
-            raise ValueError(
-                f"{table.source} has no label but {' '.join(labels)!r} under {self.label_column!r}: name all classes "
-                "by `label_names`."
-            )
-        return labels
+        return class_names_in(table, self.label_column)
 
     def fields(self, split: str, table: TextTable) -> Mapping[str, Sequence[Any]]:
         """Return the number of each clip's class; to predict, as far as it is known."""

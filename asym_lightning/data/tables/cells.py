@@ -95,13 +95,25 @@ def set_reader(names: Sequence[str], separator: str) -> Callable[[Any], list[int
     return read
 
 
-def class_names_in(table: TextTable, column: str) -> list[str]:
+def class_names_in(table: TextTable, column: str, or_else: str = "") -> list[str]:
     """Return the names of the classes in a column, sorted: by their value where all are whole numbers.
 
+    Args:
+        table: The training data.
+        column: The column.
+        or_else: What a message proposes beside naming the classes.
+
     Raises:
-        ValueError: If a cell holds something else.
+        ValueError: If a cell holds something else, or there are not two classes to tell apart.
+
+    Example:
+        >>> class_names_in(TextTable("a.csv", {"label": ["10", "9", ""]}), "label")
+        ['9', '10']
     """
     labels = {label for label in table.read_cells(column, _name) if label}
+    if len(labels) < 2:
+        but = f"label but {next(iter(labels))!r}" if labels else "label"
+        raise ValueError(f"{table.source} has no {but} under {column!r}: name all classes by `label_names`{or_else}.")
     return sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels)
 
 

@@ -111,10 +111,4 @@ class TextFilesDataModule(FoundLabelNames, LabelledTextDataModule):
         Raises:
             ValueError: If one is no text, or there is but one.
         """
-        names = class_names_in(table, self.label_column)
-        if len(names) < 2:
-            raise ValueError(
-                f"{table.source} has no label but {' '.join(names)!r} under {self.label_column!r}: "
-                "name all classes by `label_names`, or set `regression: true`."
-            )
-        return names
+        return class_names_in(table, self.label_column, ", or set `regression: true`")
