@@ -155,8 +155,8 @@ class _Stop(Callback):
 class _Operators(TorchDispatchMode):
     """Refuses products of two dtypes, as a GPU does, and answers what may be asked of numbers.
 
-    Those of the CPU are there, a GradScaler's gradients are finite, no two metrics have counted the same, and A's that
-    grow are those of their seeds.
+    Those of the CPU are there, a GradScaler's gradients are finite, no two metrics have counted the same, A's that grow
+    are those of their seeds, and masks, of which transformers before 5 asks, do not keep all.
 
     Attributes:
         steps: The operators of each step, with the layouts of the tensors and the whole numbers that they were given.
@@ -180,7 +180,7 @@ class _Operators(TorchDispatchMode):
         except DataDependentOutputException:
             is_there = args[0].device.type == "cpu"
             if func is not torch.ops.aten._local_scalar_dense.default or not (
-                is_there or _is_asked_in("torch/amp/grad_scaler.py")
+                is_there or _is_asked_in("torch/amp/grad_scaler.py") or _is_asked_in("transformers/masking_utils.py")
             ):
                 raise
             return 0.5 if is_there else 0.0
