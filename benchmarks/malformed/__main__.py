@@ -23,7 +23,10 @@ from benchmarks.malformed.generate import generated
 from benchmarks.malformed.judge import judge
 from benchmarks.malformed.table import table
 
-AREAS = ("adapters", "checkpoints", "configs", "options", "tables", "images", "backbones", "runs", "tools")
+AREAS = (
+    "adapters", "checkpoints", "configs", "options", "tables", "layouts", "images", "listed_images", "masks", "boxes",
+    "sounds", "pictures", "backbones", "runs", "tools",
+)  # fmt: skip
 RESULTS = Path("benchmarks/results/malformed.md")
 
 

@@ -52,55 +52,57 @@ def _cache() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="malformed-cache")
 
 
-def _common() -> dict[str, Any]:
+def common() -> dict[str, Any]:
+    """What all data modules are given."""
     return {"tokenizer": _tokenizer(), "cache_dir": _cache().name, "loader": _LOADER}
 
 
 def _classes(path: Path) -> None:
-    _use(TextFilesDataModule(train=path, **_common()))
+    use(TextFilesDataModule(train=path, **common()))
 
 
 def _regression(path: Path) -> None:
-    _use(TextFilesDataModule(train=path, regression=True, **_common()))
+    use(TextFilesDataModule(train=path, regression=True, **common()))
 
 
 def _named_classes(path: Path) -> None:
-    _use(TextFilesDataModule(train=path, label_names=["x", "y"], **_common()))
+    use(TextFilesDataModule(train=path, label_names=["x", "y"], **common()))
 
 
 def _alpaca(path: Path) -> None:
-    _use(AlpacaDataModule(train=path, num_val=0, **_common()))
+    use(AlpacaDataModule(train=path, num_val=0, **common()))
 
 
 def _summaries(path: Path) -> None:
-    _use(SummarizationDataModule(train=path, **_common()))
+    use(SummarizationDataModule(train=path, **common()))
 
 
 def _tags(path: Path) -> None:
-    _use(TokenClassificationDataModule(train=path, **_common()))
+    use(TokenClassificationDataModule(train=path, **common()))
 
 
 def _spans(path: Path) -> None:
-    _use(TokenClassificationDataModule(train=path, **_common()))
+    use(TokenClassificationDataModule(train=path, **common()))
 
 
 def _pairs(path: Path) -> None:
-    _use(PreferenceDataModule(train=path, template="none", **_common()))
+    use(PreferenceDataModule(train=path, template="none", **common()))
 
 
 def _questions(path: Path) -> None:
-    _use(QuestionAnsweringDataModule(train=path, stride=2, **_common()))
+    use(QuestionAnsweringDataModule(train=path, stride=2, **common()))
 
 
 def _sentence_pairs(path: Path) -> None:
-    _use(SentencePairDataModule(train=path, **_common()))
+    use(SentencePairDataModule(train=path, **common()))
 
 
 def _label_sets(path: Path) -> None:
-    _use(MultiLabelTextDataModule(train=path, **_common()))
+    use(MultiLabelTextDataModule(train=path, **common()))
 
 
-def _use(data: Any) -> None:
+def use(data: Any) -> None:
+    """Read data as training does."""
     data.setup("fit")
     next(iter(data.train_dataloader()))
 
@@ -342,7 +344,7 @@ def _mmlu_cases(draw: st.DrawFn) -> Case:
             (folder / name / f"algebra_{name}.csv").write_bytes(b"".join(lines))
 
     def call(folder: Path) -> None:
-        data = MMLUDataModule(folder=folder, num_shots=5, **_common())
+        data = MMLUDataModule(folder=folder, num_shots=5, **common())
         data.setup("test")
 
     what = f"{split} is empty" if place == -1 else f"line {place + 1} of {split} is {bad!r}"
@@ -373,7 +375,7 @@ def _glue_cases(draw: st.DrawFn) -> Case:
         (folder / "RTE" / "dev.tsv").write_bytes(b"".join([_RTE, *good]))
 
     def call(folder: Path) -> None:
-        _use(GLUEDataModule("rte", folder=folder, **_common()))
+        use(GLUEDataModule("rte", folder=folder, **common()))
 
     what = f"line {place + 2} is {bad!r}" if is_bad_line else f"the header is {header!r}"
     return Case(f"glue: {what}", ("train.tsv",), make, call)
@@ -391,8 +393,8 @@ def named_cases() -> list[Case]:
         _write_lines(folder / "train.jsonl", texts)
         (folder / "no_tokenizer").mkdir()
 
-    def use(**options: Any) -> Callable[[Path], None]:
-        return lambda folder: _use(TextFilesDataModule(folder / "train.jsonl", **{**_common(), **options}))
+    def using(**options: Any) -> Callable[[Path], None]:
+        return lambda folder: use(TextFilesDataModule(folder / "train.jsonl", **{**common(), **options}))
 
     return [
         _case("NaN labels", "classes", ".jsonl", of_lines([*texts, {"text": "a", "label": float("nan")}])),
@@ -401,8 +403,8 @@ def named_cases() -> list[Case]:
         _case("one class", "classes", ".jsonl", of_lines([{"text": "a", "label": "x"}] * 4)),
         _case("targets of 1e300", "regression", ".jsonl", of_lines([{"text": "a", "label": 1e300}])),
         *(_case(kind, "classes", ".parquet", _columns_of_parquet(column)) for kind, column in _PARQUET.items()),
-        Case("classes: duplicate label names", ("label_names",), write_texts, use(label_names=["x", "x"])),
-        Case("a folder without a tokenizer", ("tokenizer",), write_texts, use(tokenizer="no_tokenizer")),
+        Case("classes: duplicate label names", ("label_names",), write_texts, using(label_names=["x", "x"])),
+        Case("a folder without a tokenizer", ("tokenizer",), write_texts, using(tokenizer="no_tokenizer")),
     ]  # fmt: skip
 
 

@@ -86,13 +86,7 @@ class AudioClassificationDataModule(FoundLabelNames, AudioDataModule):
         Raises:
             ValueError: If there is but one.
         """
-        labels = sorted_class_names(found)
-        if len(labels) < 2:
-            raise ValueError(
-                f"{source} has no label but {' '.join(labels)!r} under {self.label_column!r}: name all classes "
-                "by `label_names`."
-            )
-        return labels
+        return sorted_class_names(found, source, self.label_column)
 
     def fields(self, split: str, table: TextTable) -> Mapping[str, Sequence[Any]]:
         """Return the number of each clip's class; to predict, as far as it is known."""

@@ -32,6 +32,8 @@ class DetectionDataModule(PlacedImagesDataModule):
         folder: Where the images are; None takes the folder that their file is in.
         label_names: Names of the classes in the order of their numbers. None takes the categories of the training file,
             by their ids, or else those that the model was trained on.
+        skip_corrupt: Leave images out that cannot be read, with a warning that counts them, instead of an
+            error; reads all images once when it starts.
         augmentation: What training images go through: `none`, `crop_flip` (a random crop, mirrored half the time) or
             `domainbed` (that and jittered colours).
         image_size: Height and width of the model's images; None means 224. Images are squeezed into it.
@@ -51,6 +53,7 @@ class DetectionDataModule(PlacedImagesDataModule):
         predict: Place = None,
         folder: Place = None,
         label_names: LabelNames | None = None,
+        skip_corrupt: bool = False,
         augmentation: Augmentation = "crop_flip",
         image_size: Count | None = None,
         mean: Sequence[float] | None = None,
@@ -58,7 +61,7 @@ class DetectionDataModule(PlacedImagesDataModule):
         loader: LoaderOptions = LoaderOptions(batch_size=8, num_workers=2),
     ) -> None:
         super().__init__(
-            train, val, test, predict, folder,
+            train, val, test, predict, folder, skip_corrupt,
             augmentation=augmentation, image_size=image_size, mean=mean, std=std, loader=loader,
         )  # fmt: skip
         self.given_label_names = label_names
@@ -84,9 +87,12 @@ class DetectionDataModule(PlacedImagesDataModule):
         place = self.places[split]
         if place.is_dir():
             return find_images([place])
-        samples: list[Sample] = list(CocoFile.read(place).samples(self.folder or place.parent, self.label_names))
+        samples: list[Sample] = []
+        samples += CocoFile.read(place).samples(lambda name: self.image_in(name, place), self.label_names)
         if not samples:
             raise ValueError(f"{place} has no image.")
+        if split == "train" and not any(objects for _, objects in samples):
+            raise ValueError(f"{place} has no box to learn from, but those of crowds, which are left out.")
         return samples
 
     def dataset(self, split: str) -> Dataset:

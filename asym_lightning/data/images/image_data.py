@@ -11,9 +11,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from asym_lightning.core.kinds import Count
 from asym_lightning.data.base import SPLITS, BatchDataModule
-from asym_lightning.data.images.image_files import ImageFiles, Sample, warn_of_lost_detail
+from asym_lightning.data.images.image_files import (
+    ImageFiles,
+    Sample,
+    check_image,
+    readable_samples,
+    warn_of_lost_detail,
+)
 from asym_lightning.data.images.image_transforms import Augmentation, ImageInput, eval_transform, train_transform
 from asym_lightning.data.loader_options import LoaderOptions
+from asym_lightning.data.tables.file_cells import path_in
 
 Place = str | Path | None
 """A folder or a file; None where there is none."""
@@ -102,6 +109,7 @@ class PlacedImagesDataModule(ListedImagesDataModule):
         test: The same of the test.
         predict: The same of the images to predict; None means those of the test.
         folder: Where the images are whose paths a file has; None takes the folder that the file is in.
+        skip_corrupt: Leave images out that cannot be read, with a warning that counts them, instead of an error.
         options: Those of `ImageDataModule`.
 
     Raises:
@@ -114,8 +122,11 @@ class PlacedImagesDataModule(ListedImagesDataModule):
 
     kind_of_place: ClassVar[str] = ""
 
-    def __init__(self, train: Place, val: Place, test: Place, predict: Place, folder: Place, **options: Any) -> None:
+    def __init__(
+        self, train: Place, val: Place, test: Place, predict: Place, folder: Place, skip_corrupt: bool, **options: Any
+    ) -> None:
         super().__init__(**options)
+        self.skip_corrupt = skip_corrupt
         places = {"train": train, "val": val, "test": test, "predict": test if predict is None else predict}
         self.places = {split: Path(place).expanduser() for split, place in places.items() if place is not None}
         if not self.places:
@@ -131,4 +142,20 @@ class PlacedImagesDataModule(ListedImagesDataModule):
         """List the images that the stage needs."""
         for split in SPLITS[stage]:
             if split in self.places and split not in self.samples:
-                self.samples[split] = self.listed(split)
+                samples = self.listed(split)
+                self.samples[split] = readable_samples(samples) if self.skip_corrupt else samples
+
+    def image_in(self, cell: Any, place: Path) -> str:
+        """Return the path of the image that a file names.
+
+        Args:
+            cell: What it names it by.
+            place: The file.
+
+        Raises:
+            ValueError: If that is no path, or there is no image, unless such are left out anyway.
+        """
+        path = str(path_in(cell, self.folder or place.parent))
+        if not self.skip_corrupt:
+            check_image(path)
+        return path

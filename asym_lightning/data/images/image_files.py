@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
-from asym_lightning.core.messages import first_line
+from asym_lightning.core.messages import shortened
 from asym_lightning.data.images.image_transforms import ImageInput
-from asym_lightning.data.images.pillow import UNREADABLE
+from asym_lightning.data.images.pillow import reading
 
 FOR_PHOTOS = "vit_small_patch16_224.augreg_in21k"
 """A backbone of timm that reads photographs, small enough for one ordinary GPU."""
@@ -54,15 +55,25 @@ def read_image(path: str) -> Image.Image:
     Raises:
         ValueError: If it is corrupt; the message names it.
     """
+    with _reading(path), Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def check_image(path: str) -> None:
+    """Check that a file begins as an image does; what comes after its header is not read.
+
+    Raises:
+        ValueError: If it does not; the message names it.
+    """
+    with _reading(path), Image.open(path):
+        pass
+
+
+def _reading(path: str) -> AbstractContextManager[None]:
+    advice = "; `skip_corrupt: true` leaves it out"
     if not os.path.isfile(path):
-        raise ValueError(f"{path} is no file to read an image from; `skip_corrupt: true` leaves it out.")
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB")
-    except UNREADABLE as error:
-        raise ValueError(
-            f"{path} cannot be read as an image ({first_line(error)[:100]}); `skip_corrupt: true` leaves it out."
-        ) from error
+        raise ValueError(f"there is no image {shortened(path, 200)!r}{advice}.")
+    return reading(path, advice)
 
 
 def warn_of_lost_detail(path: str, image_input: ImageInput) -> None:

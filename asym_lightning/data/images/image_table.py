@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
 from asym_lightning.core.kinds import Count, LabelNames
-from asym_lightning.core.messages import check_choice, shown
+from asym_lightning.core.messages import check_choice
 from asym_lightning.data.found_label_names import FoundLabelNames
 from asym_lightning.data.images.image_data import Place, PlacedImagesDataModule
-from asym_lightning.data.images.image_files import Sample, readable_samples
+from asym_lightning.data.images.image_files import Sample
 from asym_lightning.data.images.image_transforms import Augmentation
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.tables.cells import (
@@ -85,7 +84,7 @@ class ImageTableDataModule(FoundLabelNames, PlacedImagesDataModule):
         loader: LoaderOptions = LoaderOptions(num_workers=2),
     ) -> None:
         super().__init__(
-            train, val, test, predict, folder,
+            train, val, test, predict, folder, skip_corrupt,
             augmentation=augmentation, image_size=image_size, mean=mean, std=std, loader=loader,
         )  # fmt: skip
         check_choice("target", target, get_args(Target))
@@ -95,7 +94,6 @@ class ImageTableDataModule(FoundLabelNames, PlacedImagesDataModule):
         self.image_column = image_column
         self.target_column = target if target_column is None else target_column
         self.separator = separator
-        self.skip_corrupt = skip_corrupt
         self.given_label_names = label_names
 
     def sources(self) -> Mapping[str, TextSource]:
@@ -114,30 +112,21 @@ class ImageTableDataModule(FoundLabelNames, PlacedImagesDataModule):
         return class_names_in(table, self.target_column)
 
     def labels_of(self, found: Collection[str], source: str) -> list[str]:
-        """Return the classes of the training data, sorted."""
+        """Return the classes of the training data, sorted.
+
+        Raises:
+            ValueError: If there is none, or but one where each image has one.
+        """
         if self.target == "labels":
             return sorted_set_names(found, source, self.target_column)
-        return sorted_class_names(found)
+        return sorted_class_names(found, source, self.target_column, ", or set `target: value`")
 
     def listed(self, split: str) -> list[Sample]:
         """Return the images of a table, with their targets."""
         table = self.sources()[split].read()
         table.check_not_empty(split)
-        samples = list(zip(self._paths(table), self._targets(table, split), strict=True))
-        return readable_samples(samples) if self.skip_corrupt else samples
-
-    def _paths(self, table: TextTable) -> list[str]:
-        folder = Path(table.source).parent if self.folder is None else self.folder
-
-        def read(cell: Any) -> str:
-            if not isinstance(cell, str) or not cell.strip():
-                raise ValueError(f"the image must be a path, not {shown(cell)}.")
-            path = folder / cell.strip()
-            if not path.is_file() and not self.skip_corrupt:
-                raise ValueError(f"there is no image {str(path)!r}; `skip_corrupt: true` leaves it out.")
-            return str(path)
-
-        return table.read_cells(self.image_column, read)
+        images = table.read_cells(self.image_column, lambda cell: self.image_in(cell, self.places[split]))
+        return list(zip(images, self._targets(table, split), strict=True))
 
     def _targets(self, table: TextTable, split: str) -> list[Any]:
         cells = table.columns.get(self.target_column)

@@ -13,10 +13,9 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
-from asym_lightning.core.messages import first_line
 from asym_lightning.core.tokens import IGNORED
 from asym_lightning.data.images.image_files import ImageFiles, Sample, read_image
-from asym_lightning.data.images.pillow import UNREADABLE
+from asym_lightning.data.images.pillow import reading
 
 MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif")
 
@@ -75,11 +74,7 @@ class MaskedImages(ImageFiles):
         if mask is None:
             alone: Tensor = self.transform(pixels)
             return alone.as_subclass(Tensor)
-        classes = read_mask(mask, self.values)
-        if classes.shape != (image.height, image.width):
-            sizes = [" x ".join(map(str, size)) for size in (classes.shape, (image.height, image.width))]
-            raise ValueError(f"the mask {mask} has {sizes[0]} pixels, but its image {path} has {sizes[1]}.")
-        pair = self.transform(pixels, tv_tensors.Mask(torch.tensor(classes)))
+        pair = self.transform(pixels, tv_tensors.Mask(torch.tensor(read_mask(mask, self.values))))
         return pair[0].as_subclass(Tensor), pair[1].as_subclass(Tensor)
 
 
@@ -87,19 +82,30 @@ def read_mask(path: str, values: MaskValues) -> np.ndarray:
     """Read the class of each pixel (height, width) from an indexed or grey picture.
 
     Raises:
-        ValueError: If it is no such picture, or has other values; the message names it.
+        ValueError: If it can't be read, or has other values; the message names it.
     """
-    try:
-        with Image.open(path) as image:
-            numbers = np.array(image)
-    except UNREADABLE as error:
-        raise ValueError(f"the mask {path} cannot be read ({first_line(error)[:100]}).") from error
-    if numbers.ndim != 2 or numbers.dtype.kind not in "bui":
-        raise ValueError(f"the mask {path} holds no class for each pixel: it must be an indexed or a grey picture.")
+    with reading(f"the mask {path}"), Image.open(path) as image:
+        numbers = np.array(image)
     try:
         return values.classes(numbers)
     except ValueError as error:
         raise ValueError(f"the mask {path} does not fit: {error}") from None
+
+
+def check_mask(image: str, mask: str) -> None:
+    """Check by its header that a mask is one of an image.
+
+    Raises:
+        ValueError: If it is no indexed or grey picture, or of another size; the message names it.
+    """
+    with reading(f"the mask {mask}"), Image.open(mask) as picture:
+        mode = picture.mode
+    if not (mode in ("1", "L", "P") or mode.startswith("I")):
+        raise ValueError(f"the mask {mask} holds no class for each pixel: it must be an indexed or a grey picture.")
+    with reading(image), Image.open(image) as masked:
+        sizes = [f"{height} x {width}" for width, height in (picture.size, masked.size)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"the mask {mask} has {sizes[0]} pixels, but its image {image} has {sizes[1]}.")
 
 
 def find_mask(image: Path, folder: Path) -> Path:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from torch.utils.data import Dataset
 
 from asym_lightning.core.kinds import Count, LabelNames, Range
-from asym_lightning.core.messages import shown
 from asym_lightning.data.images.image_data import Place, PlacedImagesDataModule
 from asym_lightning.data.images.image_files import Sample, find_images
 from asym_lightning.data.images.image_transforms import Augmentation, joint_transform
-from asym_lightning.data.images.mask_files import MaskedImages, MaskValues, find_mask
+from asym_lightning.data.images.mask_files import MaskedImages, MaskValues, check_mask, find_mask
 from asym_lightning.data.loader_options import LoaderOptions
+from asym_lightning.data.tables.file_cells import file_in
 from asym_lightning.data.tables.record_file import RecordFile
 
 
@@ -38,6 +38,8 @@ class SegmentationDataModule(PlacedImagesDataModule):
         folder: Where the files of a table are that go by relative paths; None takes the folder that the table is in.
         image_column: Column of the images' paths, in a table.
         mask_column: Column of the masks' paths, in a table.
+        skip_corrupt: Leave images out that cannot be read, with a warning that counts them, instead of an
+            error; reads all images once when it starts.
         augmentation: What training images and masks go through: `none`, `crop_flip` (a random crop, mirrored half the
             time) or `domainbed` (that and jittered colours).
         image_size: Height and width of the model's images; None means the model's own. Other images are squeezed into
@@ -62,6 +64,7 @@ class SegmentationDataModule(PlacedImagesDataModule):
         folder: Place = None,
         image_column: str = "file",
         mask_column: str = "mask",
+        skip_corrupt: bool = False,
         augmentation: Augmentation = "crop_flip",
         image_size: Count | None = None,
         mean: Sequence[float] | None = None,
@@ -69,7 +72,7 @@ class SegmentationDataModule(PlacedImagesDataModule):
         loader: LoaderOptions = LoaderOptions(batch_size=8, num_workers=2),
     ) -> None:
         super().__init__(
-            train, val, test, predict, folder,
+            train, val, test, predict, folder, skip_corrupt,
             augmentation=augmentation, image_size=image_size, mean=mean, std=std, loader=loader,
         )  # fmt: skip
         self.ignored_value, self.reduce_labels = ignored_value, reduce_labels
@@ -89,8 +92,12 @@ class SegmentationDataModule(PlacedImagesDataModule):
         return names
 
     def setup(self, stage: str) -> None:
-        """List the images that the stage needs."""
+        """List the images that the stage needs, and look at the headers of their masks."""
         super().setup(stage)
+        for samples in self.samples.values():
+            for image, mask in samples:
+                if mask is not None:
+                    check_mask(image, mask)
         stems = Counter(Path(path).stem for path, _ in self.samples.get("predict", ()))
         if twice := [stem for stem, count in stems.items() if count > 1]:
             raise ValueError(f"two images to predict are called {twice[0]!r}, and so would their masks be.")
@@ -107,22 +114,17 @@ class SegmentationDataModule(PlacedImagesDataModule):
         for folder in (images, masks):
             if not folder.is_dir():
                 raise FileNotFoundError(f"there is no folder {str(folder)!r} with the {folder.name} of {split}.")
-        return [(path, str(find_mask(Path(path), masks))) for path, _ in find_images([images])]
+        found = [self.image_in(path, place) for path, _ in find_images([images])]
+        return [(path, str(find_mask(Path(path), masks))) for path in found]
 
     def _of_table(self, place: Path, split: str) -> list[Sample]:
         table = RecordFile(place).read()
         table.check_not_empty(split)
-        folder = place.parent if self.folder is None else self.folder
-
-        def read(cell: Any) -> str:
-            if not isinstance(cell, str) or not (folder / cell).is_file():
-                raise ValueError(f"there is no file {shown(cell)} in {folder}.")
-            return str(folder / cell)
-
-        images = table.read_cells(self.image_column, read)
+        images = table.read_cells(self.image_column, lambda cell: self.image_in(cell, place))
         if split == "predict" and self.mask_column not in table.columns:
             return [(image, None) for image in images]
-        return list(zip(images, table.read_cells(self.mask_column, read), strict=True))
+        masks = table.read_cells(self.mask_column, lambda cell: str(file_in(cell, self.folder or place.parent)))
+        return list(zip(images, masks, strict=True))
 
     def dataset(self, split: str) -> Dataset:
         """Return the images of a split with their masks; those of `train` are augmented."""

@@ -54,6 +54,8 @@ def picture_chat(record: Mapping[str, Any], processor: Any, *, is_answered: bool
     messages = _in_parts(_messages(record, is_answered), len(images))
     has_answer = messages[-1]["role"] == "assistant"
     answer = "".join(part.get("text", "") for part in messages[-1]["content"]) if has_answer else ""
+    if is_answered and has_answer and not answer.strip():
+        raise ValueError("the last answer is empty: there is nothing to learn.")
     if not is_answered:
         prompt = rendered(messages[:-1] if has_answer else messages, processor, True)
         return PictureChat([Part(prompt, False)], prompt, answer, images)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from asym_lightning.core.messages import first_line
-from asym_lightning.data.images.pillow import UNREADABLE
+from asym_lightning.core.tokens import IGNORED
+from asym_lightning.data.images.pillow import reading
 from asym_lightning.data.language.picture_chats import PictureChat, label_tokens, picture_chat
 from asym_lightning.data.tables.file_cells import file_of, name_of
 from asym_lightning.data.tables.text_table import TextTable
 from asym_lightning.data.tokens.padding import PadBatch
 
+T = TypeVar("T")
 CHARACTERS = 2000
 """What a picture counts as where rows of like length are put together."""
 
@@ -56,7 +57,7 @@ class PictureRows(Dataset):
             try:
                 chats.append(picture_chat(record, processor, is_answered=is_answered))
                 for cell in chats[-1].images:
-                    _opened(cell, folder).close()
+                    _opened(cell, folder, lambda image: None)
             except ValueError as error:
                 raise ValueError(f"{table.where(row)}: {error}") from None
         return cls(table, chats, folder, processor, max_length)
@@ -71,7 +72,10 @@ class PictureRows(Dataset):
     def __getitem__(self, row: int) -> dict[str, Any]:
         chat = self.chats[row]
         text, beginning = "".join(part.text for part in chat.parts), self.processor.tokenizer.bos_token
-        images = [_opened(cell, self.folder).convert("RGB") for cell in chat.images]
+        try:
+            images = [_opened(cell, self.folder, lambda image: image.convert("RGB")) for cell in chat.images]
+        except ValueError as error:  # of a picture that begins as it should, and is damaged further on
+            raise ValueError(f"{self.table.where(row)}: {error}") from None
         has_beginning = bool(beginning) and text.startswith(beginning)  # a template may write it by itself
         inputs = self.processor(text=[text], images=[images], return_tensors="pt", add_special_tokens=not has_beginning)
         tokens = inputs["input_ids"][0].numpy()
@@ -79,6 +83,8 @@ class PictureRows(Dataset):
         if end < len(tokens) and (tokens[end:] == self._image_token).any():
             raise ValueError(f"{self.table.where(row)}: pictures go beyond the {end:,} tokens of `max_length`.")
         labels, prompt_length = label_tokens(chat, tokens, self.processor)
+        if (labels != IGNORED).any() and (labels[:end] == IGNORED).all():
+            raise ValueError(f"{self.table.where(row)}: what is asked fills the {end:,} tokens of `max_length`.")
         item: dict[str, Any] = {"input_ids": tokens[:end], "labels": labels[:end]}
         for name, value in inputs.items():
             if name not in ("input_ids", "attention_mask"):
@@ -108,14 +114,12 @@ class PictureBatch:
         return {**self.pad(others), **{name: [row[name] for row in rows] for name in of_pictures}}
 
 
-def _opened(cell: Any, folder: Path) -> Image.Image:
-    """Open a picture, of which no more than its beginning is read.
+def _opened(cell: Any, folder: Path, read: Callable[[Image.Image], T]) -> T:
+    """Open a picture, and return what is read of it.
 
     Raises:
-        ValueError: If there is none; the message names it.
+        ValueError: If there is none, or it is damaged; the message names it.
     """
     file = file_of(cell, folder)
-    try:
-        return Image.open(file)
-    except UNREADABLE as error:
-        raise ValueError(f"{name_of(cell)} cannot be read as a picture ({first_line(error)[:100]}).") from error
+    with reading(name_of(cell) or "what is in `bytes`"), Image.open(file) as image:
+        return read(image)

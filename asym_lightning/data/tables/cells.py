@@ -104,12 +104,25 @@ def class_names_in(table: TextTable, column: str) -> set[str]:
     return {label for label in table.read_cells(column, _name) if label}
 
 
-def sorted_class_names(names: Collection[str]) -> list[str]:
+def sorted_class_names(names: Collection[str], source: str, column: str, or_else: str = "") -> list[str]:
     """Return names of classes sorted: by their value where all are whole numbers.
 
-    >>> sorted_class_names({"10", "9"}), sorted_class_names({"10", "9", "b"})
-    (['9', '10'], ['10', '9', 'b'])
+    Args:
+        names: The names that there are.
+        source: What to call the data in messages.
+        column: The column that has them.
+        or_else: What a message proposes beside naming the classes.
+
+    Raises:
+        ValueError: If there are not two classes to tell apart.
+
+    Example:
+        >>> sorted_class_names({"10", "9"}, "a.csv", "label")
+        ['9', '10']
     """
+    if len(names) < 2:
+        but = f"label but {next(iter(names))!r}" if names else "label"
+        raise ValueError(f"{source} has no {but} under {column!r}: name all classes by `label_names`{or_else}.")
     return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
 
 

@@ -115,10 +115,4 @@ class TextFilesDataModule(FoundLabelNames, LabelledTextDataModule):
         Raises:
             ValueError: If one is no text, or there is but one.
         """
-        names = sorted_class_names(found)
-        if len(names) < 2:
-            raise ValueError(
-                f"{source} has no label but {' '.join(names)!r} under {self.label_column!r}: "
-                "name all classes by `label_names`, or set `regression: true`."
-            )
-        return names
+        return sorted_class_names(found, source, self.label_column, ", or set `regression: true`")

@@ -65,8 +65,8 @@ def test_crowds_are_left_out_and_images_may_have_no_object(file):
     content = json.loads(file.read_text())
     content["annotations"] = [{**content["annotations"][0], "iscrowd": 1}]
     file.write_text(json.dumps(content))
-    data = DetectionDataModule(train=file, val=file, **PLAIN)
-    data.setup("fit")
+    data = DetectionDataModule(val=file, label_names=["blue", "red"], **PLAIN)
+    data.setup("validate")
     _, targets = next(iter(data.val_dataloader()))
     assert [target["boxes"].shape for target in targets] == [(0, 4)] * 4
 
@@ -82,10 +82,18 @@ def test_crowds_are_left_out_and_images_may_have_no_object(file):
             lambda c: c["annotations"][1].update(bbox=[40, 0, 2, 3]),
             "annotation 1: `bbox` .* begins outside of its image",
         ),
-        (lambda c: c["images"][2].update(file_name="no.png"), "image 2: there is no file 'no.png'"),
+        (
+            lambda c: c["images"][2].update(file_name="no.png"),
+            "image 2: there is no image '.*/no.png'; `skip_corrupt: true` leaves it out",
+        ),
         (lambda c: c["categories"][0].pop("name"), "category 0: it has no `id` and `name`"),
         (lambda c: c.pop("categories"), "has no list of objects `categories`"),
         (lambda c: c.update(images=[], annotations=[]), "has no image"),
+        (lambda c: c["annotations"][1].update(bbox=[0, 0, float("nan"), 3]), "annotation 1: `bbox` must be left, top"),
+        (lambda c: c["images"][1].update(id=10), "image 1: there is another of the id 10 before it"),
+        (lambda c: c["images"][1].update(id=[]), r"image 1: its `id` must be a number or a text, not \[\]"),
+        (lambda c: c["categories"][1].update(id=7), "category 1: there is another of the id 7 before it"),
+        (lambda c: c.update(annotations=[]), "has no box to learn from"),
     ],
 )
 def test_bad_files_are_refused_by_the_number_of_the_entry(file, change, message):
@@ -94,6 +102,27 @@ def test_bad_files_are_refused_by_the_number_of_the_entry(file, change, message)
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         DetectionDataModule(train=file, **PLAIN).setup("fit")
+
+
+def test_images_that_cannot_be_read_are_left_out_where_that_is_asked_for(file):
+    (file.parent / "0.png").unlink()
+    (file.parent / "1.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"image 0: there is no image '.*0\.png'; `skip_corrupt: true` leaves it out"):
+        DetectionDataModule(train=file, **PLAIN).setup("fit")
+    data = DetectionDataModule(train=file, skip_corrupt=True, **PLAIN)
+    with pytest.warns(UserWarning, match="2 images cannot be read and were left out"):
+        data.setup("fit")
+    assert len(data.samples["train"]) == 4
+
+
+def test_categories_of_one_name_are_one_class(file):
+    content = json.loads(file.read_text())
+    content["categories"].append({"id": 9, "name": "red"})
+    content["annotations"][0]["category_id"] = 9
+    file.write_text(json.dumps(content))
+    data = DetectionDataModule(train=file, **PLAIN)
+    data.setup("fit")
+    assert data.label_names == ["blue", "red"] and data.samples["train"][0][1][0][1] == 1
 
 
 def test_other_bad_input_is_refused(file, tmp_path):

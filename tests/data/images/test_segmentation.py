@@ -93,6 +93,11 @@ def test_bad_input_is_refused_with_its_file(shapes, tmp_path):
                 pass
         return str(error.value)
 
+    def message_before_a_batch():
+        with pytest.raises(ValueError) as error:
+            SegmentationDataModule(train=shapes, val=shapes, **OPTIONS).setup("fit")
+        return str(error.value)
+
     assert "none of `train`, `val`, `test` and `predict`" in message(train=None, val=None)
     assert "no folder" in message(FileNotFoundError, val=shapes / "images")
     assert "`label_names` must be given" in message(label_names=None)
@@ -110,10 +115,21 @@ def test_bad_input_is_refused_with_its_file(shapes, tmp_path):
     assert "masks/0.png holds no class for each pixel" in message()
     Image.new("L", (20, 24)).save(shapes / "masks" / "0.png")
     assert "masks/0.png has 24 x 20 pixels, but its image" in message()
+    assert "masks/0.png has 24 x 20 pixels, but its image" in message_before_a_batch()
     (shapes / "masks" / "0.png").write_text("no picture")
     assert "masks/0.png cannot be read" in message()
     (shapes / "masks" / "0.png").unlink()
     assert "images/0.png has no mask 0.png in" in message()
+
+
+def test_images_that_cannot_be_read_are_left_out_where_that_is_asked_for(shapes):
+    (shapes / "images" / "0.png").write_text("no image")
+    with pytest.raises(ValueError, match=r"images/0\.png cannot be read as an image .*; `skip_corrupt: true` leaves"):
+        SegmentationDataModule(train=shapes, val=shapes, **OPTIONS).setup("fit")
+    data = SegmentationDataModule(train=shapes, val=shapes, skip_corrupt=True, **OPTIONS)
+    with pytest.warns(UserWarning, match="1 images cannot be read and were left out"):
+        data.setup("fit")
+    assert len(data.samples["train"]) == 3
 
 
 def test_two_images_of_a_name_would_have_one_mask(shapes, tmp_path):

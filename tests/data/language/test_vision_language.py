@@ -79,6 +79,9 @@ def test_long_answers_are_cut_and_pictures_are_not(data):
     assert len(module.rows["train"][0]["labels"]) == 16 and learnt(module)[-1] == "red"
     with pytest.raises(ValueError, match=r"chats\.jsonl, line 1: pictures go beyond the 4 tokens of `max_length`"):
         data(chat, max_length=4).rows["train"][0]
+    asked = module.rows["train"][0]["prompt_length"]
+    with pytest.raises(ValueError, match=rf"line 1: what is asked fills the {asked} tokens of `max_length`"):
+        data(chat, max_length=asked).rows["train"][0]
 
 
 def test_a_data_set_of_the_hub_holds_the_pictures_themselves(tmp_path, monkeypatch):
@@ -99,19 +102,28 @@ def test_a_data_set_of_the_hub_holds_the_pictures_themselves(tmp_path, monkeypat
     ("row", "message"),
     [
         (record(ASKED, SAID, images=["gone.png"]), r"chats\.jsonl, line 1: there is no file '.*gone\.png'"),
-        (record(ASKED, SAID, images=["chats.jsonl"]), r"line 1: chats\.jsonl cannot be read as a picture"),
+        (record(ASKED, SAID, images=["chats.jsonl"]), r"line 1: chats\.jsonl cannot be read as an image"),
         (record(ASKED, SAID, images=[7]), r"line 1: there is no name of a file, but 7"),
         (record(ASKED, SAID, images=[]), r"line 1: there is no picture under `images` or `image`: `InstructionTuner`"),
         (record({"role": "user", "content": "<image><image>"}, SAID), r"line 1: there are 2 places for pictures"),
         (record(ASKED), r"line 1: `messages` must end with a message of the assistant"),
         (record({"role": "user", "content": [{"type": "sound"}]}, SAID), r"line 1: a `content` must be a text"),
         (record(SAID), r"line 1: `messages` hold none of the user's to answer"),
+        (record(ASKED, {"role": "assistant", "content": " "}), r"line 1: the last answer is empty"),
         ({"image": "pictures/0.png", "output": "red"}, r"line 1: the record has no text under `instruction`"),
     ],
 )  # fmt: skip
 def test_a_wrong_record_is_named_by_its_line(data, row, message):
     with pytest.raises(ValueError, match=message):
         data(row)
+
+
+def test_a_picture_that_is_damaged_further_on_is_named_when_it_is_read(data, tmp_path):
+    chats = data(record(ASKED, SAID))
+    picture = tmp_path / "pictures" / "0.png"
+    picture.write_bytes(picture.read_bytes()[:50])
+    with pytest.raises(ValueError, match=r"chats\.jsonl, line 1: pictures/0\.png cannot be read as an image"):
+        chats.rows["train"][0]
 
 
 def test_a_processor_without_a_template_is_refused(data):
