@@ -33,8 +33,8 @@ class CTCLengths(NamedTuple):
         if short:
             name = f" {batch['file'][short[0]]}" if "file" in batch else ""
             rank_zero_warn(
-                f"the clip{name} is too short for its transcript, {frames[short[0]]} steps for {labels[short[0]]} tokens, "
-                "and counts for nothing: does the transcript belong to it?"
+                f"the clip{name} is too short for its transcript, {frames[short[0]]} steps for {labels[short[0]]} "
+                "tokens, and counts for nothing: does the transcript belong to it?"
             )
         return cls(tuple(frames), tuple(labels))
 
