@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from transformers import MusicgenForCausalLM, PretrainedConfig
 
+pytest.importorskip("transformers.models.uvdoc", reason="types of a later transformers are among the models")
+
 from benchmarks.coverage.__main__ import main, rows_of
 from benchmarks.coverage.checks import examine
 from benchmarks.coverage.small_config import COUNTS, VOCABULARY, small_config
@@ -220,6 +222,34 @@ def test_a_call_is_made_again_with_values_of_as_many_dimensions_as_the_docstring
     assert {n: v.shape[1:] for n, v in calls[0].arguments.items()} == {
         "input_values": (1, 4000), "input_features": (64, 37)
     }  # fmt: skip
+
+
+class Tower(nn.Module):
+    config = PretrainedConfig(image_token_id=7, image_size=32)
+
+    def get_image_features(self, pixel_values):
+        return pixel_values.flatten(2)[:, :, :5].mT  # five tokens of each picture
+
+
+class Retrieval(nn.Module):
+    """As ColPali, whose model within knows which tokens stand for a picture."""
+
+    main_input_name, config = "input_ids", PretrainedConfig()
+
+    def __init__(self):
+        super().__init__()
+        self.vlm = Tower()
+
+    def forward(self, input_ids, pixel_values=None):
+        features = self.vlm.get_image_features(pixel_values)
+        if (input_ids == 7).sum() != features.shape[:2].numel():
+            raise ValueError("features and tokens do not match")
+        return features
+
+
+def test_pictures_go_with_as_many_tokens_as_the_model_within_makes_of_them():
+    calls, _ = working_calls(Retrieval())
+    assert (calls[0].arguments["input_ids"] == 7).sum(1).tolist() == [5, 5]
 
 
 class Prompted(nn.Module):
