@@ -20,8 +20,8 @@ _READING = {
 }  # fmt: skip
 _INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index}
 _TO_PYTHON = {Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__, Tensor.item}
-# transformers asks once a pass whether a batch has padding and whether pictures are as many as their places in the text,
-# and matches boxes on the CPU; it can't be told.
+# transformers asks once a pass whether a batch has padding and whether pictures are as many as their places in the
+# text, and matches boxes on the CPU; it can't be told.
 _OF_HOSTS = (
     "transformers/masking_utils.py", "transformers/modeling_attn_mask_utils.py",
     "transformers/loss/loss_for_object_detection.py",
