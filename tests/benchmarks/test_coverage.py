@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from transformers import MusicgenForCausalLM, PretrainedConfig
 
+pytest.importorskip("transformers.models.uvdoc", reason="types of a later transformers are among the models")
+
 from benchmarks.coverage.__main__ import main, rows_of
 from benchmarks.coverage.checks import examine
 from benchmarks.coverage.small_config import COUNTS, VOCABULARY, small_config

@@ -391,6 +391,7 @@ def test_a_model_of_transformers_initialises_a_layer(model):
     assert names.weight_initializer(nn.Linear(2, 2)) is None
 
 
+@pytest.mark.skipif(tf.__version__ < "5", reason="transformers before 5 says what is tied, and not to what")
 def test_transformers_says_what_is_tied_by_name():
     assert names.ties_by_name(tf.BertForMaskedLM(tf.BertConfig(vocab_size=9, hidden_size=12, num_hidden_layers=0)))
     assert not names.ties_by_name(tf.BertModel(tf.BertConfig(vocab_size=9, hidden_size=12, num_hidden_layers=0)))

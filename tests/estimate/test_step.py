@@ -190,3 +190,9 @@ def test_masks_select_everything_and_questions_are_answered():
         assert x.grad.shape == x.shape
         assert torch.equal(mask, ~mask) and bool(mask.any()) and int(x.detach().max()) == 1
         assert mask.nonzero().shape == (12, 2)
+
+
+def test_a_number_that_is_drawn_leaves_no_layer_out():
+    with fake_mode(), UnknownValues():
+        draw, other = torch.rand([]), torch.zeros([])
+        assert not draw < 0.0 and not draw < 0.5 and other < 0.5

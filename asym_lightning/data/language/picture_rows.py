@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from asym_lightning.core.tokens import IGNORED
 from asym_lightning.data.images.pillow import reading
 from asym_lightning.data.language.picture_chats import PictureChat, label_tokens, picture_chat
 from asym_lightning.data.tables.file_cells import file_of, name_of
@@ -82,6 +83,8 @@ class PictureRows(Dataset):
         if end < len(tokens) and (tokens[end:] == self._image_token).any():
             raise ValueError(f"{self.table.where(row)}: pictures go beyond the {end:,} tokens of `max_length`.")
         labels, prompt_length = label_tokens(chat, tokens, self.processor)
+        if (labels != IGNORED).any() and (labels[:end] == IGNORED).all():
+            raise ValueError(f"{self.table.where(row)}: what is asked fills the {end:,} tokens of `max_length`.")
         item: dict[str, Any] = {"input_ids": tokens[:end], "labels": labels[:end]}
         for name, value in inputs.items():
             if name not in ("input_ids", "attention_mask"):

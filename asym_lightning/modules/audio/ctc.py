@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from asym_lightning.core.private_names import num_frames
@@ -25,9 +26,17 @@ class CTCLengths(NamedTuple):
 
     @classmethod
     def of(cls, model: Any, batch: Mapping[str, Any]) -> CTCLengths:
-        """Count both in a batch that is on the CPU."""
-        labels = (batch["labels"] != IGNORED).sum(dim=1)
-        return cls(tuple(clip_frames(model, batch).tolist()), tuple(labels.tolist()))
+        """Count both in a batch that is on the CPU, and warn of a clip too short for its transcript."""
+        labels = (batch["labels"] != IGNORED).sum(dim=1).tolist()
+        frames = clip_frames(model, batch).tolist()
+        short = [row for row, (steps, count) in enumerate(zip(frames, labels, strict=True)) if steps < count]
+        if short:
+            name = f" {batch['file'][short[0]]}" if "file" in batch else ""
+            rank_zero_warn(
+                f"the clip{name} is too short for its transcript, {frames[short[0]]} steps for {labels[short[0]]} "
+                "tokens, and counts for nothing: does the transcript belong to it?"
+            )
+        return cls(tuple(frames), tuple(labels))
 
 
 def clip_frames(model: Any, batch: Mapping[str, Any]) -> Tensor:

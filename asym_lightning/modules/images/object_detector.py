@@ -12,6 +12,7 @@ from torchmetrics import Metric, MetricCollection
 from transformers import AutoModelForObjectDetection
 
 from asym_lightning.adapters import AdapterConfig
+from asym_lightning.core.extras import check_installed
 from asym_lightning.core.kinds import Fraction, LabelNames
 from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
@@ -85,7 +86,12 @@ class ObjectDetector(ClassifierModule):
         return model
 
     def build_metrics(self) -> MetricCollection:
-        """Return the mean average precisions."""
+        """Return the mean average precisions.
+
+        Raises:
+            ModuleNotFoundError: If pycocotools is missing, or scipy, by which the models' losses match boxes.
+        """
+        check_installed("scipy", needed_by="ObjectDetector")
         precisions: dict[str, Metric | MetricCollection] = {
             "map": DetectionPrecision(),
             "map_50": DetectionPrecision(0.5),

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MultilabelAveragePrecision, MultilabelExactMatch, MultilabelF1Score
+from torchmetrics.functional.classification import multilabel_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
 
@@ -77,12 +78,13 @@ class MeanAveragePrecision(MultilabelAveragePrecision):
 
     def compute(self) -> Tensor:  # type: ignore[override]  # torchmetrics' own does so too
         """Return the mean, in [0, 1]."""
-        has_samples = dim_zero_cat(self.target).bool().any(dim=0)
-        num_without = int((~has_samples).sum())
-        if num_without == len(has_samples):
+        probabilities, targets = dim_zero_cat(self.preds), dim_zero_cat(self.target)
+        has_samples = targets.bool().any(dim=0)
+        num_with, num_without = int(has_samples.sum()), int((~has_samples).sum())
+        if not num_with:
             rank_zero_warn("the mean average precision is undefined, for nothing is of any class: reported as 0.")
             return torch.zeros((), device=has_samples.device)
         if num_without:
             rank_zero_warn(f"the mean average precision leaves out {num_without} classes of which there is no sample.")
-        of_classes: Tensor = super().compute()
-        return of_classes[has_samples].mean()
+        with_samples = probabilities[:, has_samples], targets[:, has_samples]
+        return multilabel_average_precision(*with_samples, num_labels=num_with, validate_args=False)

@@ -79,6 +79,9 @@ def test_long_answers_are_cut_and_pictures_are_not(data):
     assert len(module.rows["train"][0]["labels"]) == 16 and learnt(module)[-1] == "red"
     with pytest.raises(ValueError, match=r"chats\.jsonl, line 1: pictures go beyond the 4 tokens of `max_length`"):
         data(chat, max_length=4).rows["train"][0]
+    asked = module.rows["train"][0]["prompt_length"]
+    with pytest.raises(ValueError, match=rf"line 1: what is asked fills the {asked} tokens of `max_length`"):
+        data(chat, max_length=asked).rows["train"][0]
 
 
 def test_a_data_set_of_the_hub_holds_the_pictures_themselves(tmp_path, monkeypatch):
