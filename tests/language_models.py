@@ -47,7 +47,12 @@ def word_tokenizer(texts: Iterable[str], encoder_decoder: bool = False) -> tf.Pr
         ends = [("<s>", 1), ("</s>", 2)]
         tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
     return tf.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_input_names=["input_ids", "attention_mask"],  # as BART's; transformers 4 has one name more by default
     )
 
 

@@ -64,10 +64,13 @@ def write_tiny_llava(folder: Path) -> Path:
 
 
 def qwen_processor() -> tf.Qwen2VLProcessor:
+    tokenizer = seeing_tokenizer("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>")
+    if tf.__version__ < "5":  # which wants its own class
+        tokenizer.__class__ = tf.Qwen2TokenizerFast
     pixels = {"shortest_edge": 16 * 16, "longest_edge": 32 * 32}
     return tf.Qwen2VLProcessor(
         tf.Qwen2VLImageProcessor(size=pixels, patch_size=4, temporal_patch_size=1, merge_size=2),
-        seeing_tokenizer("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"),
+        tokenizer,
         video_processor=tf.Qwen2VLVideoProcessor(size=pixels, patch_size=4, temporal_patch_size=1, merge_size=2),
         chat_template=TEMPLATE.replace("PICTURE", "<|vision_start|><|image_pad|><|vision_end|>"),
     )
@@ -82,7 +85,7 @@ def tiny_qwen(tokenizer: tf.PreTrainedTokenizerFast) -> tf.Qwen2VLForConditional
                        "spatial_merge_size": 2, "temporal_patch_size": 1, "in_channels": 3},
         text_config={"vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1,
                      "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
-                     "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4},
+                     "rope_scaling": {"rope_type": "default", "mrope_section": [1, 1, 2]}, "rope_theta": 1e4,
                      "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0},
         image_token_id=image, video_token_id=video, vision_start_token_id=start, vision_end_token_id=end,
     )  # fmt: skip

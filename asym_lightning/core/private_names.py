@@ -55,8 +55,8 @@ efficient_attention = torch.ops.aten._scaled_dot_product_efficient_attention
 
 # A tensor's own `__torch_function__` is left out while this context lasts; the public one leaves out modes as well.
 without_torch_function = torch._C.DisableTorchFunctionSubclass
-# The grouped product before it had a public name; not in every torch.
-grouped_mm = getattr(torch, "_grouped_mm", None)
+# What `torch.nn.functional.grouped_mm` calls, and what a tensor's own `__torch_function__` sees of it.
+grouped_mm = torch._grouped_mm
 
 # What wrappers call the module inside them, and put between its name and its children's: FSDP1's, `torch.compile`'s and
 # that of activation checkpointing.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
@@ -115,16 +116,17 @@ class SplitDataModule(BatchDataModule, ABC):
     def train_dataloader(self) -> DataLoader:
         """Training batches: rows of like length, in random order."""
         rows = self._rows("train")
-        chosen = self._chosen_rows(len(rows))
-        sampler = LengthBucketSampler(rows.lengths()[np.asarray(chosen)], self.batch_size, self.seed)
-        return self.padded_loader(Subset(rows, chosen), is_training=True, sampler=sampler)
+        lengths = rows.lengths()
+        if self.num_train is not None:
+            chosen = self._chosen_rows(len(rows), self.num_train)
+            rows, lengths = Subset(rows, chosen.tolist()), lengths[chosen]
+        sampler = LengthBucketSampler(lengths, self.batch_size, self.seed)
+        return self.padded_loader(rows, is_training=True, sampler=sampler)
 
-    def _chosen_rows(self, count: int) -> Sequence[int]:
-        if self.num_train is None:
-            return range(count)
-        if self.num_train > count:
-            raise ValueError(f"`num_train` must be at most {count}, the training rows there are, not {self.num_train}.")
-        return np.random.default_rng(0).permutation(count)[: self.num_train].tolist()
+    def _chosen_rows(self, count: int, num_train: int) -> npt.NDArray[np.int64]:
+        if num_train > count:
+            raise ValueError(f"`num_train` must be at most {count}, the training rows there are, not {num_train}.")
+        return np.random.default_rng(0).permutation(count)[:num_train]
 
     def val_dataloader(self) -> list[DataLoader]:
         """Validation batches, the longest rows first; a data loader for each set."""

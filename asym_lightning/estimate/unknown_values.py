@@ -28,13 +28,15 @@ class UnknownValues(TorchDispatchMode):
 
     `logits[labels != -100]` keeps every position, which is the most that a batch can keep. Comparisons of whole tensors
     are true, and a number that is read is 1. Whether something is so of all numbers is answered with no: a mask that
-    keeps all would be left out, and a batch with padding takes more. The loss of CTC, which has no form
-    without numbers, has the shapes that it has with them.
+    keeps all would be left out, and a batch with padding takes more. So is whether a number that is drawn is below
+    another, or LayerDrop would leave out every layer. The loss of CTC, which has no form without numbers, has the
+    shapes that it has with them.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._whether_all: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+        self._draws: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
+        self._not_so: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator, or answer for it."""
@@ -50,15 +52,19 @@ class UnknownValues(TorchDispatchMode):
             return True
         elif func is aten.nonzero.default:
             return args[0].new_empty((args[0].numel(), args[0].dim()), dtype=torch.int64)
-        elif func is aten.all.default:
+        elif func is aten.rand.default and not args[0]:
+            draw = func(*args, **kwargs)
+            self._draws[id(draw)] = draw
+            return draw
+        elif func is aten.all.default or (func is aten.lt.Scalar and id(args[0]) in self._draws):
             found = func(*args, **kwargs)
-            self._whether_all[id(found)] = found
+            self._not_so[id(found)] = found
             return found
         elif func is local_scalar_dense:
             try:
                 return func(*args, **kwargs)
             except DataDependentOutputException:
-                if id(args[0]) in self._whether_all:
+                if id(args[0]) in self._not_so:
                     return False
                 return 1.0 if args[0].dtype.is_floating_point else 1
         return func(*args, **kwargs)

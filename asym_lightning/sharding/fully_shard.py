@@ -17,8 +17,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
@@ -113,18 +111,6 @@ def _check(module: nn.Module, mesh: DeviceMesh, options: ShardingOptions) -> Non
             f"The processes are about to train different models: `{name}` is {first} in process 0 and {other} in "
             f"process {difference.process}; give every process the same configuration."
         )
-    if not _averages(mesh):
-        raise ValueError(
-            f"FSDP2 asks for the mean of the gradients, and {dist.get_backend(mesh.get_group())} of torch "
-            f"{torch.__version__} gives their sum: take torch 2.9 or later, or `trainer.strategy: ddp`."
-        )
-
-
-def _averages(mesh: DeviceMesh) -> bool:
-    """Whether processes that ask for their mean get it; gloo before torch 2.9 gives the sum."""
-    mean, ones = torch.zeros(1, device=mesh.device_type), torch.ones(mesh.size(), device=mesh.device_type)
-    dist.reduce_scatter_tensor(mean, ones, op=dist.ReduceOp.AVG, group=mesh.get_group())
-    return mean.item() == 1
 
 
 def _description(module: nn.Module) -> dict[str, str]:

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -297,11 +298,14 @@ def _check_roles(result: Result, subject: Subject, arm: Arm) -> None:
     for role in set(result.targets.split()) & set("qkv"):
         model = copy.deepcopy(subject.model)
         layers = arm.adapt(copy.deepcopy(subject.model), role)
-        verdict = killed_attention(model, subject.calls, role, _rows_of(layers))
+        rows = _rows_of(layers)
+        verdict = killed_attention(model, subject.calls, role, rows)
         if verdict.missed and verdict.missed == verdict.mixed and role in "qk":
             both = arm.adapt(copy.deepcopy(subject.model), "q k")
             if killed_attention(model, subject.calls, role, _rows_of(both), at_once=True).share == 1:
                 verdict = Killed(1.0)  # queries and keys are mixed before they meet
+        if role == "v" and verdict.missed == verdict.mixed and all(_has_own(rows, name) for name in verdict.missed):
+            verdict = Killed(1.0, wrong=verdict.wrong)  # something is added to the values, as embeddings of tokens are
         result.errors[f"{role} found"] = verdict.share
         if verdict.wrong:
             result.fail(f"{role} rows", why=f" are others: {verdict.wrong}")
@@ -312,6 +316,11 @@ def _check_roles(result: Result, subject: Subject, arm: Arm) -> None:
                 result.verdict = PARTIAL if unsaid else IN_PART
             missed = (unsaid or verdict.missed)[0]
             result.reason += f"{role} in {verdict.share:.0%} of attention calls, not in {missed}; "
+
+
+def _has_own(rows: Mapping[tuple[str, str], Any], attention: str) -> bool:
+    """Whether an adapted layer lies within what attends."""
+    return any(layer.startswith(f"{attention}.") for layer, _ in rows)
 
 
 def _rows_of(model: nn.Module) -> dict[tuple[str, str], Any]:

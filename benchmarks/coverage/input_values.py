@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -52,6 +53,7 @@ def _images(name: str, model: Any, widths: Sequence[int]) -> Iterator[Tensor]:
         for features in (_first(model.config, ("hidden_size", "d_model"), 64), *widths):
             yield torch.randn(BATCH, LENGTH, features)
             yield torch.randn(16 * BATCH, features)
+            yield torch.randn(BATCH, features, SAMPLES if features == 1 else LENGTH)
         return
     whole = torch.randn(BATCH, channels, height, width)
     frames = _first(vision, ("num_frames", "frames_per_clip"), None)
@@ -69,12 +71,14 @@ def _images(name: str, model: Any, widths: Sequence[int]) -> Iterator[Tensor]:
     for size in (32, 64, 128, 224, 256):
         if size != height:
             yield torch.randn(BATCH, channels, size, size)
-    yield torch.randn(BATCH, 2, channels, height, width)
-    yield torch.randn(BATCH, 1, channels, height, width)
+    for number in (2, 1, 4):
+        yield torch.randn(BATCH, number, channels, height, width)
     for features in dict.fromkeys((flat, flat * temporal, *widths)):
         yield torch.randn(BATCH, 16, features)
         yield torch.randn(16 * BATCH, features)
     yield torch.randn(16 * BATCH, channels, patch, patch)
+    merged = patch * _first(vision, ("spatial_merge_size",), 1)
+    yield torch.randn(16 * BATCH, merged, merged, channels)
 
 
 def _image_sizes(vision: Any) -> tuple[int, int, int, int, int]:
@@ -100,27 +104,33 @@ def _sounds(name: str, model: Any, widths: Sequence[int]) -> Iterator[Tensor]:
             shapes.append((config.max_length, config.num_mel_bins))
         shapes += [(SAMPLES,), (1, SAMPLES)]
     shapes += [(FRAMES, mels), (mels, frames)] if _is_frames_first(model) else [(mels, frames), (FRAMES, mels)]
-    shapes += [shape for width in widths for shape in ((FRAMES, width), (width, frames))]
+    shapes += [shape for width in widths for shape in ((FRAMES, width), (width, frames), (LENGTH, width))]
     # Frames in pairs, in windows of a hundred, and images of a spectrum.
     shapes += [(mels, 200), (200, mels), (1, frames, mels), (1, 1001, mels)]
+    shapes.append((mels, 8 * LENGTH))  # which is as long as the text after three layers of stride 2
+    # As many mels as most have, where the configuration says how many nowhere.
+    shapes += [shape for number in (128, 80) for shape in ((FRAMES, number), (number, FRAMES))]
     for shape in dict.fromkeys(shapes):
         yield torch.randn(BATCH, *shape)
 
 
 def _mels(config: Any) -> int:
-    names = ("num_mel_bins", "n_mels", "feature_size", "input_dim", "input_feat_size", "input_size")
+    names = ("num_mel_bins", "n_mels", "num_mel_channels", "feature_size", "input_dim", "input_feat_size", "input_size")
     number: int = _first(_part(config, "audio"), (*names, "feature_projection_input_dim"), 80)
     return number
 
 
-def with_masks_of_sounds(arguments: dict[str, Any], model: Any) -> dict[str, Any]:
-    """Arguments of a call in which a mask of frames is as long as the frames that it is of."""
+def made_to_fit(arguments: dict[str, Any], model: Any) -> dict[str, Any]:
+    """Arguments of a call in which a mask of frames is as long as these, and prompts are as large as the image."""
     masks = {}
+    if "pixel_values" in arguments:
+        prompts = (name for name in ("prompt_pixel_values", "prompt_masks") if name in arguments)
+        masks |= {name: arguments["pixel_values"].flip(0) for name in prompts}
     for name in arguments:
         sound = arguments.get(name.removesuffix("_mask")) if name.endswith("_mask") else None
         if name in ("input_features_mask", "audio_mel_mask") and sound is not None and sound.dim() == 3:
             frames = next((n for n in sound.shape[1:] if n != _mels(model.config)), sound.shape[1])
-            masks[name] = torch.ones(BATCH, frames, dtype=torch.long)
+            masks[name] = arguments[name][:, :1].repeat(1, frames)
     return arguments | masks
 
 
@@ -140,7 +150,8 @@ def _texts(name: str, model: Any) -> Iterator[Tensor]:
 
 def _text(model: Any, length: int = LENGTH) -> Tensor:
     generator = torch.Generator().manual_seed(5)
-    vocabulary = getattr(_part(model.config, "text"), "vocab_size", None) or VOCABULARY
+    parts = (_part(model.config, "text"), *(part for _, part in _parts(model.config)))
+    vocabulary = next((size for part in parts if (size := getattr(part, "vocab_size", None))), VOCABULARY)
     vocabulary = vocabulary if isinstance(vocabulary, int) else VOCABULARY
     # Special tokens are at either end of the small vocabularies.
     tokens = torch.randint(10, max(min(vocabulary, VOCABULARY) - 50, 12), (BATCH, length), generator=generator)
@@ -156,18 +167,28 @@ def _value(name: str, model: Any, config: Any) -> Any:
     lags = _first(config, ("lags_sequence",), [0])
     steps = _first(config, ("context_length",), 64) + max(lags)
     match name:
-        case "qformer_input_ids":
+        case "qformer_input_ids" | "classes_input_ids" | "tasks_input_ids":
             return _text(model)
+        case "classes_attention_mask" | "tasks_attention_mask":
+            return torch.ones(BATCH, LENGTH, dtype=torch.long)
+        case "classes_structure":
+            return torch.ones(BATCH, dtype=torch.long)
         case "attention_mask":
             return torch.ones(BATCH, LENGTH, dtype=torch.long) if model.main_input_name == "input_ids" else None
-        case "inputs_embeds" | "noise_embeds" | "context_hidden_states":
+        case "inputs_embeds" | "noise_embeds":
             return torch.randn(BATCH, LENGTH, hidden)
+        case "context_hidden_states":
+            return torch.randn(BATCH, LENGTH, hidden * len(getattr(config, "target_layer_ids", None) or [0]))
+        case "latents":
+            return torch.randn(BATCH, _first(config, ("hidden_size",), 64), LENGTH)
         case "query_embeds":
             return torch.randn(BATCH, 8, hidden)
         case "image_grid_thw" | "grid_thw" | "image_grid_hws" | "grid_hws":
             return torch.tensor([[1, 4, 4]] * BATCH)[:, 3 - len(name.rpartition("_")[2]) :]
         case "merge_sizes":
             return torch.ones(BATCH, dtype=torch.long)
+        case "image_embeds_position_mask":
+            return (torch.arange(LENGTH) < config.latent_query_num).expand(BATCH, LENGTH)
         case "image_attention_mask":
             return torch.ones(BATCH, LENGTH, 2, dtype=torch.long)
         case "pixel_attention_mask":
@@ -178,8 +199,10 @@ def _value(name: str, model: Any, config: Any) -> Any:
             return torch.tensor([[4, 4]] * BATCH)
         case "image_sizes":
             return torch.tensor([[height, width]] * BATCH)
-        case "input_features_mask" | "audio_mel_mask":
+        case "input_features_mask":
             return torch.ones(BATCH, FRAMES, dtype=torch.long)
+        case "audio_mel_mask":  # of frames that are none
+            return torch.zeros(BATCH, FRAMES, dtype=torch.bool)
         case "encoder_hidden_states" if hasattr(config, "encoder_hidden_size"):
             return torch.randn(BATCH, LENGTH, config.encoder_hidden_size)
         case "visual_feats":
@@ -238,7 +261,10 @@ def _part(config: Any, word: str) -> Any:
     """The sub-configuration of a tower, or the configuration itself."""
     words = (word, "image") if word == "vision" else (word,)
     parts = dict(_parts(config))
-    return next((part for word in words for name, part in parts.items() if word in name), config)
+    named = (part for word in words for name, part in parts.items() if name == f"{word}_config")
+    return next(
+        itertools.chain(named, (part for word in words for name, part in parts.items() if word in name)), config
+    )
 
 
 def _parts(config: Any) -> Iterator[tuple[str, Any]]:

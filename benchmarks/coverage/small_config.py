@@ -24,7 +24,7 @@ COUNTS: Rules = (
     (r"n_group|topk_group|num_expert_group|n_groups", 1),
     (r"(.*_)?vocab_size(_.*)?|.*_(group|hash)_vocab", VOCABULARY),
     (r"num_frames", 4),
-    (r"num_queries|num_query_tokens", 8),
+    (r"num_queries|num_query_tokens|latent_query_num", 8),
 )
 # Every width of every tower is the same, so that what joins two of them fits.
 _WIDTHS: Rules = (
@@ -35,13 +35,14 @@ _WIDTHS: Rules = (
     (r"q_lora_rank|kv_lora_rank|o_lora_rank", 24),
     (r"(.*_)?(intermediate_size|ffn_dim|mlp_dim|d_ff|d_inner|n_inner|ffn_hidden_size|intermediate_dim)", INNER),
     (r".*intermediate_size.*|dim_feedforward|.*feedforward_dim|.*linear_units|share_expert_dim", INNER),
-    (r"hidden_size|d_model|n_embd|embed_dim|hidden_dim|dim|emb_dim|width|(.*_)?(hidden_size|d_model)", WIDTH),
+    (r"hidden_size|d_model|n_embd|embed_dim|hidden_dim|dim|emb_dim|width|(.*_)?(hidden_size(_global)?|d_model)", WIDTH),
     (r"(.*_)?((?<!image_)embedding_size|projection_dim|embed_dim|hidden_dim|proj_dim)", WIDTH),
     (r"(.*_)?(projection_size|output_dim)", WIDTH),
     (r"embedding_dim|project_dim|classifier_proj_size|word_embed_proj_dim|latent_dim|.*pooler_output_size", WIDTH),
     (r"max_position_embeddings|n_positions|n_ctx|max_(source|target)_positions|context_length|max_seq_len", POSITIONS),
     (r"(sliding_window|local_attention|attention_window|window_size|sliding_window_size)", 4),
-    (r"image_size|pretrain_image_size|img_size|crop_size", IMAGE),
+    (r"image_size|pretrain_image_size|(max_)?img_size|crop_size", IMAGE),
+    (r".*upsample_groups", WIDTH),
     (r"patch_size", PATCH),
 )
 # First match counts.
@@ -90,7 +91,7 @@ def _shrunk(default: PretrainedConfig, overrides: dict[str, Any], how: _Shrinkin
     overrides = {**overrides, **how.of_types.get(default.model_type, {})}
     values = _set_by_parent(default) if how.lists else {}
     for name, value in vars(default).items():
-        if name.startswith("_"):
+        if name.startswith("_") or name in overrides:
             continue
         if isinstance(value, PretrainedConfig):
             inner = {

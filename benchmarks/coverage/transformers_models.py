@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import traceback
@@ -35,22 +36,24 @@ def names() -> Sequence[str]:
 
 def model_class_name(model_type: str) -> str | None:
     """The class that is built of a type, or ``None`` where it has none, as a configuration of a part has not."""
+    return next(iter(_class_names(model_type)), None)
+
+
+def _class_names(model_type: str) -> list[str]:
+    """The classes of a type: for what it is mostly trained as, without a task, which takes less, for other tasks."""
     tasks = list(_TASKS)
     is_seq2seq = model_type in modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
     if model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not is_seq2seq:
         tasks.insert(0, "SEQUENCE_CLASSIFICATION")
+    found = [name for task in tasks if (name := _class_name(f"MODEL_FOR_{task}_MAPPING_NAMES", model_type))]
+    base = [name] if (name := _class_name("MODEL_MAPPING_NAMES", model_type)) else []
     if model_type in modeling_auto.MODEL_FOR_ZERO_SHOT_IMAGE_CLASSIFICATION_MAPPING_NAMES:
-        tasks = []
-    for mapping in (*(f"MODEL_FOR_{task}_MAPPING_NAMES" for task in tasks), "MODEL_MAPPING_NAMES"):
-        found = getattr(modeling_auto, mapping).get(model_type)
-        if found:
-            return found if isinstance(found, str) else found[0]
-    return None
+        return list(dict.fromkeys([*base, *found]))
+    return list(dict.fromkeys([*found[:1], *base, *found[1:]]))
 
 
-def _base_class_name(model_type: str) -> str | None:
-    """What a model is without a task, which takes less where the task wants labels or inputs of its own."""
-    found = modeling_auto.MODEL_MAPPING_NAMES.get(model_type)
+def _class_name(mapping: str, model_type: str) -> str | None:
+    found = getattr(modeling_auto, mapping).get(model_type)
     return found if isinstance(found, str) or not found else found[0]
 
 
@@ -63,15 +66,15 @@ def subject(model_type: str) -> Subject:
     """
     import transformers
 
-    names = dict.fromkeys((model_class_name(model_type), _base_class_name(model_type)))
-    classes = [found for name in names if name and (found := getattr(transformers, name, None))]
+    names = _class_names(model_type)
+    classes = [found for name in names if (found := getattr(transformers, name, None))]
     if not classes:
-        raise RuntimeError(f"transformers names the class {next(iter(names))} and does not have it")
+        raise RuntimeError(f"transformers names the class {names[0]} and does not have it")
     reasons: list[str] = []
     for model_class, variant in ((c, v) for c in classes for v in _smallest_first(model_type, c, reasons)):
         try:
             torch.manual_seed(0)
-            model = model_class._from_config(_config(model_type, model_class, variant)).float().eval()
+            model = _built(model_class, _config(model_type, model_class, variant)).float().eval()
         except Exception as error:  # what a type takes is found by trying
             reasons.append(f"not built: {_one_line(error)}")
             continue
@@ -112,11 +115,21 @@ def _config(model_type: str, model_class: Any, variant: Variant) -> Any:
     return next((part for part in vars(config).values() if isinstance(part, model_class.config_class)), config)
 
 
+def _built(model_class: Any, config: Any) -> nn.Module:
+    """The model, of the configuration's decoder where the class reads fields that only that has."""
+    try:
+        return model_class._from_config(config)
+    except AttributeError:
+        with contextlib.suppress(Exception):
+            return model_class._from_config(config.get_text_config(decoder=True))
+        raise
+
+
 def _size(model_class: Any, config: Any) -> int:
     """How many weights there would be; 0 where building it needs their values."""
     try:
         with torch.device("meta"):
-            return sum(p.numel() for p in model_class._from_config(config).parameters())
+            return sum(p.numel() for p in _built(model_class, config).parameters())
     except Exception:
         return 0
 
@@ -146,16 +159,18 @@ _WANTED = (
 
 
 def _calls_as_told(model: nn.Module, errors: list[str]) -> Iterator[list[Call]]:
-    """Calls with the numbers of features that the errors so far ask for."""
+    """Calls with the numbers of features that the errors so far ask for, and of the dimensions that are documented."""
     found = [int(match[1]) for error in errors for pattern in _WANTED if (match := pattern.search(error))]
-    if found:
-        yield from calls_of(model, list(dict.fromkeys(found)))
+    widths = list(dict.fromkeys(found))
+    if widths:
+        yield from calls_of(model, widths)
+    yield from calls_of(model, widths, as_documented=True)
 
 
 def _error(model: nn.Module, calls: list[Call]) -> str | None:
     try:
         with torch.no_grad():
-            return None if outputs(model, calls) else "no output"
+            return None if outputs(model, calls) else "gives no floating-point number"
     except Exception as error:
         return _one_line(error)
 

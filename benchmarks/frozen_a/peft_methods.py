@@ -23,11 +23,13 @@ class PeftMethod:
         config: Name of its configuration's class in `peft`.
         options: Of that configuration, beside rank, scale and targets.
         freezes_A: Train by `peft`'s LoRA-FA optimizer, which freezes A.
+        adapts_convolutions: It takes them too; those that do not raise errors of their own.
     """
 
     config: str = "LoraConfig"
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     freezes_A: bool = False
+    adapts_convolutions: bool = False
 
     def adapted(
         self,

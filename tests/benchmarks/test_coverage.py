@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from transformers import MusicgenForCausalLM, PretrainedConfig
 
+pytest.importorskip("transformers.models.uvdoc", reason="types of a later transformers are among the models")
+
 from benchmarks.coverage.__main__ import main, rows_of
 from benchmarks.coverage.checks import examine
 from benchmarks.coverage.small_config import COUNTS, VOCABULARY, small_config
@@ -76,6 +78,25 @@ class WantsLabels(nn.Module):
         if self.training and labels is None:
             raise ValueError("All labels must be provided to run in training mode.")
         return self.fc(x)
+
+
+class AddsToItsValuesAttention(nn.Module):
+    """As NeoMME, which adds embeddings of tokens to the values of some layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(6, 6) for _ in range(3))
+
+    def forward(self, x):
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        return (q @ k.mT).softmax(-1) @ (v + x)
+
+
+def test_values_are_found_where_something_is_added_to_them():
+    model = nn.Sequential(AddsToItsValuesAttention())
+    subject = Subject("toy", model, [Call("forward", {"input": torch.randn(4, 5, 6)})])
+    (row, *_) = examine(subject, "ours", "v")
+    assert (row.verdict, row.errors["v found"]) == ("right", 1.0), row.reason
 
 
 def test_a_model_that_wants_labels_to_train_is_examined_in_evaluation_mode():
@@ -175,6 +196,87 @@ def test_a_call_is_made_again_with_the_number_of_features_that_torch_says_is_wan
     calls, failed = working_calls(Narrow())
     assert calls[0].arguments["input_features"].shape == (2, 64, 37)
     assert "and 37x4" in failed[0]
+
+
+class Pairs(nn.Module):
+    """Takes a sound of three dimensions and a spectrum: neither alone is what the first value tried is."""
+
+    main_input_name, config = "input_values", PretrainedConfig()
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(37, 4)
+
+    def forward(self, input_values, input_features):
+        """Join both.
+
+        input_values (`torch.Tensor` of shape `(batch_size, 1, sequence_length)`):
+            A sound.
+        """
+        _, _, _ = input_values.shape
+        return self.fc(input_features).mean() + input_values.mean()
+
+
+def test_a_call_is_made_again_with_values_of_as_many_dimensions_as_the_docstring_says():
+    calls, _ = working_calls(Pairs())
+    assert {n: v.shape[1:] for n, v in calls[0].arguments.items()} == {
+        "input_values": (1, 4000), "input_features": (64, 37)
+    }  # fmt: skip
+
+
+class Tower(nn.Module):
+    config = PretrainedConfig(image_token_id=7, image_size=32)
+
+    def get_image_features(self, pixel_values):
+        return pixel_values.flatten(2)[:, :, :5].mT  # five tokens of each picture
+
+
+class Retrieval(nn.Module):
+    """As ColPali, whose model within knows which tokens stand for a picture."""
+
+    main_input_name, config = "input_ids", PretrainedConfig()
+
+    def __init__(self):
+        super().__init__()
+        self.vlm = Tower()
+
+    def forward(self, input_ids, pixel_values=None):
+        features = self.vlm.get_image_features(pixel_values)
+        if (input_ids == 7).sum() != features.shape[:2].numel():
+            raise ValueError("features and tokens do not match")
+        return features
+
+
+def test_pictures_go_with_as_many_tokens_as_the_model_within_makes_of_them():
+    calls, _ = working_calls(Retrieval())
+    assert (calls[0].arguments["input_ids"] == 7).sum(1).tolist() == [5, 5]
+
+
+class Prompted(nn.Module):
+    """As SegGPT, whose prompts are as large as the picture, half of what it takes in."""
+
+    main_input_name, config = "pixel_values", PretrainedConfig(image_size=(64, 32))
+
+    def forward(self, pixel_values, prompt_pixel_values, prompt_masks):
+        if (whole := torch.cat([prompt_pixel_values, pixel_values], 2)).shape[2:] != (64, 32):
+            raise ValueError("size")
+        return whole + prompt_masks.repeat(1, 1, 2, 1)
+
+
+def test_prompts_are_as_large_as_the_picture():
+    calls, _ = working_calls(Prompted())
+    assert {v.shape[2:] for v in calls[0].arguments.values()} == {(32, 32)}
+
+
+def test_a_configuration_that_is_given_stays_as_it_is():
+    config = small_config("lw_detr", OVERRIDES)
+    assert config.backbone_config is OVERRIDES["lw_detr"]["backbone_config"]
+
+
+@pytest.mark.slow
+def test_another_class_of_a_type_is_built_where_the_first_can_not_be_called():
+    # What Llama 4 for pictures gives lacks a field that it reads from its language model.
+    assert type(subject("llama4").model).__name__ == "Llama4ForCausalLM"
 
 
 @pytest.fixture

@@ -27,7 +27,9 @@ def check(class_path, **arguments):
 def test_every_data_module_needs_a_batch_size(name):
     def build(loader):
         arguments = {**ARGUMENTS.get(name, {}), "loader": loader}
-        return parser.instantiate(parser.parse_object({"data": {"class_path": name, "init_args": arguments}})).data
+        return parser.instantiate_classes(
+            parser.parse_object({"data": {"class_path": name, "init_args": arguments}})
+        ).data
 
     import_all()  # so that classes are known by their bare names
     parser = LightningArgumentParser(exit_on_error=False)

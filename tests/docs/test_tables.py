@@ -43,5 +43,6 @@ def test_what_one_adds_to_lies_where_the_page_says(row):
 
 
 def test_the_page_of_coverage_says_what_the_results_say(tmp_path):
+    pytest.importorskip("transformers.models.uvdoc", reason="types of a later transformers are among the results")
     write_page(read_rows(ROOT / RESULTS), tmp_path / "coverage.md")
     assert (ROOT / PAGE).read_text() == (tmp_path / "coverage.md").read_text()

@@ -204,3 +204,9 @@ def test_the_loss_of_ctc_takes_what_a_real_one_takes():
     real = kept()
     with fake_mode(), UnknownValues():
         assert kept() == real
+
+
+def test_a_number_that_is_drawn_leaves_no_layer_out():
+    with fake_mode(), UnknownValues():
+        draw, other = torch.rand([]), torch.zeros([])
+        assert not draw < 0.0 and not draw < 0.5 and other < 0.5

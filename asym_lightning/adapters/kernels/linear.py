@@ -45,8 +45,6 @@ from asym_lightning.adapters.kernels.products import (
 )
 from asym_lightning.core.private_names import unsafe_view
 
-is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # not in every torch
-
 
 def frozen_linear(x: Tensor, weight: QuantizedWeight, bias: Tensor | None) -> Tensor:
     """``x W^T + b`` for a quantised W, which keeps nothing for the backward pass.
@@ -121,7 +119,7 @@ def adapted_linear(
 
 def _is_exported() -> bool:
     """Whether a graph for elsewhere is being made: by `torch.export`, `torch.jit.trace`, or for ONNX by either."""
-    return torch.jit.is_tracing() or is_exporting()
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
 
 
 def in_compute_dtype(x: Tensor) -> Tensor:

@@ -195,7 +195,6 @@ _PRODUCTS: dict[Any, Callable[..., Tensor | None]] = {
     torch.bmm: _batched,
     Tensor.bmm: _batched,
     "transformers.grouped_mm_fallback": _grouped,
-    getattr(F, "grouped_mm", None): _grouped,  # by name: not in every torch
     grouped_mm: _grouped,
 }
 

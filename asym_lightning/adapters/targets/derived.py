@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ast
 import functools
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -159,13 +160,30 @@ def _role(own: str, holder: str) -> str:
 def _rows(order: tuple[str, str, str] | None, d_out: int, holder: nn.Module) -> Mapping[str, Rows]:
     if order is None:
         return {}
-    names, layout, heads_expression = order
+    names, layout, expression = order
     if layout == "in order":
         return in_order(**dict.fromkeys(names, d_out // len(names))) if d_out % len(names) == 0 else {}
-    heads = getattr(holder, heads_expression.removeprefix("self."), None)
+    if layout == "of sizes":
+        sizes = [_number(text, holder) for text in expression.split(", ")]
+        known = [size for size in sizes if size is not None]
+        return in_order(**dict(zip(names, known, strict=True))) if _fill(known, names, d_out) else {}
+    heads = _number(expression, holder)
     if not isinstance(heads, int) or d_out % (heads * len(names)):
         return {}
     return by_head(heads, **dict.fromkeys(names, d_out // heads // len(names)))
+
+
+def _fill(sizes: Sequence[int], names: str, d_out: int) -> bool:
+    return len(sizes) == len(names) and sum(sizes) == d_out
+
+
+def _number(expression: str, holder: Any) -> int | None:
+    """What an attribute of ``self`` is, or a product of several; ``None`` where it is none or no whole number."""
+    if not re.fullmatch(r"self(\.\w+)+( \* self(\.\w+)+)*", expression):
+        return None
+    paths = [factor.removeprefix("self.").split(".") for factor in expression.split(" * ")]
+    factors = [functools.reduce(lambda value, name: getattr(value, name, None), path, holder) for path in paths]
+    return math.prod(factors) if all(isinstance(factor, int) for factor in factors) else None
 
 
 # --- the code that takes a projection apart -------------------------------------------------------------------------
@@ -187,8 +205,8 @@ def order_in_code(cls: Any, attribute: str, slices: str = "qkv") -> tuple[str, s
         slices: The slices that it has, in any order.
 
     Returns:
-        The slices in their order, such as ``"qkv"``; whether they lie ``"in order"`` or ``"by head"``; and the
-        attribute that holds the number of heads.
+        The slices in their order, such as ``"qkv"``; whether they lie ``"in order"``, in order but ``"of sizes"`` of
+        their own, or ``"by head"``; and the attributes that hold the sizes or the number of heads.
     """
     found: set[tuple[str, str, str] | None] = set()
     for method in methods_naming(cls, attribute):
@@ -250,6 +268,11 @@ def _layout(step: ast.Call) -> tuple[str, str] | None:
         texts = [ast.unparse(value) for value in given if isinstance(value, (ast.Constant, ast.UnaryOp))]
         if texts and texts[0] in ("2", "3") and texts[1:] in (["-1"], ["2"]):
             return "in order", ""
+    if name == "split":
+        given = arguments[1:] if ast.unparse(step.func) == "torch.split" else arguments
+        last = [*given[1:], *(keyword.value for keyword in step.keywords)]
+        if given and isinstance(given[0], (ast.List, ast.Tuple)) and [ast.unparse(d) for d in last] in (["-1"], ["2"]):
+            return "of sizes", ", ".join(map(ast.unparse, given[0].elts))
     return None
 
 

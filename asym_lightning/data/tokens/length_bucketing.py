@@ -47,17 +47,17 @@ class LengthBucketSampler(Sampler[int], Sized):
     def __iter__(self) -> Iterator[int]:
         random = np.random.default_rng([self.seed, self.epoch])
         self.epoch += 1  # for loops other than Lightning's, which calls `set_epoch`
-        order = random.permutation(len(self))
+        # Millions of rows are ordered in place, by numbers no larger than it takes: all there is in memory of them.
+        order = random.permutation(np.arange(len(self), dtype=np.min_scalar_type(len(self))))
         stretch = BATCHES_SORTED_TOGETHER * self.batch_size
-        batches: list[npt.NDArray[np.int64]] = []
         for start in range(0, len(order), stretch):
             rows = order[start : start + stretch]
-            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-            batches += [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
-        full = [batch for batch in batches if len(batch) == self.batch_size]
-        rest = [batch for batch in batches if len(batch) < self.batch_size]  # one at most; anywhere but at the end
-        random.shuffle(full)  # type: ignore[arg-type]                       # it would shift those after it
-        yield from (int(row) for batch in [*full, *rest] for row in batch)
+            rows[:] = rows[np.argsort(self.lengths[rows], kind="stable")]
+        num_full = len(order) // self.batch_size
+        batches = list(range(num_full))
+        random.shuffle(batches)
+        for number in [*batches, num_full]:  # what is left stays at the end: it would shift batches after it
+            yield from order[number * self.batch_size : (number + 1) * self.batch_size].tolist()
 
     def set_epoch(self, epoch: int) -> None:
         """Take the order of this epoch; Lightning calls it when an epoch starts."""

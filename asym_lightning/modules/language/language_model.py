@@ -78,7 +78,10 @@ def _auto_class(source: str, config: Any, architecture: Architecture) -> Any:
 
 def last_hidden_states(model: nn.Module, **inputs: Any) -> Any:
     """Run a decoder without its output layer; the result has `last_hidden_state` (batch, length, width)."""
-    return model.base_model(**inputs)  # type: ignore[operator]
+    body = model.base_model
+    if body is model:  # transformers 4 names no body of models that see
+        body = model.model
+    return body(**inputs)  # type: ignore[operator]
 
 
 def output_layer(model: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -33,7 +33,8 @@ class PACS(Task):
     max_epochs, num_steps = 10, 70
     head_steps = 20
     test = "test/ood_accuracy"
-    targets = ("conv_pw", "conv_pwl")
+    targets = peft_targets = ("conv_pw", "conv_pwl")
+    has_convolutions = True
     size = 128
 
     def __init__(self, folder: Path) -> None:

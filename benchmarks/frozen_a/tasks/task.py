@@ -33,6 +33,7 @@ class Task(ABC):
         val, test: Names of the scores, of which more is better.
         targets: Of our adapters.
         peft_targets: The same layers for `peft`; None where it is not compared.
+        has_convolutions: They are convolutions, which some of its methods do not adapt.
         has_head: There is a new head, which trains in every arm and is an arm alone.
         equal_rank: The rank at which LoRA trains as many numbers as B alone does at rank 8.
         share_a: Slices of one matrix share one A, as they do in `peft`.
@@ -48,6 +49,7 @@ class Task(ABC):
     test: ClassVar[str] = "test/accuracy"
     targets: Sequence[str] = ("q", "k", "v")
     peft_targets: Sequence[str] | None = None
+    has_convolutions: ClassVar[bool] = False
     has_head: ClassVar[bool] = True
     equal_rank: int = 4
     share_a: bool = False
@@ -87,7 +89,8 @@ class Task(ABC):
     def has(self, arm: Arm) -> bool:
         """Whether the arm can be run here."""
         if arm.peft is not None:
-            return self.peft_targets is not None
+            is_able = arm.peft.adapts_convolutions or not self.has_convolutions
+            return self.peft_targets is not None and is_able
         return self.has_head or arm.scheme is not None or arm.trains_all
 
     def module(self, arm: Arm, rate: float, seed: int) -> AdapterModule:

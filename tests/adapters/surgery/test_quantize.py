@@ -201,7 +201,6 @@ def test_gradient_checkpointing_gives_the_same_gradients(kind):
     assert x.grad.abs().sum() > 0
 
 
-@pytest.mark.skipif(torch.__version__ < "2.8", reason="torch 2.7 can't trace the products of bitsandbytes")
 @pytest.mark.parametrize("kind", KINDS)
 def test_compiles_without_graph_breaks(kind):
     model = nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 64))

@@ -61,6 +61,20 @@ class PluralAttention(Base):
         return self.proj((queries @ keys.mT).softmax(-1) @ values)
 
 
+class GroupedAttention(nn.Module):
+    """Fewer keys and values than queries, as in EXAONE 4.5's pictures."""
+
+    def __init__(self, kv_width=4):
+        super().__init__()
+        self.num_heads, self.head_width, self.kv_width = 2, 4, kv_width
+        self.qkv, self.proj = nn.Linear(8, 16), nn.Linear(8, 8)
+
+    def forward(self, x):
+        qkv = self.qkv(x)
+        q, k, v = qkv.split([self.num_heads * self.head_width, self.kv_width, self.kv_width], dim=-1)
+        return self.proj((q.unflatten(-1, (2, 4)) @ k[..., None, :].mT).softmax(-1) * v.sum(-1, keepdim=True))
+
+
 def rotated(q, k):
     return q, k
 
@@ -88,6 +102,21 @@ def test_rows_are_read_in_the_code(cls, order, v):
     layers = adapter_layers(model)
     assert layers["attn.qkv"].adapters.rows == {"v": v}
     assert list(layers["attn.proj"].adapters) == ["all"]
+
+
+def test_blocks_of_sizes_of_their_own_are_read_in_the_code():
+    expression = "self.num_heads * self.head_width, self.kv_width, self.kv_width"
+    assert order_in_code(GroupedAttention, "qkv") == ("qkv", "of sizes", expression)
+    model = nn.ModuleDict({"attn": GroupedAttention()})
+    inject_adapters(model, AdapterConfig(rank=2, targets=["q", "v"]))
+    assert adapter_layers(model)["attn.qkv"].adapters.rows == {"q": Rows(0, 8), "v": Rows(12, 4)}
+
+
+@pytest.mark.parametrize("kv_width", [3, None, 4.0])
+def test_sizes_that_do_not_fill_the_projection_are_not_guessed(kv_width):
+    model = nn.ModuleDict({"attn": GroupedAttention(kv_width)})
+    with pytest.raises(ValueError, match=r"which rows of fused layers such as `attn.qkv` are q, k and v is not known"):
+        inject_adapters(model, AdapterConfig(rank=2, targets=["q"]))
 
 
 def test_rows_that_are_not_understood_are_not_guessed():

@@ -187,4 +187,4 @@ def test_rows_are_read_from_the_disk_and_not_held(files):
     data.setup("fit")
     rows = data.rows["train"]
     assert rows.file is not None and not rows.sequences["input_ids"].values.flags.owndata
-    assert isinstance(data.train_dataloader().dataset.indices, range)
+    assert data.train_dataloader().dataset is rows
