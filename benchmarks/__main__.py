@@ -11,12 +11,14 @@ import torch
 
 from benchmarks.arms import ARMS, GROUPS, select_arms
 from benchmarks.cells import MODES, PRECISIONS, SUITES, TARGETS, Cell, cells_of
+from benchmarks.figure_targets import check_figures
+from benchmarks.figures import holds_figures, read_figures
 from benchmarks.machine import describe
 from benchmarks.measure import Settings
 from benchmarks.models import SHAPES
 from benchmarks.plots import write_plots
 from benchmarks.processes import measure, prepare_process
-from benchmarks.results import read_csv, write_csv
+from benchmarks.results import holds_rows, read_csv, write_csv
 from benchmarks.step_profile import profile_arm
 from benchmarks.table import markdown, write_markdown
 from benchmarks.targets import check
@@ -66,7 +68,11 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    verdicts = check([row for path in options.csv for row in read_csv(Path(path))])
+    paths = [Path(path) for path in options.csv] or sorted(RESULTS.glob("*.csv"))
+    figures = [path for path in paths if holds_figures(path)]
+    cells = [path for path in paths if path not in figures and (options.csv or holds_rows(path))]
+    verdicts = [verdict for path in cells for verdict in check(read_csv(path))]
+    verdicts += check_figures({name: value for path in figures for name, (value, _) in read_figures(path).items()})
     print("\n".join(map(str, verdicts)))
     num_missed = sum(not verdict.is_met for verdict in verdicts)
     print(f"{len(verdicts) - num_missed} of {len(verdicts)} targets met")
@@ -131,9 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     report.set_defaults(command=_report)
     report.add_argument("csv", nargs="+")
 
-    checks = commands.add_parser("check", help="compare a csv with the targets; fails where one is missed")
+    checks = commands.add_parser("check", help="compare results with the targets; fails where one is missed")
     checks.set_defaults(command=_check)
-    checks.add_argument("csv", nargs="+")
+    checks.add_argument("csv", nargs="*", help="files of arms or figures; all that there are by default")
 
     profiles = commands.add_parser("profile", help="show where an arm's time over the floor goes")
     profiles.set_defaults(command=_profile)

@@ -34,16 +34,17 @@ from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.tokens.length_bucketing import LengthBucketSampler
 from asym_lightning.data.tokens.padding import PadBatch
 from asym_lightning.data.tokens.tokenized_rows import Ragged, TokenizedRows
+from benchmarks.figures import figures_table, write_figures
 from benchmarks.machine import describe
 
-RESULTS = Path(__file__).parent / "results" / "around_the_step.md"
+RESULTS = Path(__file__).parent / "results" / "around_the_step.csv"
 NUM_IMAGES, IMAGE_SIZE = 128, (400, 300)
 NUM_TOKENS, PART = 20, 100_000
 NUM_ROWS = (10_000, 1_000_000, 10_000_000)
 NUM_BATCHES = 1000
 BS = (2000, (768, 8))
 ROUNDS = 5
-Table = list[tuple[str, str]]
+Figures = dict[str, float]
 
 
 def medians(runs: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> dict[str, float]:
@@ -58,8 +59,8 @@ def medians(runs: Mapping[str, Callable[[], object]], rounds: int = ROUNDS) -> d
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def images() -> Table:
-    """Images a second from files to batches, beside torchvision's own."""
+def images() -> Figures:
+    """From files to batches, beside torchvision's own: seconds, and images a second."""
     from torchvision.datasets import ImageFolder
 
     random = np.random.default_rng(0)
@@ -77,12 +78,15 @@ def images() -> Table:
         data.split_folders["val"] = "train"
         data.setup("validate")
         runs = {
-            "training images a second": lambda: [*data.train_dataloader()],
-            "the same by torchvision": lambda: [*theirs],
-            "validation images a second": lambda: [*data.val_dataloader()],
-            "validation by torchvision": lambda: [*plain],
+            "training images": lambda: [*data.train_dataloader()],
+            "training images by torchvision": lambda: [*theirs],
+            "validation images": lambda: [*data.val_dataloader()],
+            "validation images by torchvision": lambda: [*plain],
         }
-        return [(name, f"{NUM_IMAGES / seconds:.0f}") for name, seconds in medians(runs).items()]
+        figures = {}
+        for name, seconds in medians(runs).items():
+            figures |= {f"{name}, s": seconds, f"{name}, a second": NUM_IMAGES / seconds}
+        return figures
 
 
 def made_rows(count: int) -> Iterator[TokenizedRows]:
@@ -95,19 +99,20 @@ def made_rows(count: int) -> Iterator[TokenizedRows]:
         yield TokenizedRows({"input_ids": Ragged(tokens, ends)}, {"labels": random.integers(0, 2, size)})
 
 
-def rows() -> Table:
+def rows() -> Figures:
     """Memory of writing and of reading, by number of rows."""
-    lines = []
+    figures = {}
     for count in NUM_ROWS:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "rows.safetensors")
             for what in ("write", "read"):
                 command = [sys.executable, "-m", "benchmarks.around_the_step", f"--{what}", str(path), str(count)]
                 found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-                name = f"{count:,} rows: {'written' if what == 'write' else 'read'}, MB of memory, s"
-                lines.append((name, " / ".join(found[-2:])))
-            lines.append((f"{count:,} rows: the file, MB", f"{path.stat().st_size / 1e6:,.0f}"))
-    return lines
+                name = f"{count:,} rows: {'written' if what == 'write' else 'read'}"
+                megabytes, seconds = map(float, found[-2:])
+                figures |= {f"{name}, MB of memory": megabytes, f"{name}, s": seconds}
+            figures[f"{count:,} rows: the file, MB"] = path.stat().st_size / 1e6
+    return figures
 
 
 def write_rows(path: Path, count: int) -> None:
@@ -144,7 +149,7 @@ def held_bytes() -> int:
     return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("RssAnon")))
 
 
-def optimizer() -> Table:
+def optimizer() -> Figures:
     """A step of AdamW on thousands of small matrices, by its implementation."""
     count, shape = BS
     runs = {}
@@ -153,10 +158,10 @@ def optimizer() -> Table:
         for parameter in parameters:
             parameter.grad = torch.ones(shape)
         runs[name] = torch.optim.AdamW(parameters, **options).step
-    return [(f"AdamW, {name}, ms a step", f"{1000 * seconds:.1f}") for name, seconds in medians(runs).items()]
+    return {f"AdamW, {name}, ms a step": 1000 * seconds for name, seconds in medians(runs).items()}
 
 
-def run() -> Table:
+def run() -> Figures:
     """What a Trainer, its log and its checkpoints take of a step."""
     from lightning.pytorch import Trainer
     from lightning.pytorch.loggers import CSVLogger
@@ -188,21 +193,20 @@ def run() -> Table:
             "a log every step": lambda: fit(folder, True),
             "a log and norms every step": lambda: fit(folder, True, True),
         }
-        found = medians(runs, rounds=3)
-        lines = [(f"a run, {name}, ms a step", f"{1000 * seconds / steps:.1f}") for name, seconds in found.items()]
+        found = medians(runs)
         saved = medians({"checkpoint": lambda: trainer.save_checkpoint(path)})["checkpoint"]
-        return [
-            *lines,
-            ("a checkpoint, ms", f"{1000 * saved:.1f}"),
-            ("its file, kB", f"{path.stat().st_size / 1e3:.0f}"),
-        ]
+        return {
+            **{f"a run, {name}, ms a step": 1000 * seconds / steps for name, seconds in found.items()},
+            "a checkpoint, ms": 1000 * saved,
+            "its file, kB": path.stat().st_size / 1e3,
+        }
 
 
 PARTS = {"images": images, "rows": rows, "optimizer": optimizer, "run": run}
 
 
 def main() -> None:
-    """Measure, print and write the table."""
+    """Measure, print and write what was measured, beside the other parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to measure")
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -216,14 +220,12 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore")
-    title, command, notes = (__doc__ or "").strip().split("\n\n")
-    machine = f"Measured on: {describe(torch.device('cpu'), 1)}."
-    lines = ["# Around the step", "", title, "", command, "", notes, "", machine, "", "| | |", "| --- | ---: |"]
     for name in options.only:
-        for what, value in PARTS[name]():
-            lines.append(f"| {what} | {value} |")
-            print(lines[-1], flush=True)
-    options.results.write_text("\n".join(lines) + "\n")
+        figures = PARTS[name]()
+        write_figures(figures, options.results, describe(torch.device("cpu"), 1))
+        print("\n".join(f"{what:60s} {value:,.4g}" for what, value in figures.items()), flush=True)
+    parts = ["# Around the step", (__doc__ or "").strip(), figures_table(options.results)]
+    options.results.with_suffix(".md").write_text("\n\n".join(parts) + "\n")
 
 
 if __name__ == "__main__":

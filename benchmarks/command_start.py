@@ -11,6 +11,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from asym_lightning.cli.commands import TOOLS
+
 ROOT = Path(__file__).parents[1]
 PROGRAM = "import sys; from asym_lightning.cli import main; sys.exit(main(sys.argv[1:]))"
 FLOOR = "import torch, lightning, timm"
@@ -25,30 +27,32 @@ COMMANDS: dict[str, tuple[list[str], float]] = {
     "lightning fit --help": (["fit", "--help"], 0.5),
     "lightning fit --model.help ImageClassifier": (["fit", "--model.help", "ImageClassifier"], 0.5),
     "lightning fit ... --trainer.max_epocs 3": (["fit", *QUICKSTART, "--trainer.max_epocs", "3"], 0.5),
-    **{
-        f"asym-lightning {tool} --help": ([tool, "--help"], 0.5)
-        for tool in ("report", "export", "merge", "sweep", "similarity", "bounds", "estimate")
-    },
+    # The help of `lm_eval` is that of lm-evaluation-harness.
+    **{f"asym-lightning {tool} --help": ([tool, "--help"], 0.5) for tool in TOOLS if tool != "lm_eval"},
 }
 FIT_LIMIT = 1.15
+FLOOR_START, FIT_STEP = f"`{FLOOR}`, s", "`lightning fit` to the first step, s"
 
 
-def print_table(runs: int, base: Path | None) -> None:
-    """Measure all commands `runs` times, in turn with those of the checkout `base`, and print medians as a table.
+def measure_commands(runs: int, base: Path | None) -> dict[str, float]:
+    """Median seconds of all commands, in turn with those of the checkout `base`, which are printed beside them.
 
     One run is made before and not counted: it compiles what has no bytecode yet, and the C kernels.
     """
     roots = [ROOT] if base is None else [ROOT, base]
-    names = ["here", "base"][: len(roots)]
-    print(f"| processor seconds, median of {runs} | {' | '.join(names)} | at most |\n|---|{'---:|' * (len(roots) + 1)}")
-    for name, (arguments, limit) in COMMANDS.items():
-        seconds = _medians([["-c", PROGRAM, *arguments]] * len(roots), roots, runs)
-        print(f"| `{name}` | {' | '.join(f'{value:.2f}' for value in seconds)} | {limit} |", flush=True)
+    figures: dict[str, float] = {}
+
+    def keep(name: str, seconds: Sequence[float]) -> None:
+        figures[name] = seconds[0]
+        print(f"{name:60s}", *(f"{value:6.2f}" for value in seconds), flush=True)
+
+    for name, (arguments, _) in COMMANDS.items():
+        keep(f"`{name}`, s", _medians([["-c", PROGRAM, *arguments]] * len(roots), roots, runs))
     steps = [["-c", PROGRAM, "fit", *QUICKSTART, *FIRST_STEP] for _ in roots]
     floor, *fits = _medians([["-c", FLOOR], *steps], [ROOT, *roots], runs)
-    print(f"| `{FLOOR}` | {' | '.join([f'{floor:.2f}'] * len(roots))} | |")
-    print(f"| `lightning fit` to the first step | {' | '.join(f'{value:.2f}' for value in fits)} | |")
-    print(f"| of that import | {' | '.join(f'{value / floor:.2f}' for value in fits)} | {FIT_LIMIT} |")
+    keep(FLOOR_START, [floor])
+    keep(FIT_STEP, fits)
+    return figures
 
 
 def _medians(commands: Sequence[Sequence[str]], roots: Sequence[Path], runs: int) -> list[float]:

@@ -23,13 +23,15 @@ class Shape:
     """Sizes of a model that a cell doesn't set.
 
     Attributes:
-        family: ``vit``, ``roberta``, ``llama``, ``mixtral``, ``torch`` or ``resnet``.
+        family: ``vit``, ``roberta``, ``llama``, ``mixtral``, ``torch``, ``resnet`` or ``convolutions``.
         width: Hidden size.
         num_heads: Attention heads at that width.
         mlp_width: Hidden size of the MLP.
         num_kv_heads: Heads of k and v, for a Llama.
         vocabulary: Number of tokens, or of classes where the model classifies.
         num_experts: Of which two are taken for a token.
+        num_groups: Of channels, in a ResNet's convolutions.
+        num_axes: Along which convolutions go.
     """
 
     family: str
@@ -39,6 +41,8 @@ class Shape:
     num_kv_heads: int = 0
     vocabulary: int = 1000
     num_experts: int = 0
+    num_groups: int = 1
+    num_axes: int = 0
 
 
 SHAPES = {
@@ -53,6 +57,9 @@ SHAPES = {
     "mixtral-s": Shape("mixtral", 512, 8, 1024, 8, vocabulary=8192, num_experts=8),
     "torch-encoder": Shape("torch", 384, 6, 1536),
     "resnet": Shape("resnet", 64, 1, 64),
+    "resnext": Shape("resnet", 128, 1, 128, num_groups=32),
+    "conv1d": Shape("convolutions", 256, 1, 256, num_axes=1),
+    "conv3d": Shape("convolutions", 64, 1, 64, num_axes=3),
 }
 Loss = Callable[[nn.Module], Tensor]
 
@@ -72,7 +79,7 @@ def build_model(cell: Cell, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     build = {
         "vit": _build_vit, "roberta": _build_roberta, "llama": _build_llama, "mixtral": _build_mixtral,
-        "torch": _build_torch, "resnet": _build_resnet,
+        "torch": _build_torch, "resnet": _build_resnet, "convolutions": _build_convolutions,
     }[shape.family]  # fmt: skip
     return build(cell, shape, width, num_heads, mlp_width).train()
 
@@ -81,7 +88,7 @@ def first_block(cell: Cell, model: nn.Module) -> nn.Module:
     """The block whose input is where the floor's backward pass ends."""
     path = {
         "vit": "blocks.0", "roberta": "roberta.encoder.layer.0", "llama": "model.layers.0",
-        "mixtral": "model.layers.0", "torch": "0.layers.0", "resnet": "layer1.0",
+        "mixtral": "model.layers.0", "torch": "0.layers.0", "resnet": "layer1.0", "convolutions": "0",
     }  # fmt: skip
     return model.get_submodule(path[SHAPES[cell.model].family])
 
@@ -94,9 +101,12 @@ def make_loss(cell: Cell, device: torch.device, batch: int | None = None, seed: 
         rows = torch.randn(batch, cell.length, cell.width or shape.width, generator=g).to(device)
         labels = torch.randint(shape.vocabulary, (batch, cell.length), generator=g).to(device)
         return lambda model: F.cross_entropy(model(rows.to(_dtype_of(model))).flatten(0, 1).float(), labels.flatten())
-    if shape.family in ("vit", "resnet"):
+    if shape.family in ("vit", "resnet", "convolutions"):
         side = PATCH * math.isqrt(cell.length)
-        images = torch.randn(batch, 3, side, side, generator=g).to(device)
+        sizes = (3, side, side)
+        if shape.num_axes:
+            sizes = (cell.width or shape.width, *shape.num_axes * [round(cell.length ** (1 / shape.num_axes))])
+        images = torch.randn(batch, *sizes, generator=g).to(device)
         labels = torch.randint(shape.vocabulary, (batch,), generator=g).to(device)
         return lambda model: F.cross_entropy(model(images.to(_dtype_of(model))).float(), labels)
     # Token 0 and 1 are special in RoBERTa: no padding is wanted, every token is computed.
@@ -186,4 +196,15 @@ def _build_torch(cell: Cell, shape: Shape, width: int, num_heads: int, mlp_width
 def _build_resnet(cell: Cell, shape: Shape, width: int, num_heads: int, mlp_width: int) -> nn.Module:
     from timm.models.resnet import Bottleneck, ResNet
 
-    return ResNet(Bottleneck, [cell.depth] * 4, num_classes=shape.vocabulary, base_width=width)
+    groups = shape.num_groups
+    return ResNet(
+        Bottleneck, [cell.depth] * 4, num_classes=shape.vocabulary, cardinality=groups, base_width=width // groups
+    )
+
+
+def _build_convolutions(cell: Cell, shape: Shape, width: int, num_heads: int, mlp_width: int) -> nn.Module:
+    convolution = {1: nn.Conv1d, 3: nn.Conv3d}[shape.num_axes]
+    blocks = [nn.Sequential(convolution(width, width, 3, padding=1), nn.GELU()) for _ in range(cell.depth)]
+    return nn.Sequential(
+        *blocks, nn.Flatten(2), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(width, shape.vocabulary)
+    )

@@ -154,6 +154,12 @@ def read_csv(path: Path) -> list[Row]:
         return [_parse(entry) for entry in csv.DictReader(file)]
 
 
+def holds_rows(path: Path) -> bool:
+    """Whether a csv file is one of rows; other benchmarks have their own."""
+    with path.open() as file:
+        return "step_seconds" in file.readline().split(",")
+
+
 def _parse(entry: dict[str, str]) -> Row:
     values: dict[str, Any] = {}
     for f in dataclasses.fields(Row):

@@ -3,8 +3,10 @@
     python -m benchmarks.startup [--base ANOTHER_CHECKOUT] [--runs 5] [--only commands]
 
 prints seconds on this machine: of the processor for commands, which run in processes of their own, else of the clock.
-The backbone of the 7B rows is on the meta device, for no draw reads its weights; the SVD rows have weights with the
-power-law spectrum of pretrained ones and the flat one of noise, the worst case.
+Those of commands, medians, are written to `results/startup.csv` and `.md`. That `fit` can take less than its imports
+alone is no error: by itself Python looks at a million objects again and again while they are imported. The backbone of
+the 7B rows is on the meta device, for no draw reads its weights; the SVD rows have weights with the power-law spectrum
+of pretrained ones and the flat one of noise, the worst case.
 """
 
 from __future__ import annotations
@@ -20,7 +22,11 @@ from torch import nn
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name, inject_adapters, load_adapters, save_adapters
 from asym_lightning.adapters.init.singular_vectors import singular_vectors
-from benchmarks.command_start import print_table
+from benchmarks.command_start import measure_commands
+from benchmarks.figures import figures_table, write_figures
+from benchmarks.machine import describe
+
+RESULTS = Path(__file__).parent / "results" / "startup.csv"
 
 
 def llama_q_and_v(num_layers: int = 32, width: int = 4096, device: str = "meta") -> nn.Module:
@@ -40,7 +46,7 @@ def with_spectrum(size: int, power: float) -> torch.Tensor:
 
 
 def main() -> None:
-    """Print the table of commands, then one line a measurement."""
+    """Print a line a measurement, and keep those of commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--base", type=Path, help="another checkout, whose commands run in turn with those here")
@@ -48,7 +54,10 @@ def main() -> None:
     parser.add_argument("--only", choices=["commands", "adapters"], help="measure one of the two")
     options = parser.parse_args()
     if options.only != "adapters":
-        print_table(options.runs, options.base)
+        figures = measure_commands(options.runs, options.base)
+        write_figures(figures, RESULTS, describe(torch.device("cpu"), 1))
+        head = f"# Start-up\n\nProcessor seconds by `python -m benchmarks.startup`, medians of {options.runs}.\n\n"
+        RESULTS.with_suffix(".md").write_text(head + figures_table(RESULTS) + "\n")
     if options.only != "commands":
         torch.set_num_threads(options.threads)
         torch.manual_seed(0)

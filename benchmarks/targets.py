@@ -47,12 +47,14 @@ class Verdict:
         value: What was measured, as a ratio.
         limit: What it may be at most.
         spread: Quartiles of a ratio of times.
+        reason: Why it is missed where it is.
     """
 
     what: str
     value: float
     limit: float
     spread: tuple[float, float] | None = None
+    reason: str = ""
 
     @property
     def is_met(self) -> bool:
@@ -62,7 +64,8 @@ class Verdict:
     def __str__(self) -> str:
         word = "pass" if self.is_met else "MISS"
         spread = f" (quartiles {self.spread[0]:.3f}-{self.spread[1]:.3f})" if self.spread else ""
-        return f"{word}  {self.value:.3f} <= {self.limit:.2f}{spread}  {self.what}"
+        reason = f": {self.reason}" if self.reason and not self.is_met else ""
+        return f"{word}  {self.value:.3f} <= {self.limit:.2f}{spread}  {self.what}{reason}"
 
 
 def check(rows: Sequence[Row]) -> list[Verdict]:
@@ -88,7 +91,8 @@ def _check_cell(arms: dict[str, Row]) -> Iterator[Verdict]:
         for peer in (peer_of(row), *([peer_of(row).replace("lora", "b-only")] if "b-only" in name else [])):
             ratio = ratio_to(row, arms, peer)
             if ratio:
-                yield _timed(row, f"time over {peer}", ratio, _limit_over_peft(row, peer))
+                reason = _why_not_below(peer, row, arms)
+                yield _timed(row, f"time over {peer}", ratio, _limit_over_peft(row, peer), reason)
 
 
 def _check_against_floor(row: Row, arms: dict[str, Row]) -> Iterator[Verdict]:
@@ -107,9 +111,12 @@ def _check_against_floor(row: Row, arms: dict[str, Row]) -> Iterator[Verdict]:
     elif row.rank == CPU_RANK and row.precision == "32":
         limit = CPU_TIME_OVER_FLOOR.get((row.targets, bool(row.dropout)))
         if is_eager and limit and not _has_few_tokens(row):
-            yield _timed(row, "time over floor", ratio, limit)
+            yield _timed(row, "time over floor", ratio, limit, _why_above_floor(row, floor))
         if row.saved_bytes and floor.saved_bytes and not _has_few_tokens(row):
-            yield Verdict(_what(row, "saved bytes over floor"), row.saved_bytes / floor.saved_bytes, SAVED_OVER_FLOOR)
+            needed = row.needed_bytes / floor.saved_bytes if row.needed_bytes else None
+            reason = f"what has to be kept is {needed:.3f} of it, for layers are narrow" if needed else ""
+            saved = row.saved_bytes / floor.saved_bytes
+            yield Verdict(_what(row, "saved bytes over floor"), saved, SAVED_OVER_FLOOR, reason=reason)
 
 
 def _check_sparse(arms: dict[str, Row]) -> Iterator[Verdict]:
@@ -120,7 +127,8 @@ def _check_sparse(arms: dict[str, Row]) -> Iterator[Verdict]:
             continue
         floor, miss = ratio_to(row, arms), ratio_to(row, arms, "peft-miss")
         if floor and row.targets == "all-linear" and row.rank == CPU_RANK:
-            yield _timed(row, "time over floor", floor, CPU_SPARSE_TIME_OVER_FLOOR)
+            reason = _why_above_floor(row, arms["floor"])
+            yield _timed(row, "time over floor", floor, CPU_SPARSE_TIME_OVER_FLOOR, reason)
         if miss:
             yield _timed(row, "time over peft-miss", miss, 1.0)
 
@@ -143,7 +151,7 @@ def _has_few_tokens(row: Row) -> bool:
 
 def _check_growth(groups: Sequence[dict[str, Row]]) -> Iterator[Verdict]:
     """Time over the floor at each rank up to 64, beside the smallest rank of the same cell."""
-    smallest: dict[tuple[object, ...], tuple[int, float]] = {}
+    smallest: dict[tuple[object, ...], tuple[Row, float]] = {}
     for arms in sorted(groups, key=lambda arms: next(iter(arms.values())).rank):
         for name in OURS:
             row = arms.get(name)
@@ -151,13 +159,33 @@ def _check_growth(groups: Sequence[dict[str, Row]]) -> Iterator[Verdict]:
             if row is None or ratio is None or row.rank > LARGEST_FLAT_RANK:
                 continue
             key = (dataclasses.replace(row.cell, rank=0), *row.group[1:], name)
-            rank, first = smallest.setdefault(key, (row.rank, ratio.median))
-            if rank != row.rank:
-                yield Verdict(_what(row, f"time over that at rank {rank}"), ratio.median / first, GROWTH_WITH_RANK)
+            before, first = smallest.setdefault(key, (row, ratio.median))
+            if before.rank != row.rank:
+                what = _what(row, f"time over that at rank {before.rank}")
+                reason = "by the arithmetic under `What rank costs` in benchmarks/README.md"
+                if row.flops and before.flops:
+                    reason = f"its arithmetic grows by {row.flops / before.flops:.2f}"
+                yield Verdict(what, ratio.median / first, GROWTH_WITH_RANK, reason=reason)
 
 
-def _timed(row: Row, measure: str, ratio: Ratio, limit: float) -> Verdict:
-    return Verdict(_what(row, measure), ratio.median, limit, (ratio.low, ratio.high))
+def _why_above_floor(row: Row, floor: Row) -> str:
+    traffic = "reading and writing what passes through narrow layers, and calls"
+    if not row.flops or not floor.flops:
+        return traffic
+    return f"arithmetic is {row.flops / floor.flops:.2f} of the floor's, the rest is {traffic}"
+
+
+def _why_not_below(peer: str, row: Row, arms: dict[str, Row]) -> str:
+    if _has_few_tokens(row) and row.dropout:
+        return "with dropout a layer is a function of Python's autograd, a cost of its own where tokens are few"
+    floor = ratio_to(arms["floor"], arms, peer) if "floor" in arms else None
+    return f"the floor itself takes {floor.median:.2f} of {peer}" if floor else ""
+
+
+def _timed(row: Row, measure: str, ratio: Ratio, limit: float, reason: str = "") -> Verdict:
+    if ratio.low <= limit:
+        reason = "; ".join(filter(None, ["its quartiles lie on both sides", reason]))
+    return Verdict(_what(row, measure), ratio.median, limit, (ratio.low, ratio.high), reason)
 
 
 def _what(row: Row, measure: str) -> str:

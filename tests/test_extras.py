@@ -143,7 +143,9 @@ def test_each_extra_brings_what_it_is_named_for(package, extra):
     assert f'"{project.get(package, package)}>=' in line  # pillow and pyarrow are required by what is named
 
 
-@pytest.mark.parametrize(("whole", "parts"), [("demo", "audio,figures,text,vision"), ("bench", "figures,text,vision")])
+@pytest.mark.parametrize(
+    ("whole", "parts"), [("demo", "audio,detection,figures,text,vision"), ("bench", "figures,text,vision")]
+)
 def test_set_ups_bring_all_parts(whole, parts):
     assert f'{whole} = ["asym-lightning[{parts}]"' in PYPROJECT
     assert '"asym-lightning[bench,demo,private,quantized]"' in PYPROJECT  # in dev

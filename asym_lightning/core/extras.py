@@ -15,6 +15,7 @@ EXTRAS = {
     "pyarrow": "text",
     "rouge_score": "text",
     "pycocotools": "detection",
+    "scipy": "detection",
     "soundfile": "audio",
     "soxr": "audio",
     "bitsandbytes": "quantized",

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from asym_lightning.data.base import BatchDataModule
-from asym_lightning.data.tables.text_source import TextSource
+from asym_lightning.data.tables.text_source import ROWS_AT_ONCE, TextSource, in_parts
 from asym_lightning.data.tables.text_table import TextTable
 
 
 class FoundLabelNames(BatchDataModule):
     """The part of a data module of texts that knows its classes by name.
 
-    A subclass sets `given_label_names`, and defines `sources` and `labels_of`.
+    A subclass sets `given_label_names`, and defines `sources`, `labels_in` and `labels_of`.
 
     Attributes:
         given_label_names: Names of the classes by number; None finds them.
@@ -26,8 +26,16 @@ class FoundLabelNames(BatchDataModule):
         """Return where each split comes from."""
 
     @abstractmethod
-    def labels_of(self, table: TextTable) -> Sequence[str]:
+    def labels_in(self, table: TextTable) -> Collection[str]:
+        """Return the classes in a part of the training data, in any order."""
+
+    @abstractmethod
+    def labels_of(self, found: Collection[str], source: str) -> Sequence[str]:
         """Return the classes of the training data, in the order of their numbers.
+
+        Args:
+            found: Those that there are.
+            source: What to call the data in messages.
 
         Raises:
             ValueError: If there are too few to learn.
@@ -50,7 +58,9 @@ class FoundLabelNames(BatchDataModule):
                     "`label_names` must be given where there is no training file to take them from, "
                     "and no `--ckpt_path`."
                 )
-            table = train.read()
-            table.check_not_empty("train")
-            self.given_label_names = self.labels_of(table)
+            found: set[str] = set()
+            for part in in_parts(train, ROWS_AT_ONCE):
+                part.check_not_empty("train")
+                found |= {*self.labels_in(part)}
+            self.given_label_names = self.labels_of(found, part.source)
         return list(map(str, self.given_label_names))

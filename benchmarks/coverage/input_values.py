@@ -180,7 +180,7 @@ def _value(name: str, model: Any, config: Any) -> Any:
         case "context_hidden_states":
             return torch.randn(BATCH, LENGTH, hidden * len(getattr(config, "target_layer_ids", None) or [0]))
         case "latents":
-            return torch.randn(BATCH, _first(config, ("latent_dim", "hidden_size"), 64), LENGTH)
+            return torch.randn(BATCH, _first(config, ("hidden_size",), 64), LENGTH)
         case "query_embeds":
             return torch.randn(BATCH, 8, hidden)
         case "image_grid_thw" | "grid_thw" | "image_grid_hws" | "grid_hws":

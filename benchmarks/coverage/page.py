@@ -58,6 +58,8 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
     yield ""
     yield from _table(("models", "targets", "by"), _totals(rows))
     yield ""
+    yield from _tested([row for row in _ours(rows) if row["targets"] == TARGETS[0]])
+    yield ""
     yield "*Absent* are roles of a model without attention. *In part* is a role that some attention has no layer for,"
     yield "as the report of the injection says; *partial* one of which it does not. `peft` has no words for roles: its"
     yield "row is of what it adapts where nothing is named. It knows that of some types and refuses others."
@@ -74,6 +76,14 @@ def _lines(rows: Sequence[Row]) -> Iterator[str]:
         if row["verdict"] not in ("right", "absent", *_NOT_EXAMINED):
             name = row["model"].partition(":")[2]
             yield f"| {name} | {_words(row['targets'])} | {row['verdict']} | {_reason(row['reason'])} |"
+
+
+def _tested(rows: Sequence[Row]) -> Iterator[str]:
+    """How much of what is adapted the calls go through."""
+    adapted, tested = (sum(row.get(name, 0) for row in rows) for name in ("num_matrices", "num_tested"))
+    share = tested / max(adapted, 1)
+    yield f"Of the {adapted:,} matrices that `all-linear` adapts the calls give {share:.0%} a gradient;"
+    yield "the others are in towers and branches that they do not go through."
 
 
 def _why_not_built(rows: Sequence[Row]) -> Iterator[str]:

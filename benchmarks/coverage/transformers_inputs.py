@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -97,15 +98,20 @@ def _names_without_default(function: Any) -> set[str]:
     return {n for n, p in inspect.signature(function).parameters.items() if p.default is p.empty}
 
 
+_IMAGE_TOKENS = ("image_token_id", "image_token_index", "image_patch_id")
+
+
 def _with_images(model: nn.Module, first: Mapping[str, Any]) -> dict[str, Any]:
     """Text with an image in it, where the model says with how many tokens."""
-    config = model.config
-    token = getattr(config, "image_token_id", getattr(config, "image_token_index", None))
-    if not isinstance(token, int) or not callable(getattr(model, "get_image_features", None)):
+    # A model for retrieval has it of the model within, with its configuration.
+    holder = next((m for m in model.modules() if callable(getattr(m, "get_image_features", None))), None)
+    tokens = [getattr(holder.config, name, None) for name in _IMAGE_TOKENS] if holder is not None else []
+    token = next((token for token in tokens if isinstance(token, int)), None)
+    if holder is None or token is None:
         return {}
-    for call in _calls_of_tower(model, "get_image_features"):
+    for call in itertools.islice(_calls_of_tower(holder, "get_image_features"), 12):  # more take long and none works
         try:
-            number = _number_of_features(model, call.arguments)
+            number = _number_of_features(holder, call.arguments)
             break
         except Exception:  # models differ in what they take, which is found by trying
             continue

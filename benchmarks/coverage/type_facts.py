@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import HGNetV2Config, LwDetrViTConfig, ResNetConfig, TimmBackboneConfig, TimmWrapperConfig
-from transformers.models.uvdoc.configuration_uvdoc import UVDocBackboneConfig
+from transformers import (
+    HGNetV2Config,
+    LwDetrViTConfig,
+    PPLCNetV4Config,
+    ResNetConfig,
+    TimmBackboneConfig,
+    TimmWrapperConfig,
+    UVDocBackboneConfig,
+)
 
 from benchmarks.coverage.small_config import HEAD_DIM, HEADS, IMAGE, INNER, PATCH, VOCABULARY, WIDTH
 
@@ -32,11 +39,18 @@ _JOINED: dict[str, Any] = {
 }  # fmt: skip
 _AXES = {"vertical_long_to_small_conv": (1, 0), "horizontal_small_to_long_conv": (0, 1), "symmetric_conv_long": (1, 1)}
 # Kernel, stride and padding of convolutions along one axis and along both.
-_INTRACLASS = {
-    "reduce_channel": [1, 1, 0], "return_channel": [1, 1, 0],
-    **{f"{name}_{ratio}ratio": [tuple(1 + 2 * pad * a for a in axes), 1, tuple(pad * a for a in axes)]
-       for name, axes in _AXES.items() for ratio, pad in (("long", 3), ("mid", 2), ("short", 1))},
+_INTRACLASS: dict[str, Any] = {
+    "scale_factor_list": [1, 2, 4, 8], "kernel_list": [3, 2, 2],
+    "intraclass_block_config": {
+        "reduce_channel": [1, 1, 0], "return_channel": [1, 1, 0],
+        **{f"{name}_{ratio}ratio": [tuple(1 + 2 * pad * a for a in axes), 1, tuple(pad * a for a in axes)]
+           for name, axes in _AXES.items() for ratio, pad in (("long", 3), ("mid", 2), ("short", 1))},
+    },
 }  # fmt: skip
+_LCNET = PPLCNetV4Config(
+    stem_channels=[3, 16, 32], out_features=["stage1", "stage2", "stage3", "stage4"],
+    block_configs=[[[3, w, v, 1 if w == v else 2, False]] for w, v in ((32, 32), (32, 48), (48, 64), (64, 96))],
+)  # fmt: skip
 _SWIN = {"embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 2, 4, 8], "window_size": 2}
 _CONV_AUDIO = {
     "num_feat_extract_layers": 3, "conv_dim": [32, 32, 32], "conv_stride": [5, 4, 4], "conv_kernel": [10, 4, 4],
@@ -48,10 +62,10 @@ _ZAMBA = ["mamba", "hybrid", "mamba", "hybrid"]
 _OVERRIDES_OF: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("detr", "conditional_detr", "dab-detr", "table-transformer"), {"backbone_config": _RESNET_LAST}),
     (("deformable_detr", "grounding-dino", "mm-grounding-dino"), {"backbone_config": _RESNET}),
-    (("d_fine", "deimv2", "pp_doclayout_v2"),
+    (("d_fine", "deimv2", "pp_doclayout_v2", "pp_doclayout_v4"),
      {**_JOINED, "backbone_config": HGNetV2Config(**_HGNET, out_features=["stage2", "stage3", "stage4"]),
       "class_thresholds": 2 * [0.5], "class_order": [0, 1]}),
-    (("pp_doclayout_v3", "pp_doclayout_v4"),
+    (("pp_doclayout_v3",),
      {**_JOINED, "x4_feat_dim": 32, "mask_feature_channels": [WIDTH, WIDTH],
       "backbone_config": HGNetV2Config(**_HGNET, out_features=["stage1", "stage2", "stage3", "stage4"])}),
     (("lw_detr",), {"projector_scale_factors": [1.0], "d_model": WIDTH, "backbone_config": LwDetrViTConfig(
@@ -105,7 +119,10 @@ _OVERRIDES_OF: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("omdet-turbo",), {
         "backbone_config": TimmBackboneConfig(backbone="test_resnet", features_only=True, out_indices=[1, 2, 3]),
         "encoder_in_channels": [32, 48, 192], "vision_features_channels": 3 * [WIDTH], "image_size": 64,
-        "apply_layernorm_after_vision_backbone": False}),
+        "apply_layernorm_after_vision_backbone": False, "text_projection_in_dim": 2 * WIDTH,
+        "text_projection_out_dim": 2 * WIDTH,
+        "class_embed_dim": 2 * WIDTH, "text_config.hidden_size": 2 * WIDTH}),
+    (("nemotron3_5_asr",), {"default_prompt_id": 1}),
     # Keys and values of the last two layers are those of the first two.
     (("gemma3n_text",), {"num_hidden_layers": 4, "num_kv_shared_layers": 2, "intermediate_size": WIDTH,
                          "layer_types": 2 * ["sliding_attention", "full_attention"],
@@ -134,8 +151,11 @@ _OVERRIDES_OF: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
                           "vision_config.model_args": {"embed_dim": WIDTH, "img_size": 64}}),
     (("clvp_encoder",), {"num_attention_heads": 2}),  # or less than a head is rotated
     (("blt",), {"use_cache": False}),  # it has no number of layers to make one by
+    # As many samples a frame as its other encoder takes.
+    (("xcodec",), {"semantic_model_config.conv_stride": [5, 8, 8], "semantic_model_config.conv_kernel": [10, 8, 8]}),
     (("xcodec2", "neucodec"), {"quantization_dim": 2 * WIDTH}),
-    (("emu3_vqgan",), {"base_channels": 32, "channel_multiplier": [1, 2], "num_res_blocks": 1}),
+    (("emu3_vqgan",), {"codebook_size": 64, "base_channels": 32, "channel_multiplier": [1, 2], "num_res_blocks": 1}),
+    (("lightglue",), {"depth_confidence": -1.0, "width_confidence": -1.0}),  # as many layers whatever they compute
     (("granite4_vision",), {"downsample_rate": "1/2", "deepstack_layer_map": [[1, 0]],
                             "spatial_target_layers": [0, 1, 0, 1]}),
     (("exaone4_5_vision", "qwen2_5_omni_vision_encoder"), {"window_size": 4 * PATCH}),
@@ -154,8 +174,9 @@ _OVERRIDES_OF: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
     (("wavtokenizer_encoder",), {"codebook_dim": WIDTH}),
     (("apertus1p5",), {"*codebook_size": 32, "image_token_offset": 40, "audio_token_offset": 72}),
     (("uvdoc",), {"backbone_config": UVDocBackboneConfig(out_features=[f"stage{i}" for i in range(1, 7)])}),
-    (("pp_ocrv5_server_det", "pp_ocrv6_medium_det"),
-     {"intraclass_block_config": _INTRACLASS, "scale_factor_list": [1, 2, 4, 8], "kernel_list": [3, 2, 2]}),
+    (("pp_ocrv5_server_det",), _INTRACLASS),
+    (("pp_ocrv6_medium_det",), {**_INTRACLASS, "backbone_config": _LCNET}),
+    (("pp_ocrv6_small_det",), {"backbone_config": _LCNET, "layer_list_out_channels": [32, 48, 64, 96]}),
     (("vibevoice_acoustic_tokenizer_encoder", "vibevoice_acoustic_tokenizer_decoder", "vibevoice_acoustic_tokenizer"),
      {"num_filters": 4, "downsampling_ratios": [2, 2, 4], "depths": [1, 1, 1, 1]}),
     (("sapiens2",), {"head_config.upsample_out_channels": [32, 32], "head_config.conv_out_channels": [32]}),

@@ -223,7 +223,7 @@ def _argument_cases(draw: st.DrawFn) -> Case:
             ]
         )
     )
-    offenders = ("no_such", "/dev/null", RUN, "num", "bits", "sigma")
+    offenders = ("no_such", "/dev/null", RUN, "num", "bits", "sigma", "figures")
     return Case(" ".join(arguments), offenders, write_run, lambda folder: run_command(arguments))
 
 

@@ -154,6 +154,11 @@ def test_widths_that_hang_together_are_divided_together_and_as_many_stages_stay(
     assert (config.num_encoder_blocks, config.hidden_sizes, config.depths) == (4, [4, 8, 20, 32], [1, 1, 1, 1])
 
 
+def test_what_a_type_says_of_its_part_goes_before_what_is_known_of_the_part():
+    part = small_config("xcodec", OVERRIDES).semantic_model_config
+    assert part.conv_stride == [5, 8, 8] and part.conv_dim == OVERRIDES["hubert"]["conv_dim"]
+
+
 def test_what_is_known_of_a_type_holds_where_it_is_a_part():
     assert OVERRIDES["swin"]["embed_dim"] == small_config("maskformer", OVERRIDES).backbone_config.embed_dim
 
@@ -222,6 +227,34 @@ def test_a_call_is_made_again_with_values_of_as_many_dimensions_as_the_docstring
     assert {n: v.shape[1:] for n, v in calls[0].arguments.items()} == {
         "input_values": (1, 4000), "input_features": (64, 37)
     }  # fmt: skip
+
+
+class Tower(nn.Module):
+    config = PretrainedConfig(image_token_id=7, image_size=32)
+
+    def get_image_features(self, pixel_values):
+        return pixel_values.flatten(2)[:, :, :5].mT  # five tokens of each picture
+
+
+class Retrieval(nn.Module):
+    """As ColPali, whose model within knows which tokens stand for a picture."""
+
+    main_input_name, config = "input_ids", PretrainedConfig()
+
+    def __init__(self):
+        super().__init__()
+        self.vlm = Tower()
+
+    def forward(self, input_ids, pixel_values=None):
+        features = self.vlm.get_image_features(pixel_values)
+        if (input_ids == 7).sum() != features.shape[:2].numel():
+            raise ValueError("features and tokens do not match")
+        return features
+
+
+def test_pictures_go_with_as_many_tokens_as_the_model_within_makes_of_them():
+    calls, _ = working_calls(Retrieval())
+    assert (calls[0].arguments["input_ids"] == 7).sum(1).tolist() == [5, 5]
 
 
 class Prompted(nn.Module):

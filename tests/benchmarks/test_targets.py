@@ -2,6 +2,9 @@
 
 import pytest
 
+from benchmarks.__main__ import RESULTS, main
+from benchmarks.figure_targets import TARGETS, check_figures
+from benchmarks.figures import figures_table, read_figures, write_figures
 from benchmarks.results import Row, read_csv, write_csv
 from benchmarks.targets import check
 
@@ -76,3 +79,35 @@ def test_on_a_gpu_a_narrow_model_has_more_room_in_every_mode():
         for one in rows:
             one.model, one.mode = "roberta-large", mode
         assert verdicts(*rows)["ours-b-only: time over floor"].limit == 1.10
+
+
+def test_what_is_missed_says_why():
+    rows = [row("floor", [0.9]), row("peft-lora-dropout", [1.0], dropout=0.05)]
+    rows.append(row("ours-b-only-dropout", [0.8], dropout=0.05))
+    missed = str(verdicts(*rows)["ours-b-only-dropout: time over peft-lora-dropout"])
+    assert missed.endswith(": the floor itself takes 0.90 of peft-lora-dropout")
+    rows[-1].step_seconds = (0.6,)
+    assert "floor itself" not in str(verdicts(*rows)["ours-b-only-dropout: time over peft-lora-dropout"])
+
+
+def test_figures_are_held_to_a_limit_or_to_a_multiple_of_another():
+    figures = {"`lightning --help`, s": 0.6, "10,000,000 rows: read, MB of memory": 95.0, "unknown": 1.0}
+    (alone,) = check_figures(figures)
+    assert str(alone).startswith("MISS  0.600 <= 0.50  `lightning --help`, s")
+    both = list(check_figures({**figures, "1,000,000 rows: read, MB of memory": 10.0}))
+    assert both[1].value == 9.5 and "their order and lengths take 4 bytes a row each" in str(both[1])
+
+
+def test_check_reads_figures_and_arms_alike(tmp_path, capsys):
+    write_csv([row("floor", [1]), row("ours-b-only", [1.05])], tmp_path / "arms.csv")
+    write_figures({"`lightning --help`, s": 0.2}, tmp_path / "figures.csv", "here")
+    write_figures({"`lightning`, s": 0.1}, tmp_path / "figures.csv", "there")  # of a later run
+    assert main(["check", *(str(tmp_path / f"{name}.csv") for name in ("arms", "figures"))]) == 0
+    assert capsys.readouterr().out.endswith("`lightning --help`, s\n4 of 4 targets met\n")
+    assert read_figures(tmp_path / "figures.csv")["`lightning`, s"] == (0.1, "there")
+    assert "Measured on: here.\nMeasured on: there.\n" in figures_table(tmp_path / "figures.csv")
+
+
+def test_every_figure_that_has_a_target_has_been_measured():
+    stored = {name for file in ("startup", "around_the_step") for name in read_figures(RESULTS / f"{file}.csv")}
+    assert {name for target in TARGETS for name in (target.name, target.over) if name} <= stored

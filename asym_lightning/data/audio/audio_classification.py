@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from asym_lightning.data.audio.audio_data import AudioDataModule, AudioRows
 from asym_lightning.data.audio.audio_folder import AudioFolder
 from asym_lightning.data.found_label_names import FoundLabelNames
 from asym_lightning.data.loader_options import LoaderOptions
-from asym_lightning.data.tables.cells import UNLABELLED, class_names_in, class_reader
+from asym_lightning.data.tables.cells import UNLABELLED, class_names_in, class_reader, sorted_class_names
 from asym_lightning.data.tables.record_file import RecordFile, with_validation
 from asym_lightning.data.tables.split_files import SplitFile, split_sources
 from asym_lightning.data.tables.text_source import TextSource
@@ -76,13 +76,17 @@ class AudioClassificationDataModule(FoundLabelNames, AudioDataModule):
         """Return the folders, tables, and splits of the hub."""
         return self._sources
 
-    def labels_of(self, table: TextTable) -> list[str]:
+    def labels_in(self, table: TextTable) -> Collection[str]:
+        """Return the classes in a part of the training data."""
+        return class_names_in(table, self.label_column)
+
+    def labels_of(self, found: Collection[str], source: str) -> list[str]:
         """Return the labels of the training data: numbers in their order, names sorted.
 
         Raises:
             ValueError: If there is but one.
         """
-        return class_names_in(table, self.label_column)
+        return sorted_class_names(found, source, self.label_column)
 
     def fields(self, split: str, table: TextTable) -> Mapping[str, Sequence[Any]]:
         """Return the number of each clip's class; to predict, as far as it is known."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -14,7 +14,15 @@ from asym_lightning.data.images.image_data import Place, PlacedImagesDataModule
 from asym_lightning.data.images.image_files import Sample
 from asym_lightning.data.images.image_transforms import Augmentation
 from asym_lightning.data.loader_options import LoaderOptions
-from asym_lightning.data.tables.cells import as_score, class_names_in, class_reader, set_names_in, set_reader
+from asym_lightning.data.tables.cells import (
+    as_score,
+    class_names_in,
+    class_reader,
+    set_names_in,
+    set_reader,
+    sorted_class_names,
+    sorted_set_names,
+)
 from asym_lightning.data.tables.record_file import RecordFile
 from asym_lightning.data.tables.text_source import TextSource
 from asym_lightning.data.tables.text_table import TextTable, is_missing
@@ -97,15 +105,21 @@ class ImageTableDataModule(FoundLabelNames, PlacedImagesDataModule):
         """Names of the classes, by number; None of values."""
         return None if self.target == "value" else super().label_names
 
-    def labels_of(self, table: TextTable) -> list[str]:
+    def labels_in(self, table: TextTable) -> Collection[str]:
+        """Return the classes in a part of the training data."""
+        if self.target == "labels":
+            return set_names_in(table, self.target_column, self.separator)
+        return class_names_in(table, self.target_column)
+
+    def labels_of(self, found: Collection[str], source: str) -> list[str]:
         """Return the classes of the training data, sorted.
 
         Raises:
             ValueError: If there is none, or but one where each image has one.
         """
         if self.target == "labels":
-            return set_names_in(table, self.target_column, self.separator)
-        return class_names_in(table, self.target_column, ", or set `target: value`")
+            return sorted_set_names(found, source, self.target_column)
+        return sorted_class_names(found, source, self.target_column, ", or set `target: value`")
 
     def listed(self, split: str) -> list[Sample]:
         """Return the images of a table, with their targets."""

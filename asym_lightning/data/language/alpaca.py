@@ -98,7 +98,7 @@ class AlpacaDataModule(TokenizedTextDataModule):
         """Tokenise prompts and responses.
 
         Raises:
-            ValueError: If a record lacks a field, or there is nothing to learn from in any.
+            ValueError: If a record lacks a field.
         """
         ids: list[list[int]] = []
         labels: list[list[int]] = []
@@ -112,13 +112,15 @@ class AlpacaDataModule(TokenizedTextDataModule):
                 continue
             ids.append(tokens)
             labels.append(targets)
-        if not ids:
-            raise ValueError(
-                f"{table.source}: in each of the {len(table)} records the prompt fills the {self.longest} tokens of "
-                "`max_length`, so that there is nothing to learn from."
-            )
         facts = {"num_truncated": num_truncated - num_dropped, "num_dropped": num_dropped}
         return TokenizedRows({"input_ids": Ragged.of(ids), "labels": Ragged.of(labels)}, facts=facts)
+
+    def nothing_left(self, num_rows: int) -> str:
+        """Say that prompts are too long."""
+        return (
+            f"in each of the {num_rows} records the prompt fills the {self.longest} tokens of `max_length`, so that "
+            "there is nothing to learn from."
+        )
 
     def _parts(self, table: TextTable, row: int) -> list[Part]:
         record = {name: values[row] for name, values in table.columns.items()}

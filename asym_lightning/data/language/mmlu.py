@@ -59,6 +59,8 @@ class MMLUDataModule(TokenizedTextDataModule):
         ValueError: If a number is out of range or the format is unknown.
     """
 
+    encodes_rows_alone = False  # a prompt has questions of its subject's `dev` file
+
     def __init__(
         self,
         folder: str | Path | None = None,

@@ -86,7 +86,7 @@ class PreferenceDataModule(TokenizedTextDataModule):
         """Tokenise prompts and both answers.
 
         Raises:
-            ValueError: If a record is no pair of answers, or there is nothing to learn from in any.
+            ValueError: If a record is no pair of answers.
         """
         pairs = [self._parts(table, row) for row in range(len(table))]
         examples = [parts for pair in pairs for parts in pair]
@@ -107,12 +107,14 @@ class PreferenceDataModule(TokenizedTextDataModule):
                 for side, (tokens, targets) in zip(SIDES, both, strict=True):
                     columns[f"{side}_input_ids"].append(tokens)
                     columns[f"{side}_labels"].append(targets)
-        if not columns["chosen_labels"]:
-            raise ValueError(
-                f"{table.source}: each of the {len(table)} pairs has two equal answers, or a prompt that fills the "
-                f"{self.longest} tokens of `max_length`: there is nothing to learn from."
-            )
         return TokenizedRows({name: Ragged.of(rows) for name, rows in columns.items()}, facts=facts)
+
+    def nothing_left(self, num_rows: int) -> str:
+        """Say that answers are equal or prompts too long."""
+        return (
+            f"each of the {num_rows} pairs has two equal answers, or a prompt that fills the {self.longest} tokens of "
+            "`max_length`: there is nothing to learn from."
+        )
 
     def _parts(self, table: TextTable, row: int) -> list[list[Part]]:
         record = {name: values[row] for name, values in table.columns.items()}

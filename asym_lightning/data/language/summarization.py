@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from asym_lightning.core.kinds import Count, Seed
@@ -17,7 +15,7 @@ from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.tables.split_files import SplitFile, split_sources
 from asym_lightning.data.tables.text_source import HubSplit, TextSource
 from asym_lightning.data.tables.text_table import TextTable
-from asym_lightning.data.tokens.tokenized_rows import Ragged, TokenizedRows
+from asym_lightning.data.tokens.tokenized_rows import Ragged, Texts, TokenizedRows
 from asym_lightning.data.tokens.tokenized_text import TokenizedTextDataModule, as_texts
 
 HUB_SPLITS = {"train": "train", "val": "validation", "test": "test"}
@@ -110,14 +108,15 @@ class SummarizationDataModule(TokenizedTextDataModule):
         return self.document_column, self.summary_column
 
     def encoding(self, split: str) -> str:
-        """Return columns, prefix and length of summaries, and whether there must be some."""
-        return repr((self.columns_of(split), self.prefix, self.max_target_length, split != "predict"))
+        """Return columns, prefix and length of summaries, whether there must be some, and whether texts are kept."""
+        kept = (split != "predict", split != "train")
+        return repr((self.columns_of(split), self.prefix, self.max_target_length, *kept))
 
     def encode(self, split: str, table: TextTable) -> TokenizedRows:
-        """Tokenise documents and summaries.
+        """Tokenise documents and summaries; where they are not to train on, also keep their texts.
 
         Raises:
-            ValueError: If a column or a text is missing, or every pair has an empty side.
+            ValueError: If a column or a text is missing.
         """
         documents, summaries = self._texts(split, table)
         rows = [
@@ -125,22 +124,27 @@ class SummarizationDataModule(TokenizedTextDataModule):
             for row, document in enumerate(documents)
             if document.strip() and (summaries is None or summaries[row].strip())
         ]
-        if not rows:
-            raise ValueError(
-                f"{table.source}: each of the {len(table)} pairs has an empty side: there is nothing to use."
-            )
-        sequences, num_truncated = self.encode_texts([self.prefix + documents[row] for row in rows])
+        documents = [documents[row] for row in rows]
+        summaries = None if summaries is None else [summaries[row] for row in rows]
+        sequences, num_truncated = self.encode_texts([self.prefix + document for document in documents])
         facts = {"num_truncated": num_truncated, "num_dropped": len(table) - len(rows)}
         if summaries is not None:
-            targets = self.tokenizer(text_target=[summaries[row] for row in rows], truncation=False, verbose=False)
-            facts["num_cut_summaries"] = sum(len(ids) > self.max_target_length for ids in targets["input_ids"])
+            targets = (
+                self.tokenizer(text_target=summaries, truncation=False, verbose=False)["input_ids"] if rows else []
+            )
+            facts["num_cut_summaries"] = sum(len(ids) > self.max_target_length for ids in targets)
             if facts["num_cut_summaries"]:  # truncation keeps the tokens that end a text
-                targets = self.tokenizer(
-                    text_target=[summaries[row] for row in rows], truncation=True, max_length=self.max_target_length
-                )
-            sequences["labels"] = Ragged.of(targets["input_ids"])
+                targets = self.tokenizer(text_target=summaries, truncation=True, max_length=self.max_target_length)[
+                    "input_ids"
+                ]
+            sequences["labels"] = Ragged.of(targets)
         sequences.pop("token_type_ids", None)
-        return TokenizedRows(sequences, numbers={"table_row": np.array(rows)}, facts=facts)
+        texts = {"source": documents, "reference": summaries or [""] * len(rows)} if split != "train" else {}
+        return TokenizedRows(sequences, texts={name: Texts.of(kept) for name, kept in texts.items()}, facts=facts)
+
+    def nothing_left(self, num_rows: int) -> str:
+        """Say that texts are empty."""
+        return f"each of the {num_rows} pairs has an empty side: there is nothing to use."
 
     def _texts(self, split: str, table: TextTable) -> tuple[list[str], list[str] | None]:
         document, summary = self.columns_of(split)
@@ -148,10 +152,6 @@ class SummarizationDataModule(TokenizedTextDataModule):
         if split == "predict" and summary not in table.columns:
             return documents, None
         return documents, as_texts(table.column(summary), table)
-
-    def for_evaluation(self, split: str, rows: TokenizedRows) -> TokenizedRows:
-        """Return rows with the texts themselves."""
-        return RowsWithTexts.of(rows, *self._texts(split, self.sources()[split].read()))
 
     def remarks(self, split: str, rows: TokenizedRows) -> Iterator[str]:
         """Say what was cut and what was left out."""
@@ -173,32 +173,3 @@ def _hub_splits(hub_set: SummarizationSet | None) -> dict[str, TextSource]:
     if hub_set is None:
         return {}
     return {split: HubSplit(hub_set.repository, hub_set.name, name) for split, name in HUB_SPLITS.items()}
-
-
-@dataclass(frozen=True)
-class RowsWithTexts(TokenizedRows):
-    """Tokenised pairs with their whole texts, which scores are computed on.
-
-    Args:
-        sequences: See `TokenizedRows`.
-        numbers: See `TokenizedRows`; `table_row` is the number of each pair in `documents` and `summaries`.
-        texts: See `TokenizedRows`.
-        facts: See `TokenizedRows`.
-        file: None: the texts are in memory.
-        documents: All documents, those of pairs that were left out too.
-        summaries: All summaries; None where there are none.
-    """
-
-    documents: Sequence[str] = field(default_factory=list)
-    summaries: Sequence[str] | None = None
-
-    @classmethod
-    def of(cls, rows: TokenizedRows, documents: Sequence[str], summaries: Sequence[str] | None) -> RowsWithTexts:
-        """Add texts to rows."""
-        return cls(rows.sequences, rows.numbers, rows.texts, rows.facts, documents=documents, summaries=summaries)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        item = super().__getitem__(row)
-        number = item["table_row"]
-        reference = "" if self.summaries is None else self.summaries[number]
-        return {**item, "source": self.documents[number], "reference": reference}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from asym_lightning.core.messages import not_one_of, shown
@@ -95,40 +95,60 @@ def set_reader(names: Sequence[str], separator: str) -> Callable[[Any], list[int
     return read
 
 
-def class_names_in(table: TextTable, column: str, or_else: str = "") -> list[str]:
-    """Return the names of the classes in a column, sorted: by their value where all are whole numbers.
+def class_names_in(table: TextTable, column: str) -> set[str]:
+    """Return the names of the classes in a column.
+
+    Raises:
+        ValueError: If a cell holds something else.
+    """
+    return {label for label in table.read_cells(column, _name) if label}
+
+
+def sorted_class_names(names: Collection[str], source: str, column: str, or_else: str = "") -> list[str]:
+    """Return names of classes sorted: by their value where all are whole numbers.
 
     Args:
-        table: The training data.
-        column: The column.
+        names: The names that there are.
+        source: What to call the data in messages.
+        column: The column that has them.
         or_else: What a message proposes beside naming the classes.
 
     Raises:
-        ValueError: If a cell holds something else, or there are not two classes to tell apart.
+        ValueError: If there are not two classes to tell apart.
 
     Example:
-        >>> class_names_in(TextTable("a.csv", {"label": ["10", "9", ""]}), "label")
+        >>> sorted_class_names({"10", "9"}, "a.csv", "label")
         ['9', '10']
     """
-    labels = {label for label in table.read_cells(column, _name) if label}
-    if len(labels) < 2:
-        but = f"label but {next(iter(labels))!r}" if labels else "label"
-        raise ValueError(f"{table.source} has no {but} under {column!r}: name all classes by `label_names`{or_else}.")
-    return sorted(labels, key=int) if all(label.isdecimal() for label in labels) else sorted(labels)
+    if len(names) < 2:
+        but = f"label but {next(iter(names))!r}" if names else "label"
+        raise ValueError(f"{source} has no {but} under {column!r}: name all classes by `label_names`{or_else}.")
+    return sorted(names, key=int) if all(name.isdecimal() for name in names) else sorted(names)
 
 
-def set_names_in(table: TextTable, column: str, separator: str) -> list[str]:
-    """Return the names of the classes in a column of sets of classes, sorted.
+def set_names_in(table: TextTable, column: str, separator: str) -> set[str]:
+    """Return the names of the classes in a column of sets of classes.
 
     Raises:
-        ValueError: If a cell holds no set, or all hold empty ones.
+        ValueError: If a cell holds no set.
     """
-    names = sorted(
-        {name for names in table.read_cells(column, lambda cell: names_in(cell, separator)) for name in names}
-    )
+    return {name for names in table.read_cells(column, lambda cell: names_in(cell, separator)) for name in names}
+
+
+def sorted_set_names(names: Collection[str], source: str, column: str) -> list[str]:
+    """Return names of classes sorted.
+
+    Args:
+        names: The names that sets have.
+        source: What to call the data in messages.
+        column: The column that has the sets.
+
+    Raises:
+        ValueError: If there are none.
+    """
     if not names:
-        raise ValueError(f"{table.source} has no class under {column!r}: name all by `label_names`.")
-    return names
+        raise ValueError(f"{source} has no class under {column!r}: name all by `label_names`.")
+    return sorted(names)
 
 
 def _name(cell: Any) -> str:

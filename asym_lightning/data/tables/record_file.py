@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from asym_lightning.data.tables.text_source import LocalFile, TextSource
+from asym_lightning.data.tables.text_source import LocalFile, TextSource, in_parts
 from asym_lightning.data.tables.text_table import TextTable
 
 _SPACE = re.compile(r"[\s,]*")
+Record = tuple[int, dict[str, Any]]
+"""Line, and what is on it."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +51,39 @@ class RecordFile:
             raise FileNotFoundError(f"there is no file {str(self.path)!r}.")
         if self.path.suffix not in (".json", ".jsonl"):
             return LocalFile(self.path).read()
+        records = list(self._records())
+        return self._table(records, _keys(records))
+
+    def parts(self, num_rows: int) -> Iterator[TextTable]:
+        """Read the file part by part, after a look at the keys of all records; of an array the text is in memory."""
+        if not self.path.is_file() or self.path.suffix not in (".json", ".jsonl"):
+            yield from LocalFile(self.path).parts(num_rows)
+            return
+        keys, records, first_row = _keys(self._records()), self._records(), 0
+        while (part := list(islice(records, num_rows))) or not first_row:
+            yield self._table(part, keys, first_row)
+            first_row += len(part)
+            if not part:
+                return
+
+    def _records(self) -> Iterator[Record]:
         source = str(self.path)
-        records = read_records(source, self.path.read_bytes(), is_array=self.path.suffix == ".json")
-        keys = dict.fromkeys(key for _, record in records for key in record)
+        if self.path.suffix == ".json":
+            yield from _checked(source, _array_items(source, _text(source, self.path.read_bytes())))
+        else:
+            with self.path.open("rb") as file:
+                yield from _checked(source, _lines(source, file))
+
+    def _table(self, records: Sequence[Record], keys: Iterable[str], first_row: int = 0) -> TextTable:
         columns = {key: [record.get(key) for _, record in records] for key in keys}
-        return TextTable(source, columns, [line for line, _ in records])
+        return TextTable(str(self.path), columns, [line for line, _ in records], first_row)
 
 
-def read_records(source: str, data: bytes, *, is_array: bool = False) -> list[tuple[int, dict[str, Any]]]:
+def _keys(records: Iterable[Record]) -> list[str]:
+    return list(dict.fromkeys(key for _, record in records for key in record))
+
+
+def read_records(source: str, data: bytes, *, is_array: bool = False) -> list[Record]:
     """Return JSON objects, each with the number of its line.
 
     Args:
@@ -68,16 +98,8 @@ def read_records(source: str, data: bytes, *, is_array: bool = False) -> list[tu
         >>> read_records("a.jsonl", b'{"prompt": "Hi."}')
         [(1, {'prompt': 'Hi.'})]
     """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ValueError(f"{source}, line {line}: this is no text in UTF-8 (byte {data[error.start]:#x}).") from error
-    records = list(_array_items(source, text) if is_array else _lines(source, text))
-    for line, record in records:
-        if not isinstance(record, dict):
-            raise ValueError(f"{source}, line {line}: this is not a JSON object.")
-    return records
+    items = _array_items(source, _text(source, data)) if is_array else _lines(source, io.BytesIO(data))
+    return list(_checked(source, items))
 
 
 @dataclass(frozen=True)
@@ -112,13 +134,31 @@ class RandomPart:
             ValueError: If there would be nothing left.
         """
         table = self.source.read()
-        if self.count >= len(table):
-            raise ValueError(f"{table.source} has {len(table)} rows: {self.count} cannot be set apart for validation.")
-        is_apart = np.zeros(len(table), dtype=bool)
-        is_apart[np.random.default_rng(self.seed).permutation(len(table))[: self.count]] = True
-        rows = np.flatnonzero(is_apart != self.is_rest).tolist()
-        columns = {name: [values[row] for row in rows] for name, values in table.columns.items()}
-        return TextTable(table.source, columns, [table.lines[row] for row in rows] if table.lines else None)
+        return table.chosen(np.flatnonzero(self._is_chosen(len(table), table.source)).tolist())
+
+    def parts(self, num_rows: int) -> Iterator[TextTable]:
+        """Count the rows of the whole, and take the part from each of its parts; none of them is empty.
+
+        Raises:
+            ValueError: If there would be nothing left.
+        """
+        total = first = taken = 0
+        for part in in_parts(self.source, num_rows):
+            total += len(part)
+        is_chosen = self._is_chosen(total, part.source)
+        for part in in_parts(self.source, num_rows):
+            rows = np.flatnonzero(is_chosen[first : first + len(part)]).tolist()
+            first += len(part)
+            if rows:
+                yield part.chosen(rows, taken)
+                taken += len(rows)
+
+    def _is_chosen(self, total: int, source: str) -> npt.NDArray[np.bool_]:
+        if self.count >= total:
+            raise ValueError(f"{source} has {total} rows: {self.count} cannot be set apart for validation.")
+        is_apart = np.zeros(total, dtype=bool)
+        is_apart[np.random.default_rng(self.seed).permutation(total)[: self.count]] = True
+        return is_apart != self.is_rest
 
 
 def with_validation(sources: Mapping[str, TextSource], num_val: int, seed: int) -> dict[str, TextSource]:
@@ -136,8 +176,24 @@ def with_validation(sources: Mapping[str, TextSource], num_val: int, seed: int) 
     return {**sources, **parts}
 
 
-def _lines(source: str, text: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.split("\n"), start=1):
+def _text(source: str, data: bytes, first_line: int = 1) -> str:
+    try:
+        return data.decode("utf-8-sig" if first_line == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + first_line
+        raise ValueError(f"{source}, line {line}: this is no text in UTF-8 (byte {data[error.start]:#x}).") from error
+
+
+def _checked(source: str, items: Iterable[tuple[int, Any]]) -> Iterator[Record]:
+    for line, record in items:
+        if not isinstance(record, dict):
+            raise ValueError(f"{source}, line {line}: this is not a JSON object.")
+        yield line, record
+
+
+def _lines(source: str, file: Iterable[bytes]) -> Iterator[tuple[int, Any]]:
+    for number, data in enumerate(file, start=1):
+        line = _text(source, data, number).removesuffix("\n")
         if line.strip():
             try:
                 yield number, json.loads(line)

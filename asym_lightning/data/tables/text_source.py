@@ -7,12 +7,15 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from asym_lightning.core.extras import extra_named
 from asym_lightning.core.messages import shown
 from asym_lightning.core.private_names import fingerprint
 from asym_lightning.data.tables.text_table import TextTable, read_text_table, text_table_parts
+
+ROWS_AT_ONCE = 20_000
+"""Rows of a large source that are in memory at once: some hundred megabytes of them."""
 
 
 class TextSource(Protocol):
@@ -23,6 +26,14 @@ class TextSource(Protocol):
 
     def read(self) -> TextTable:
         """Read everything."""
+
+
+@runtime_checkable
+class PartedSource(TextSource, Protocol):
+    """A source of any number of rows, of which a part at a time is in memory."""
+
+    def parts(self, num_rows: int) -> Iterator[TextTable]:
+        """Read the source part by part, each of as many rows; one without rows is one part without rows."""
 
 
 def folder_of(source: TextSource) -> Path:
@@ -87,18 +98,18 @@ class HubSplit:
 
     def read(self) -> TextTable:
         """Download the split, or take it from the cache of `datasets`; sound and pictures are read row by row."""
-        data = self._load()
-        files = {name: raw for name, feature in data.features.items() if (raw := _not_decoded(feature)) is not None}
-        columns: dict[str, list[Any]] = data.remove_columns([*files]).to_dict()
-        return self._table(data, columns | {name: data.cast_column(name, raw)[name] for name, raw in files.items()})
+        return self._table(self._load())
 
     def parts(self, num_rows: int) -> Iterator[TextTable]:
         """Read the split part by part, from the cache of `datasets`."""
         data = self._load()
         for start in range(0, max(len(data), 1), num_rows):
-            yield self._table(data, data[start : start + num_rows], start)
+            yield self._table(data.select(range(start, min(start + num_rows, len(data)))), start)
 
-    def _table(self, data: Any, columns: dict[str, list[Any]], first_row: int = 0) -> TextTable:
+    def _table(self, data: Any, first_row: int = 0) -> TextTable:
+        files = {name: raw for name, feature in data.features.items() if (raw := _not_decoded(feature)) is not None}
+        columns: dict[str, list[Any]] = data.remove_columns([*files]).to_dict()
+        columns |= {name: data.cast_column(name, raw)[name] for name, raw in files.items()}
         for name, values in columns.items() if self.is_decoded else ():
             feature = getattr(data.features[name], "feature", data.features[name])  # of a list: that of its entries
             if (names := getattr(feature, "names", None)) is not None:
@@ -120,13 +131,8 @@ def _not_decoded(feature: Any) -> Any:
 
 
 def in_parts(source: TextSource, num_rows: int) -> Iterator[TextTable]:
-    """Read a source in parts of as many rows: one at a time where it can, else cut from the whole.
-
-    A source without rows is one part without rows.
-    """
-    if isinstance(source, (LocalFile, HubSplit)):
-        return source.parts(num_rows)
-    return source.read().parts(num_rows)
+    """Read a source in parts of as many rows: one at a time where it can, else cut from the whole."""
+    return source.parts(num_rows) if isinstance(source, PartedSource) else source.read().parts(num_rows)
 
 
 def _named(value: Any, names: Sequence[str]) -> Any:

@@ -106,6 +106,15 @@ class TextTable:
             columns = {name: values[part] for name, values in self.columns.items()}
             yield TextTable(self.source, columns, self.lines[part] if self.lines else None, self.first_row + start)
 
+    def chosen(self, rows: Sequence[int], first_row: int = 0) -> TextTable:
+        """Return some of the rows, numbered anew.
+
+        >>> TextTable("a.tsv", {"text": ["a", "b", "c"]}, lines=[2, 3, 4]).chosen([0, 2]).where(1)
+        'a.tsv, line 4'
+        """
+        columns = {name: [values[row] for row in rows] for name, values in self.columns.items()}
+        return TextTable(self.source, columns, [self.lines[row] for row in rows] if self.lines else None, first_row)
+
 
 def is_missing(cell: Any) -> bool:
     """Whether a cell holds nothing: null, or the NaN that stands for it in some files.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,12 @@ class ConllFile:
         return f"{LocalFile(self.path).fingerprint()} {self.word_column} {self.tag_column}"
 
     def read(self) -> TextTable:
-        """Read the file.
+        """Read the file; see `parts` for what it raises."""
+        (table,) = self.parts(None)
+        return table
+
+    def parts(self, num_rows: int | None) -> Iterator[TextTable]:
+        """Read the file in parts of as many sentences, None for all of them.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -58,7 +63,7 @@ class ConllFile:
         tag = last if self.tag_column is None else self.tag_column
         columns: dict[str, list[list]] = {WORDS: [], TAGS: [], LINES: []}
         num_columns: int | None = None
-        in_sentence = False
+        in_sentence, first_row = False, 0
         for line, cells in self._cells(is_universal):
             if not cells:
                 in_sentence = False
@@ -71,13 +76,18 @@ class ConllFile:
                     raise ValueError(f"{self._at(line)}: there are {num_columns} columns, none of `{option}` {number}.")
             if not in_sentence:
                 in_sentence = True
+                if len(columns[LINES]) == num_rows:
+                    yield self._table(columns, num_columns, first_row)
+                    columns, first_row = {name: [] for name in columns}, first_row + len(columns[LINES])
                 for sentences in columns.values():
                     sentences.append([])
             for name, value in ((WORDS, cells[word]), (TAGS, cells[tag]), (LINES, line)):
                 columns[name][-1].append(value)
-        if num_columns == 1:
-            del columns[TAGS]
-        return TextTable(str(self.path), columns, [lines[0] for lines in columns[LINES]])
+        yield self._table(columns, num_columns, first_row)
+
+    def _table(self, columns: Mapping[str, list[list]], num_columns: int | None, first_row: int) -> TextTable:
+        found = {name: rows for name, rows in columns.items() if name != TAGS or num_columns != 1}
+        return TextTable(str(self.path), found, [lines[0] for lines in columns[LINES]], first_row)
 
     def _cells(self, is_universal: bool) -> Iterator[tuple[int, list[str]]]:
         """Cells of each line that matters, by its number; none of a line between sentences."""

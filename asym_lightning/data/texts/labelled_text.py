@@ -49,7 +49,6 @@ class LabelledTextDataModule(TokenizedTextDataModule):
         score_range: Least and largest score in regression; None where any number will do.
     """
 
-    encodes_rows_alone = True
     label_names: Sequence[str] | None
     score_range: tuple[float, float] | None = None
 

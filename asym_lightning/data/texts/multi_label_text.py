@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from asym_lightning.core.kinds import Count, LabelNames, Names, Seed
 from asym_lightning.data.found_label_names import FoundLabelNames
 from asym_lightning.data.loader_options import LoaderOptions
-from asym_lightning.data.tables.cells import set_names_in, set_reader
+from asym_lightning.data.tables.cells import set_names_in, set_reader, sorted_set_names
 from asym_lightning.data.tables.split_files import SplitFile, split_sources
 from asym_lightning.data.tables.text_source import TextSource
 from asym_lightning.data.tables.text_table import TextTable, is_missing
@@ -49,8 +49,6 @@ class MultiLabelTextDataModule(FoundLabelNames, TokenizedTextDataModule):
         ValueError: If no file is given, there are not one or two text columns, or a number is out of range.
     """
 
-    encodes_rows_alone = True
-
     def __init__(
         self,
         train: SplitFile = None,
@@ -81,13 +79,17 @@ class MultiLabelTextDataModule(FoundLabelNames, TokenizedTextDataModule):
         """Return the files, and splits of the hub."""
         return self._sources
 
-    def labels_of(self, table: TextTable) -> list[str]:
+    def labels_in(self, table: TextTable) -> Collection[str]:
+        """Return the classes in a part of the training data."""
+        return set_names_in(table, self.labels_column, self.separator)
+
+    def labels_of(self, found: Collection[str], source: str) -> list[str]:
         """Return the classes of the training data, sorted.
 
         Raises:
             ValueError: If there is none.
         """
-        return set_names_in(table, self.labels_column, self.separator)
+        return sorted_set_names(found, source, self.labels_column)
 
     def _labels(self, table: TextTable, split: str) -> list[list[int]]:
         if split == "predict" and self.labels_column not in table.columns:

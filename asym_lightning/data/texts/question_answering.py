@@ -14,7 +14,13 @@ from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.tables.split_files import SplitFile, split_sources
 from asym_lightning.data.tables.text_source import TextSource
 from asym_lightning.data.tables.text_table import TextTable
-from asym_lightning.data.texts.question_windows import NOT_OF_TEXT, PadQuestions, QuestionWindows, tokenize_windows
+from asym_lightning.data.texts.question_windows import (
+    NOT_OF_TEXT,
+    PadQuestions,
+    QuestionWindows,
+    tokenize_windows,
+    with_questions,
+)
 from asym_lightning.data.texts.squad_records import Question, SquadFile, question_of
 from asym_lightning.data.tokens.padding import PadBatch
 from asym_lightning.data.tokens.tokenized_rows import TokenizedRows
@@ -74,20 +80,22 @@ class QuestionAnsweringDataModule(TokenizedTextDataModule):
         return self._sources
 
     def encoding(self, split: str) -> str:
-        """Return the stride, and whether there must be answers."""
-        return repr((self.stride, split == "predict"))
+        """Return the stride, whether there must be answers, and whether questions are kept."""
+        return repr((self.stride, split == "predict", split == "train"))
 
     def encode(self, split: str, table: TextTable) -> TokenizedRows:
-        """Tokenise questions with their texts, in windows.
+        """Tokenise questions with their texts, in windows; where they are not to train on, also keep the questions.
 
         Raises:
             ValueError: If a row is no question, has no answers, or leaves no room for its text; the message says where.
         """
-        return tokenize_windows(self.tokenizer, _questions(split, table), self.longest, self.stride, table)
+        questions = _questions(split, table)
+        windows = tokenize_windows(self.tokenizer, questions, self.longest, self.stride, table)
+        return windows if split == "train" else with_questions(windows, questions, table.first_row)
 
     def for_evaluation(self, split: str, rows: TokenizedRows) -> Any:
-        """Return windows with the questions themselves."""
-        return QuestionWindows(rows, _questions(split, self.sources()[split].read()))
+        """Return questions, each with all windows of its text."""
+        return QuestionWindows(rows)
 
     def padded_loader(self, rows: Dataset, *, is_training: bool = False, sampler: Sampler) -> DataLoader:
         """Return batches of windows, or of questions with all windows of each."""

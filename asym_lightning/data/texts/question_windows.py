@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +16,12 @@ from transformers import PreTrainedTokenizerBase
 from asym_lightning.data.tables.text_table import TextTable
 from asym_lightning.data.texts.squad_records import Question
 from asym_lightning.data.tokens.padding import PadBatch
-from asym_lightning.data.tokens.tokenized_rows import Array, Ragged, TokenizedRows
+from asym_lightning.data.tokens.tokenized_rows import Array, Ragged, Texts, TokenizedRows
 
 NOT_OF_TEXT = -1
 """Place in the text of a token that is not of it."""
+_ASKED = "asked"
+"""Field of the first window of a question that holds the question; it is empty in the others."""
 
 
 def tokenize_windows(
@@ -69,7 +73,11 @@ def tokenize_windows(
         positions[window] = _answer_tokens(questions[of[window]], edges["starts"][-1], edges["ends"][-1])
     names = [name for name in ("input_ids", "token_type_ids") if name in tokenizer.model_input_names]
     sequences = {name: Ragged.of(rows) for name, rows in ({name: encoded[name] for name in names} | edges).items()}
-    numbers = {"question": np.array(of), "start_positions": positions[:, 0], "end_positions": positions[:, 1]}
+    numbers = {
+        "question": np.array(of, np.int64) + table.first_row,
+        "start_positions": positions[:, 0],
+        "end_positions": positions[:, 1],
+    }
     return TokenizedRows(sequences, numbers)
 
 
@@ -87,29 +95,45 @@ def _answer_tokens(question: Question, starts: Sequence[int], ends: Sequence[int
     return (holding[0][0], holding[1][-1]) if all(holding) else (0, 0)
 
 
-class QuestionWindows(Dataset):
-    """Questions, each with all windows of its text.
+def with_questions(windows: TokenizedRows, questions: Sequence[Question], first: int) -> TokenizedRows:
+    """Return windows with the questions themselves, for `QuestionWindows`.
 
     Args:
         windows: The windows, with the number of the question of each as `question`, in order.
         questions: The questions.
+        first: Number of the first question.
+    """
+    numbers = windows.numbers["question"] - first
+    is_first = np.diff(numbers, prepend=-1) > 0
+    asked = Texts.of(json.dumps(questions[i]) if new else "" for i, new in zip(numbers, is_first, strict=True))
+    return dataclasses.replace(windows, texts={**windows.texts, _ASKED: asked})
+
+
+class QuestionWindows(Dataset):
+    """Questions, each with all windows of its text.
+
+    Args:
+        windows: Windows of `with_questions`.
     """
 
-    def __init__(self, windows: TokenizedRows, questions: Sequence[Question]) -> None:
+    def __init__(self, windows: TokenizedRows) -> None:
         self.windows = windows
-        self.questions = questions
-        self._ends = np.searchsorted(windows.numbers["question"], np.arange(len(questions)), side="right")
+        self._ends = np.flatnonzero(np.diff(windows.numbers["question"], append=-1)) + 1
 
     def __len__(self) -> int:
-        return len(self.questions)
+        return len(self._ends)
 
     def __getitem__(self, number: int) -> tuple[Question, list[dict[str, Any]]]:
-        rows = range(self._ends[number - 1] if number else 0, self._ends[number])
-        return self.questions[number], [self.windows[row] for row in rows]
+        windows = [self.windows[row] for row in range(self._first(number), self._ends[number])]
+        asked = [window.pop(_ASKED) for window in windows]
+        return Question(*json.loads(asked[0])), windows
 
     def identifier(self, number: int) -> str:
         """Return what a question is called."""
-        return self.questions[number].identifier
+        return Question(*json.loads(self.windows.texts[_ASKED][self._first(number)])).identifier
+
+    def _first(self, number: int) -> int:
+        return self._ends[number - 1] if number else 0
 
     def lengths(self) -> Array:
         """Return for each question the length of all its windows, which one batch has."""

@@ -54,8 +54,6 @@ class SentencePairDataModule(TokenizedTextDataModule):
         ValueError: If no file is given, there are not two columns of pairs, or a number is out of range.
     """
 
-    encodes_rows_alone = True
-
     def __init__(
         self,
         train: SplitFile = None,

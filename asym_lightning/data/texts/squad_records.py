@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,6 +45,10 @@ class SquadFile:
         """
         return RecordFile(self.path).fingerprint()
 
+    def parts(self, num_rows: int) -> Iterator[TextTable]:
+        """Read records part by part; a file of articles is one object of JSON, and read whole."""
+        return self.read().parts(num_rows) if self._holds_articles() else RecordFile(self.path).parts(num_rows)
+
     def read(self) -> TextTable:
         """Read the file into a table with a row a question.
 
@@ -52,14 +56,11 @@ class SquadFile:
             FileNotFoundError: If there is no such file.
             ValueError: If it is no JSON, or of another layout.
         """
-        if self.path.suffix != ".json" or not self.path.is_file():
-            return RecordFile(self.path).read()
-        text = self.path.read_bytes()
-        if text.lstrip()[:1] == b"[":
+        if not self._holds_articles():
             return RecordFile(self.path).read()
         columns: dict[str, list[Any]] = {name: [] for name in ("id", "question", "context", "answers")}
         try:
-            for article in json.loads(text)["data"]:
+            for article in json.loads(self.path.read_bytes())["data"]:
                 for paragraph in article["paragraphs"]:
                     for asked in paragraph["qas"]:
                         columns["id"].append(asked.get("id"))
@@ -72,6 +73,11 @@ class SquadFile:
                 "nor an array of records."
             ) from error
         return TextTable(str(self.path), columns)
+
+    def _holds_articles(self) -> bool:
+        if self.path.suffix != ".json" or not self.path.is_file():
+            return False
+        return self.path.read_bytes().lstrip()[:1] != b"["
 
 
 def question_of(table: TextTable, row: int) -> Question:
@@ -87,7 +93,7 @@ def question_of(table: TextTable, row: int) -> Question:
     """
     record = {name: values[row] for name, values in table.columns.items()}
     name = record.get("id")
-    identifier = str(row) if name is None else str(name)
+    identifier = str(table.first_row + row if name is None else name)
     where = table.where(row) if name is None else f"{table.where(row)} ({shown(name)})"
     for field in ("question", "context"):
         if not isinstance(record.get(field), str) or not record[field].strip():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from asym_lightning.core.kinds import Count, LabelNames, Names, Seed
 from asym_lightning.data.found_label_names import FoundLabelNames
 from asym_lightning.data.loader_options import LoaderOptions
-from asym_lightning.data.tables.cells import class_names_in
+from asym_lightning.data.tables.cells import class_names_in, sorted_class_names
 from asym_lightning.data.tables.split_files import SplitFile, split_sources
 from asym_lightning.data.tables.text_source import LocalFile, TextSource
 from asym_lightning.data.tables.text_table import TextTable
@@ -105,10 +105,14 @@ class TextFilesDataModule(FoundLabelNames, LabelledTextDataModule):
         """Names of the classes, by number; None in regression."""
         return None if self.regression else super().label_names
 
-    def labels_of(self, table: TextTable) -> list[str]:
+    def labels_in(self, table: TextTable) -> Collection[str]:
+        """Return the classes in a part of the training data."""
+        return class_names_in(table, self.label_column)
+
+    def labels_of(self, found: Collection[str], source: str) -> list[str]:
         """Return the labels of the training data: numbers in their order, names sorted.
 
         Raises:
             ValueError: If one is no text, or there is but one.
         """
-        return class_names_in(table, self.label_column, ", or set `regression: true`")
+        return sorted_class_names(found, source, self.label_column, ", or set `regression: true`")

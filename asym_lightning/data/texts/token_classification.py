@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
@@ -90,15 +90,19 @@ class TokenClassificationDataModule(FoundLabelNames, TokenizedTextDataModule):
         """Return the files, and splits of the hub."""
         return self._sources
 
-    def labels_of(self, table: TextTable) -> list[str]:
+    def labels_in(self, table: TextTable) -> Collection[str]:
+        """Return the classes in a part of the training data."""
+        return {tag for text in self._texts(table, "train") for tag in text.tags or ()}
+
+    def labels_of(self, found: Collection[str], source: str) -> list[str]:
         """Return the tags of the training data, sorted.
 
         Raises:
             ValueError: If there is but one.
         """
-        tags = tag_set({tag for text in self._texts(table, "train") for tag in text.tags or ()})
+        tags = tag_set(found)
         if len(tags) < 2:
-            raise ValueError(f"{table.source} has no tag but {tags[0]!r}: name all tags by `label_names`.")
+            raise ValueError(f"{source} has no tag but {tags[0]!r}: name all tags by `label_names`.")
         return tags
 
     def _texts(self, table: TextTable, split: str) -> list[TaggedText]:

@@ -20,14 +20,12 @@ from asym_lightning.core.tokens import longest_sequence, pad_token_id
 from asym_lightning.data.loader_options import LoaderOptions
 from asym_lightning.data.preprocessors import load_preprocessor
 from asym_lightning.data.split_data import SplitDataModule
-from asym_lightning.data.tables.text_source import TextSource, in_parts
+from asym_lightning.data.tables.text_source import ROWS_AT_ONCE, TextSource, in_parts
 from asym_lightning.data.tables.text_table import TextTable, is_cell, is_missing
 from asym_lightning.data.tokens.padding import PadBatch
 from asym_lightning.data.tokens.tokenized_rows import Ragged, Texts, TokenizedRows
 
 CACHE_FORMAT = 3
-ROWS_AT_ONCE = 20_000
-"""Rows of a large file that are in memory while they are tokenised: some hundred megabytes of them."""
 LONGEST = 512
 """The limit where none of the config, the tokenizer and the model names one."""
 
@@ -36,7 +34,7 @@ class TokenizedTextDataModule(SplitDataModule):
     """Texts, tokenised when they are first met and read from a cache from then on.
 
     A task is a subclass with two methods: `sources`, where each split comes from, and `encode`, which
-    tokenises a table. The rest is here: the cache, and batches padded to a multiple of 8.
+    tokenises a table, or a part of one, row by row. The rest is here: the cache, and batches padded to a multiple of 8.
 
     Batches are dictionaries: what `encode` made, `attention_mask`, and `row`, the number of each row in its split.
 
@@ -53,8 +51,8 @@ class TokenizedTextDataModule(SplitDataModule):
         ValueError: If a number is out of range.
     """
 
-    encodes_rows_alone = False
-    """Whether `encode` makes a row of each row, whatever the others are: it then gets a large table in parts."""
+    encodes_rows_alone = True
+    """Whether what `encode` makes of a row hangs on no other row: it then gets a large table in parts."""
 
     def __init__(
         self,
@@ -83,6 +81,14 @@ class TokenizedTextDataModule(SplitDataModule):
     def encoding(self, split: str) -> str:
         """Return a text that changes when `encode` would give something else: the task's part of the cache's key."""
         return ""
+
+    def nothing_left(self, num_rows: int) -> str:
+        """Say why `encode` left all rows out, as the end of a message; for tasks that leave some out.
+
+        Args:
+            num_rows: Number of rows that there were.
+        """
+        return f"none of the {num_rows} rows can be used."
 
     # Tokenising
 
@@ -163,7 +169,7 @@ class TokenizedTextDataModule(SplitDataModule):
         """Return a split from the cache, or tokenise it and put it there.
 
         Raises:
-            ValueError: If the split is empty, or a row of it is wrong.
+            ValueError: If the split is empty, a row of it is wrong, or all are left out.
         """
         source = self.sources()[split]
         path = self.cache_dir / f"{self._cache_key(source, self.encoding(split))}.safetensors"
@@ -171,9 +177,14 @@ class TokenizedTextDataModule(SplitDataModule):
         return TokenizedRows.write(path, self._encoded(split, source)) if rows is None else rows
 
     def _encoded(self, split: str, source: TextSource) -> Iterator[TokenizedRows]:
+        num_read = num_kept = 0
         for table in in_parts(source, ROWS_AT_ONCE) if self.encodes_rows_alone else [source.read()]:
             table.check_not_empty(split)
-            yield self.encode(split, table)
+            rows = self.encode(split, table)
+            num_read, num_kept = num_read + len(table), num_kept + len(rows)
+            yield rows
+        if not num_kept:
+            raise ValueError(f"{table.source}: {self.nothing_left(num_read)}")
 
     def _cache_key(self, source: TextSource, encoding: str) -> str:
         parts = (CACHE_FORMAT, source.fingerprint(), self._tokenizer_fingerprint, self.longest, encoding)

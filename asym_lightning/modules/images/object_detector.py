@@ -12,6 +12,7 @@ from torchmetrics import Metric, MetricCollection
 from transformers import AutoModelForObjectDetection
 
 from asym_lightning.adapters import AdapterConfig
+from asym_lightning.core.extras import check_installed
 from asym_lightning.core.kinds import Fraction, LabelNames
 from asym_lightning.lifecycle.predictions import Row
 from asym_lightning.modules.backbone_options import BackboneOptions
@@ -85,7 +86,12 @@ class ObjectDetector(ClassifierModule):
         return model
 
     def build_metrics(self) -> MetricCollection:
-        """Return the mean average precisions."""
+        """Return the mean average precisions.
+
+        Raises:
+            ModuleNotFoundError: If pycocotools is missing, or scipy, by which the models' losses match boxes.
+        """
+        check_installed("scipy", needed_by="ObjectDetector")
         precisions: dict[str, Metric | MetricCollection] = {
             "map": DetectionPrecision(),
             "map_50": DetectionPrecision(0.5),
@@ -107,10 +113,12 @@ class ObjectDetector(ClassifierModule):
         return loss
 
     def example_batch(self, shape: BatchShape) -> Batch:
-        """Return images with an object each, of the first class."""
-        images = shape.images()
-        target = {"boxes": torch.full((1, 4), 0.5), "labels": torch.zeros(1, dtype=torch.int64)}
-        return images, [target for _ in images]
+        """Refuse, for the loss matches what is found with what there is, by numbers that an example has none of.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("the loss of objects matches boxes by their numbers, and an estimate has none.")
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int, dataloader_idx: int = 0) -> list[Boxes]:
         """Return what is found in each image, by corners, as shares of the image; targets in the batch are not used."""

@@ -48,7 +48,7 @@ def test_files_of_squad_arrays_and_lines_are_the_same(data):
     for content, name in ((squad(RECORDS), "a.json"), (RECORDS, "b.json"), (RECORDS, "c.jsonl")):
         module = data(content, name)
         module.setup("fit")
-        found.append([question._asdict() for question in module.rows["val"].questions])
+        found.append([question._asdict() for question, _ in module.rows["val"]])
     assert found[0] == found[1] == found[2]
     assert [(q["identifier"], q["answers"]) for q in found[0]] == [("one", ["ran far"]), ("two", [])]
 

@@ -1,5 +1,6 @@
 """ObjectDetector: its loss, what it finds, and what it writes."""
 
+import importlib.util
 import json
 from types import SimpleNamespace
 
@@ -7,6 +8,8 @@ import pytest
 import torch
 import transformers as tf
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
+from torch.utils.data import DataLoader
 
 from asym_lightning.adapters import AdapterConfig, adapters_by_name
 from asym_lightning.data import DetectionDataModule, LoaderOptions
@@ -91,6 +94,24 @@ def test_the_precision_is_that_of_what_is_there():
     metrics.update([nothing], targets[1:])
     with pytest.warns(UserWarning, match="is undefined, for there is no box to find: reported as 0"):
         assert metrics.compute() == {"map": 0, "map_50": 0}
+
+
+def test_what_the_models_losses_need_is_named_before_training(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "scipy" else name)
+    needs = r"`ObjectDetector` needs scipy: pip install 'asym-lightning\[detection\]'"
+    with pytest.raises(ModuleNotFoundError, match=needs):
+        made(yolos()).build_metrics()
+
+
+def test_without_a_box_nothing_is_nan_and_a_run_goes_on(tmp_path):
+    images, targets = batch()
+    data = DataLoader([(images, [targets[1]] * 2)] * 2, batch_size=None)
+    watching = EarlyStopping("val/map")
+    trainer = Trainer(accelerator="cpu", max_epochs=2, logger=False, enable_progress_bar=False, callbacks=[watching],
+                      enable_checkpointing=False, enable_model_summary=False, default_root_dir=tmp_path)  # fmt: skip
+    with pytest.warns(UserWarning, match="is undefined, for there is no box to find: reported as 0"):
+        trainer.fit(made(yolos()), data, data)
+    assert trainer.global_step == 4 and all(value.isfinite() for value in trainer.callback_metrics.values())
 
 
 def test_a_run_evaluates_and_writes_boxes_in_pixels(tmp_path):
