@@ -47,6 +47,8 @@ unsafe_view = torch.ops.aten._unsafe_view
 # exception, above, which its notes on extending it describe and torch.compile uses; these are what is dispatched to.
 index_put_impl_ = torch.ops.aten._index_put_impl_.default
 local_scalar_dense = torch.ops.aten._local_scalar_dense.default
+ctc_loss = torch.ops.aten._ctc_loss.default
+ctc_loss_backward = torch.ops.aten._ctc_loss_backward.default
 # Attention by a given kernel: the public function takes the one that suits the device, and there is no GPU here.
 flash_attention = torch.ops.aten._scaled_dot_product_flash_attention
 efficient_attention = torch.ops.aten._scaled_dot_product_efficient_attention

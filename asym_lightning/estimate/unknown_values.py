@@ -12,6 +12,8 @@ from torch import Tensor
 from asym_lightning.core.private_names import (
     DataDependentOutputException,
     TorchDispatchMode,
+    ctc_loss,
+    ctc_loss_backward,
     index_put_impl_,
     local_scalar_dense,
 )
@@ -27,7 +29,8 @@ class UnknownValues(TorchDispatchMode):
     `logits[labels != -100]` keeps every position, which is the most that a batch can keep. Comparisons of whole tensors
     are true, and a number that is read is 1. Whether something is so of all numbers is answered with no: a mask that
     keeps all would be left out, and a batch with padding takes more. So is whether a number that is drawn is below
-    another, or LayerDrop would leave out every layer.
+    another, or LayerDrop would leave out every layer. The loss of CTC, which has no form without numbers, has the
+    shapes that it has with them.
     """
 
     def __init__(self) -> None:
@@ -40,6 +43,11 @@ class UnknownValues(TorchDispatchMode):
         kwargs = kwargs or {}
         if func in _INDEXING:
             args = (args[0], _without_masks(args[1]), *args[2:])
+        elif func is ctc_loss:
+            (steps, clips, _), longest = args[0].shape, max(args[3])
+            return args[0].new_empty(clips), args[0].new_empty(clips, steps, 2 * longest + 1)
+        elif func is ctc_loss_backward:
+            return torch.empty_like(args[1])
         elif func in _COMPARISONS:
             return True
         elif func is aten.nonzero.default:

@@ -15,6 +15,7 @@ _SOURCES = {
     "length": ("sequence_length", "max_length"),
     "target_length": ("target_length", "max_target_length"),
     "image_size": ("image_size", "image_size"),
+    "seconds": ("seconds", "max_seconds"),
 }
 
 
@@ -30,6 +31,7 @@ class BatchShape:
         length: Tokens in a row; of the source, where there are two.
         target_length: Tokens of the target.
         image_size: Height and width.
+        seconds: Length of clips of sound.
         is_packed: Rows hold several examples.
     """
 
@@ -37,22 +39,23 @@ class BatchShape:
     length: int | None = None
     target_length: int | None = None
     image_size: int | None = None
+    seconds: float | None = None
     is_packed: bool = False
 
-    def known(self, field: str) -> int:
+    def known(self, field: str) -> Any:
         """Return a size that a batch can't do without.
 
         Raises:
             ValueError: It is not known, or less than 1; the message says where to give it.
         """
-        value: int | None = getattr(self, field)
+        value: float | None = getattr(self, field)
         option, key = _SOURCES[field]
         if value is None:
             raise ValueError(
                 f"how large a batch is can't be read from the config, whose `data` sets no `{key}`: give "
                 f"`--{option.replace('_', '-')}`."
             )
-        if value < 1:
+        if value < 1 and field != "seconds":
             raise ValueError(f"`{option}` must be at least 1, not {value}.")
         return value
 

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,9 @@ import transformers as tf
 import yaml
 
 from asym_lightning.cli import main
+from tests.audio_stand_ins import tiny_wav2vec2_config, tiny_whisper_config
+from tests.picture_stand_ins import llava_processor, tiny_llava
+from tests.text_stand_ins import tiny_bert_config
 
 QUICKSTART = "configs/quickstart.yaml"
 
@@ -90,20 +94,70 @@ def test_folder_with_a_config_alone_is_enough(capsys, llama, tmp_path):
     assert json.loads(out.read_text())["fits"] is False
 
 
-@pytest.mark.parametrize("task", ["glue/rte", "summarization/xsum", "domainbed/pacs"])
-def test_every_kind_of_task_is_estimated(capsys, tmp_path, task):
-    options = ["--config", f"configs/{task}.yaml", "--devices", "1"]
-    if task == "glue/rte":
-        tf.RobertaConfig(vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-                         intermediate_size=64).save_pretrained(tmp_path)  # fmt: skip
-    elif task == "summarization/xsum":
-        tf.BartConfig(vocab_size=99, d_model=32, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=64,
-                      decoder_ffn_dim=64, encoder_attention_heads=2, decoder_attention_heads=2
-                      ).save_pretrained(tmp_path)  # fmt: skip
-    if task != "domainbed/pacs":
-        options += ["--model.backbone", str(tmp_path)]
+TINY_LLAMA = tf.LlamaConfig(
+    vocab_size=99, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2
+)
+YOLOS = tf.YolosConfig(
+    hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, image_size=[32, 32], patch_size=8,
+    num_detection_tokens=2,
+)  # fmt: skip
+BART = tf.BartConfig(
+    vocab_size=99, d_model=32, encoder_layers=1, decoder_layers=1, encoder_ffn_dim=64, decoder_ffn_dim=64,
+    encoder_attention_heads=2, decoder_attention_heads=2,
+)  # fmt: skip
+BERT, TIMM = tiny_bert_config(num_attention_heads=2), ["--model.backbone", "vit_digits"]
+# By config: what stands in for its backbone, or options.
+STAND_INS = {
+    "audio/keyword_spotting": tiny_wav2vec2_config(),
+    "audio/librispeech_100h": tiny_wav2vec2_config(architectures=["Wav2Vec2ForCTC"]),
+    "audio/whisper_small": tiny_whisper_config(),
+    "detection/coco": YOLOS,
+    "domainbed/pacs": TIMM,
+    "embeddings/nli_stsb": BERT,
+    "glue/rte": BERT,
+    "instruction/alpaca_llama2_7b": TINY_LLAMA,
+    "labels/go_emotions": BERT,
+    "labels/voc2007": TIMM,
+    "mmlu/llama2_7b": TINY_LLAMA,
+    "preference/zephyr_7b": TINY_LLAMA,
+    "questions/squad": BERT,
+    "segmentation/voc2012": [*TIMM, "--model.backbone_options.model_args", "{img_size: 8}"],
+    "summarization/xsum": BART,
+    "tokens/conll2003": BERT,
+    "values/utkface": TIMM,
+    "vision_language/llava_1_5_7b": lambda: tiny_llava(llava_processor().tokenizer).config,
+}
+QUICK = ("audio/librispeech_100h", "audio/whisper_small", "domainbed/pacs", "glue/rte", "summarization/xsum",
+         "vision_language/llava_1_5_7b")  # fmt: skip
+WHY_NOT = {
+    "detection/coco": "the loss of objects matches boxes by their numbers, and an estimate has none.",
+    "mmlu/llama2_7b": "nothing trains: the backbone is frozen",
+    "vision_language/llava_1_5_7b": "how many tokens and numbers a picture becomes is known to the processor alone.",
+}
+
+
+def test_every_folder_of_configs_has_a_stand_in():
+    folders = {path.parent.name for path in Path("configs").glob("*/*.yaml")}
+    assert {task.partition("/")[0] for task in STAND_INS} == folders - {"adapters", "callbacks", "strategies"}
+    assert {f"audio/{path.stem}" for path in Path("configs/audio").glob("*.yaml")} <= set(STAND_INS)
+
+
+@pytest.mark.parametrize(
+    "task", [pytest.param(task, marks=[] if task in QUICK else pytest.mark.slow) for task in STAND_INS]
+)
+def test_every_kind_of_task_is_estimated_or_says_why_not(capsys, tmp_path, task):
+    options = ["--config", f"configs/{task}.yaml", "--devices", "1", "--batch-size", "2"]
+    options += ["--sequence-length", "12"]
+    if isinstance(STAND_INS[task], list):
+        options += [*STAND_INS[task], "--image-size", "8"]
     else:
-        options += ["--batch-size", "4"]
+        config = STAND_INS[task]() if callable(STAND_INS[task]) else STAND_INS[task]
+        config.save_pretrained(tmp_path)
+        options += ["--model.backbone", str(tmp_path)]
+    if task in WHY_NOT:
+        code, _, err = run(capsys, *options)
+        assert code == 1 and WHY_NOT[task] in err and len(err.strip().splitlines()) == 1
+        return
     found = numbers(capsys, *options)
     assert found["peak"] > found["weights"] + found["activations"] > 0
 

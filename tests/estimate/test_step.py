@@ -192,6 +192,20 @@ def test_masks_select_everything_and_questions_are_answered():
         assert mask.nonzero().shape == (12, 2)
 
 
+def test_the_loss_of_ctc_takes_what_a_real_one_takes():
+    def kept():
+        logits = torch.zeros(7, 2, 5, requires_grad=True)
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.shape) or t, lambda t: t):
+            loss = F.ctc_loss(logits.log_softmax(-1), torch.ones(2, 3).long(), (7, 6), (3, 2), reduction="none")
+        torch.autograd.backward(torch.autograd.graph.get_gradient_edge(loss), torch.ones_like(loss))
+        return saved, logits.grad.shape
+
+    real = kept()
+    with fake_mode(), UnknownValues():
+        assert kept() == real
+
+
 def test_a_number_that_is_drawn_leaves_no_layer_out():
     with fake_mode(), UnknownValues():
         draw, other = torch.rand([]), torch.zeros([])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from asym_lightning.cli.run_options import config_parser, parsed_with_config
 from asym_lightning.core.files import json_text, write_json
-from asym_lightning.core.kinds import Count, check_value
+from asym_lightning.core.kinds import Count, Positive, check_value
 
 DESCRIPTION = """Estimate what one training step of a config takes of each device, without running it: parameters,
 weights, gradients, optimizer state, activations and peak, what the devices exchange, and what is written. No weights
@@ -22,6 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--sequence-length", type=int, help="tokens of a row; default: the most that the data allows")
     parser.add_argument("--target-length", type=int, help="tokens of a summary; default: the most that the data allows")
     parser.add_argument("--image-size", type=int, help="height and width of images; default: the backbone's")
+    parser.add_argument("--seconds", type=float, help="length of clips; default: the most that the data allows")
     parser.add_argument("--memory", metavar="SIZE", help="what a device has, such as 80GB: say whether the peak fits")
     parser.add_argument("--format", choices=["table", "json"], default="table", help="what to print (default: table)")
     parser.add_argument("--out", metavar="FILE", help="also write the numbers to this file, as JSON")
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str]) -> int:
     for name in ("devices", "batch_size", "sequence_length", "target_length", "image_size"):
         if (size := getattr(options, name)) is not None:
             check_value(name, size, Count)
+    if options.seconds is not None:
+        check_value("seconds", options.seconds, Positive)
 
     from asym_lightning.cli.estimate.described_run import DescribedRun
     from asym_lightning.cli.estimate.example_batch import example_batch, in_dtype, shape_of_batch

@@ -13,12 +13,12 @@ from torch import Tensor
 from asym_lightning.modules.batch_shape import BatchShape
 
 
-def shape_of_batch(data: Mapping[str, Any], given: Mapping[str, int | None]) -> BatchShape:
+def shape_of_batch(data: Mapping[str, Any], given: Mapping[str, Any]) -> BatchShape:
     """Read what a data module is configured with.
 
     Args:
         data: Arguments of the data module, ours or another, which often has a `batch_size` of its own.
-        given: Options that come first: `batch_size`, `sequence_length`, `target_length`, `image_size`.
+        given: Options that come first: `batch_size`, `sequence_length`, `target_length`, `image_size`, `seconds`.
     """
     loader = data.get("loader")
     own_size = loader.get("batch_size") if isinstance(loader, Mapping) else data.get("batch_size")
@@ -27,11 +27,12 @@ def shape_of_batch(data: Mapping[str, Any], given: Mapping[str, int | None]) -> 
         length=_first(given["sequence_length"], data.get("max_length"), data.get("max_source_length")),
         target_length=_first(given["target_length"], data.get("max_target_length")),
         image_size=_first(given["image_size"], data.get("image_size")),
+        seconds=_first(given["seconds"], data.get("max_seconds")),
         is_packed=bool(data.get("packing")),
     )
 
 
-def _first(*values: int | None) -> int | None:
+def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
 

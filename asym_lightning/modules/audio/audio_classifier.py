@@ -14,8 +14,10 @@ from transformers import AutoModelForAudioClassification
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.core.kinds import Fraction, LabelNames, NotNegative
 from asym_lightning.lifecycle.predictions import Row
+from asym_lightning.modules.audio.example_clips import example_clips
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import Backbone, StepOutput
+from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.heads.class_loss import ClassLoss
 from asym_lightning.modules.heads.class_rows import class_rows, with_identifiers
 from asym_lightning.modules.heads.headed_module import HeadedModule
@@ -93,6 +95,11 @@ class AudioClassifier(HeadedModule):
         logits, labels = self.logits(batch), batch["labels"]
         loss = self.class_loss(logits, labels, is_training=self.training)
         return StepOutput(loss, logits.argmax(dim=-1), labels, logits)
+
+    def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
+        """Return clips of the first class."""
+        clips = example_clips(self.backbone, shape)
+        return {**clips, "labels": torch.zeros(shape.known("size"), dtype=torch.int64)}
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Return the class probabilities (batch, classes); labels are not used."""

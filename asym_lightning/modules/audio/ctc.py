@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from asym_lightning.core.private_names import num_frames
 from asym_lightning.core.tokens import IGNORED
+
+LENGTHS = "ctc_lengths"
+"""What a batch has its `CTCLengths` under."""
 
 
 class CTCLengths(NamedTuple):
@@ -48,6 +52,20 @@ def clip_frames(model: Any, batch: Mapping[str, Any]) -> Tensor:
     return num_frames(model, clips.new_full(clips.shape[:1], clips.shape[1]).long())
 
 
+def likeliest_tokens(model: Any, inputs: Mapping[str, Any], logits: Tensor, blank: int) -> Tensor:
+    """Return the likeliest token of each step (clips, steps); behind a clip's end it is the blank.
+
+    Args:
+        model: The speech encoder.
+        inputs: What it is given of the clips.
+        logits: Of each step (clips, steps, tokens).
+        blank: The token that says nothing.
+    """
+    tokens = logits.argmax(dim=-1)
+    is_clip = torch.arange(tokens.shape[1], device=tokens.device) < clip_frames(model, inputs)[:, None]
+    return tokens.where(is_clip, blank)
+
+
 def ctc_loss(logits: Tensor, labels: Tensor, lengths: CTCLengths, blank: int) -> Tensor:
     """Return the mean over clips of the loss by token; a clip too short for its transcript counts as 0.
 
@@ -58,17 +76,19 @@ def ctc_loss(logits: Tensor, labels: Tensor, lengths: CTCLengths, blank: int) ->
         blank: The token that says nothing.
 
     Example:
-        >>> import torch
         >>> logits = torch.tensor([[[0.0, 9.0, 0.0], [0.0, 0.0, 9.0]]])
         >>> round(float(ctc_loss(logits, torch.tensor([[1, 2]]), CTCLengths((2,), (2,)), blank=0)), 4)
         0.0002
     """
     log_probabilities = logits.float().log_softmax(dim=-1).transpose(0, 1)
-    return F.ctc_loss(
+    losses = F.ctc_loss(
         log_probabilities,
         labels.clamp(min=0),
         lengths.frames,  # type: ignore[arg-type]  # numbers are taken as well, and are not waited for
         lengths.labels,  # type: ignore[arg-type]
         blank=blank,
         zero_infinity=True,
+        reduction="none",
     )
+    # What `reduction="mean"` does, which copies lengths to a GPU.
+    return (losses / (labels != IGNORED).sum(dim=1).clamp(min=1)).mean()

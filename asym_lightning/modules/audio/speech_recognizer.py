@@ -7,21 +7,22 @@ from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import Tensor, nn
+from torch import nn
 from torchmetrics import MetricCollection
 
 from asym_lightning.adapters import AdapterConfig
 from asym_lightning.core.kinds import NumberOrZero
-from asym_lightning.modules.audio.ctc import CTCLengths, clip_frames, ctc_loss
+from asym_lightning.modules.audio.ctc import LENGTHS, CTCLengths, ctc_loss, likeliest_tokens
+from asym_lightning.modules.audio.example_clips import example_speech
 from asym_lightning.modules.backbone_options import BackboneOptions
 from asym_lightning.modules.base import StepOutput
+from asym_lightning.modules.batch_shape import BatchShape
 from asym_lightning.modules.language.decoding import Decoding
 from asym_lightning.modules.language.generative_module import GenerativeModule
 from asym_lightning.modules.metrics.transcript_errors import TranscriptErrors
 from asym_lightning.modules.prepared_batches import PreparedBatches
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 
-LENGTHS = "ctc_lengths"
 INPUTS = ("input_values", "input_features", "attention_mask")
 
 
@@ -79,16 +80,11 @@ class SpeechRecognizer(PreparedBatches, GenerativeModule):
         backbone_options: BackboneOptions = BackboneOptions(),
     ) -> None:
         super().__init__(
-            backbone=backbone,
-            adapter=adapter,
-            train_backbone=train_backbone,
-            decoding=decoding or Decoding(max_new_tokens=224),
-            num_val_samples=num_val_samples,
-            num_test_samples=num_test_samples,
-            optimizer=optimizer,
-            scheduler=scheduler,
+            backbone=backbone, adapter=adapter, train_backbone=train_backbone,
+            decoding=decoding or Decoding(max_new_tokens=224), num_val_samples=num_val_samples,
+            num_test_samples=num_test_samples, optimizer=optimizer, scheduler=scheduler,
             backbone_options=backbone_options,
-        )
+        )  # fmt: skip
 
     def build_backbone(self, source: str | nn.Module) -> nn.Module:
         """Build the model; one that is given is used as it is."""
@@ -125,6 +121,10 @@ class SpeechRecognizer(PreparedBatches, GenerativeModule):
         loss = ctc_loss(logits, labels, self.prepared(batch)[LENGTHS], self._blank)
         return StepOutput(loss, logits.argmax(dim=-1), labels)
 
+    def example_batch(self, shape: BatchShape) -> dict[str, Any]:
+        """Return clips with transcripts as long as there are steps, or positions of the decoder."""
+        return example_speech(self.backbone, shape)
+
     def prompts(self, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the clips, and of a model of several languages the one that the tokenizer was set to."""
         language = getattr(self.tokenizer, "language", None)
@@ -140,11 +140,9 @@ class SpeechRecognizer(PreparedBatches, GenerativeModule):
         """Write each clip down."""
         if not self.is_ctc:
             return super().generate(inputs)
-        ids: Tensor = self(**inputs).logits.argmax(dim=-1)
-        # What is said behind a clip's end is nothing.
-        is_clip = torch.arange(ids.shape[1], device=ids.device) < clip_frames(self.backbone, inputs)[:, None]
+        tokens = likeliest_tokens(self.backbone, inputs, self(**inputs).logits, self.pad_token_id)
         # With `skip_special_tokens` the tokenizer would drop the blanks before it drops what is repeated.
-        return [str(text).strip() for text in self.tokenizer.batch_decode(ids.where(is_clip, self.pad_token_id))]
+        return [str(text).strip() for text in self.tokenizer.batch_decode(tokens)]
 
     def _inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         return {name: batch[name] for name in INPUTS if name in batch}

@@ -113,10 +113,12 @@ class ObjectDetector(ClassifierModule):
         return loss
 
     def example_batch(self, shape: BatchShape) -> Batch:
-        """Return images with an object each, of the first class."""
-        images = shape.images()
-        target = {"boxes": torch.full((1, 4), 0.5), "labels": torch.zeros(1, dtype=torch.int64)}
-        return images, [target for _ in images]
+        """Refuse, for the loss matches what is found with what there is, by numbers that an example has none of.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise ValueError("the loss of objects matches boxes by their numbers, and an estimate has none.")
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int, dataloader_idx: int = 0) -> list[Boxes]:
         """Return what is found in each image, by corners, as shares of the image; targets in the batch are not used."""

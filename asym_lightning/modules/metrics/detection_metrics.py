@@ -28,7 +28,8 @@ class DetectionPrecision(MeanAveragePrecision):
 
     def __init__(self, overlap: float | None = None) -> None:
         check_installed("pycocotools", needed_by="ObjectDetector")
-        super().__init__("xyxy", iou_thresholds=None if overlap is None else [overlap])
+        with torch.device("cpu"):  # it reads numbers of tensors, which have none where a model is built on `meta`
+            super().__init__("xyxy", iou_thresholds=None if overlap is None else [overlap])
         self.warn_on_many_detections = False  # of which COCO counts the first hundred
 
     def update(self, preds: Sequence[Boxes], target: Sequence[Boxes]) -> None:  # type: ignore[override]
