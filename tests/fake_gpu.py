@@ -63,7 +63,7 @@ def in_own_process(file: str, marks: str) -> None:
     """Run the tests of a file that have these marks in a process that has the device."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", marks, file]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")} | {"WITH_FAKE_GPU": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1200)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=2400)
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
 
