@@ -52,8 +52,10 @@ _IN_FLOAT32 = [
     "softmax.int", "log_softmax.int", "layer_norm", "nll_loss", "mse_loss", "cross_entropy_loss", "exp", "log", "rsqrt",
     "pow.Tensor_Scalar", "sum", "sum.dim_IntList", "cumsum", "norm.Scalar",
 ]  # fmt: skip
-# What reads numbers off a GPU: a GradScaler once a step, and Lightning where it logs.
-_READERS = ("torch/amp/grad_scaler.py", "lightning/fabric/utilities/apply_func.py")
+# What reads numbers off a GPU: a GradScaler once a step, Lightning where it logs, and transformers before 5 of a mask.
+_READERS = (
+    "torch/amp/grad_scaler.py", "lightning/fabric/utilities/apply_func.py", "transformers/masking_utils.py",
+)  # fmt: skip
 _PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm, torch.ops.aten.baddbmm}
 
 

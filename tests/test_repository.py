@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 import asym_lightning
+import asym_lightning.data
+import asym_lightning.modules
 
 ROOT = Path(__file__).parents[1]
 CHECKS = {
@@ -26,6 +28,13 @@ def test_check_passes(command):
         code = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as lint; lint()"]
     result = subprocess.run(code, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("package", [asym_lightning.modules, asym_lightning.data], ids=["modules", "data"])
+def test_every_public_class_has_an_example(package):
+    abstract = {"AdapterModule"}  # whose page shows a whole module
+    without = {name for name in package.__all__ if ">>>" not in (getattr(package, name).__doc__ or "")}
+    assert without - abstract == set()
 
 
 def test_readme_starts_with_the_two_commands_that_set_everything_up():

@@ -61,6 +61,10 @@ class StepOutput(NamedTuple):
         targets: What the metrics compare them with.
         logits: Of each class (batch, classes), where `targets` are class numbers: `ClassScores` looks at each class and
             at the probabilities; None where there are no classes.
+
+    Example:
+        >>> StepOutput(torch.tensor(0.5), torch.tensor([1, 0]), torch.tensor([1, 1])).loss
+        tensor(0.5000)
     """
 
     loss: Tensor

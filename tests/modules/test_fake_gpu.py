@@ -116,7 +116,7 @@ class Astray(Foreign):
 
 
 MISTAKES = {
-    "at least two devices": lambda y, target: F.mse_loss(y + torch.ones(2), target),
+    "two (different )?devices": lambda y, target: F.mse_loss(y + torch.ones(2), target),
     "dtype": lambda y, target: F.mse_loss(y.half() @ y.T.bfloat16(), target[:, :1]),
     "local_scalar_dense": lambda y, target: F.mse_loss(y * float(y.sum()), target),
     "nonzero": lambda y, target: F.mse_loss(y[target > 0], target[target > 0]),

@@ -45,6 +45,11 @@ class AudioClassificationDataModule(FoundLabelNames, AudioDataModule):
 
     Raises:
         ValueError: If no data is given, or a number is out of range.
+
+    Example:
+        >>> data = AudioClassificationDataModule(predict="clips", label_names=["yes", "no"])
+        >>> list(data.sources()), data.label_names
+        (['predict'], ['yes', 'no'])
     """
 
     def __init__(

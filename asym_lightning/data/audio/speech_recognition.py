@@ -57,6 +57,11 @@ class SpeechRecognitionDataModule(AudioDataModule):
 
     Raises:
         ValueError: If no data is given, or an argument is out of range.
+
+    Example:
+        >>> data = SpeechRecognitionDataModule("hf:owner/name:train", file_column="audio", num_val=100)
+        >>> list(data.sources())
+        ['train', 'val']
     """
 
     def __init__(

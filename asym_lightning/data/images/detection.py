@@ -43,6 +43,10 @@ class DetectionDataModule(PlacedImagesDataModule):
 
     Raises:
         ValueError: If no split is given.
+
+    Example:
+        >>> DetectionDataModule(test="boxes.json", label_names=["cat", "dog"]).label_names
+        ['cat', 'dog']
     """
 
     def __init__(

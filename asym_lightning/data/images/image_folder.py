@@ -55,6 +55,10 @@ class ImageFolderDataModule(ListedImagesDataModule):
         FileNotFoundError: If a folder is missing.
         ValueError: If there is neither a `folder` nor something to `predict`, a split has no images, or other classes
             than the training folder, or a class has too few images to be divided.
+
+    Example:
+        >>> ImageFolderDataModule(predict=["cat.jpg"]).label_names is None
+        True
     """
 
     def __init__(

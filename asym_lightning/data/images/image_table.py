@@ -60,6 +60,11 @@ class ImageTableDataModule(FoundLabelNames, PlacedImagesDataModule):
 
     Raises:
         ValueError: If no table is given, or `target` is none of the three.
+
+    Example:
+        >>> data = ImageTableDataModule("train.csv", label_names=["cat", "dog"])
+        >>> list(data.sources()), data.label_names
+        (['train'], ['cat', 'dog'])
     """
 
     kind_of_place = "the tables "

@@ -50,6 +50,10 @@ class SegmentationDataModule(PlacedImagesDataModule):
 
     Raises:
         ValueError: If no split is given, or an argument is out of range.
+
+    Example:
+        >>> SegmentationDataModule("train", "val", label_names=["ground", "road"]).label_names
+        ['ground', 'road']
     """
 
     def __init__(

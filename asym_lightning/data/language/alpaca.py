@@ -57,6 +57,10 @@ class AlpacaDataModule(TokenizedTextDataModule):
 
     Raises:
         ValueError: If the template is unknown, or a number is out of range.
+
+    Example:
+        >>> list(AlpacaDataModule("train.jsonl", num_val=0, test="test.jsonl").sources())
+        ['train', 'test', 'predict']
     """
 
     def __init__(

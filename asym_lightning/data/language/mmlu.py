@@ -57,6 +57,10 @@ class MMLUDataModule(TokenizedTextDataModule):
 
     Raises:
         ValueError: If a number is out of range or the format is unknown.
+
+    Example:
+        >>> MMLUDataModule("mmlu", num_shots=0).num_shots
+        0
     """
 
     encodes_rows_alone = False  # a prompt has questions of its subject's `dev` file

@@ -52,6 +52,10 @@ class PreferenceDataModule(TokenizedTextDataModule):
 
     Raises:
         ValueError: If no file is given, the template is unknown, or a number is out of range.
+
+    Example:
+        >>> list(PreferenceDataModule("pairs.jsonl", num_val=200).sources())
+        ['train', 'val']
     """
 
     def __init__(

@@ -63,6 +63,10 @@ class SummarizationDataModule(TokenizedTextDataModule):
 
     Raises:
         ValueError: If the data set is unknown, there is neither it nor a file, or a number is out of range.
+
+    Example:
+        >>> list(SummarizationDataModule(predict="news.jsonl").sources())
+        ['predict']
     """
 
     def __init__(

@@ -45,6 +45,10 @@ class VisionLanguageDataModule(SplitDataModule):
 
     Raises:
         ValueError: If no file is given, or a number is out of range.
+
+    Example:
+        >>> list(VisionLanguageDataModule("chats.jsonl", num_val=100).sources())
+        ['train', 'val']
     """
 
     def __init__(

@@ -83,6 +83,10 @@ class GLUEDataModule(LabelledTextDataModule):
     Raises:
         ValueError: If the task is unknown or a number is out of range.
         FileNotFoundError: When loading, if the folder lacks a file.
+
+    Example:
+        >>> GLUEDataModule("rte").label_names
+        ('entailment', 'not_entailment')
     """
 
     def __init__(

@@ -47,6 +47,10 @@ class MultiLabelTextDataModule(FoundLabelNames, TokenizedTextDataModule):
 
     Raises:
         ValueError: If no file is given, there are not one or two text columns, or a number is out of range.
+
+    Example:
+        >>> MultiLabelTextDataModule("train.jsonl", label_names=["joy", "fear"]).label_names
+        ['joy', 'fear']
     """
 
     def __init__(

@@ -56,6 +56,10 @@ class QuestionAnsweringDataModule(TokenizedTextDataModule):
 
     Raises:
         ValueError: If no file is given, or a number is out of range.
+
+    Example:
+        >>> list(QuestionAnsweringDataModule("train.json", "dev.json").sources())
+        ['train', 'val']
     """
 
     def __init__(

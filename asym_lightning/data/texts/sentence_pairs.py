@@ -52,6 +52,10 @@ class SentencePairDataModule(TokenizedTextDataModule):
 
     Raises:
         ValueError: If no file is given, there are not two columns of pairs, or a number is out of range.
+
+    Example:
+        >>> list(SentencePairDataModule("pairs.jsonl", val="scored.tsv").sources())
+        ['train', 'val']
     """
 
     def __init__(

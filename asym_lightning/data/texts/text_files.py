@@ -48,6 +48,10 @@ class TextFilesDataModule(FoundLabelNames, LabelledTextDataModule):
 
     Raises:
         ValueError: If no file is given, there are not one or two text columns, or a number is out of range.
+
+    Example:
+        >>> TextFilesDataModule("train.csv", label_names=["bad", "good"]).label_names
+        ['bad', 'good']
     """
 
     def __init__(

@@ -18,7 +18,6 @@ from asym_lightning.data.tables.split_files import SplitFile, split_sources
 from asym_lightning.data.tables.text_source import TextSource
 from asym_lightning.data.tables.text_table import TextTable
 from asym_lightning.data.texts import conll_file
-from asym_lightning.data.texts.conll_file import ConllFile
 from asym_lightning.data.texts.tagged_words import TaggedColumns, TaggedText, tag_set, tagged_text, where_word
 from asym_lightning.data.tokens.tokenized_rows import Ragged, Texts, TokenizedRows
 from asym_lightning.data.tokens.tokenized_text import TokenizedTextDataModule
@@ -55,6 +54,10 @@ class TokenClassificationDataModule(FoundLabelNames, TokenizedTextDataModule):
 
     Raises:
         ValueError: If no file is given, or a number is out of range.
+
+    Example:
+        >>> TokenClassificationDataModule("train.conll", label_names=["O", "B-PER"]).label_names
+        ['O', 'B-PER']
     """
 
     def __init__(
@@ -84,7 +87,8 @@ class TokenClassificationDataModule(FoundLabelNames, TokenizedTextDataModule):
         self.given_label_names = label_names
 
     def _file(self, path: Path) -> TextSource:
-        return ConllFile(path, *self.numbers_of_columns) if path.suffix in conll_file.SUFFIXES else RecordFile(path)
+        is_by_line = path.suffix in conll_file.SUFFIXES
+        return conll_file.ConllFile(path, *self.numbers_of_columns) if is_by_line else RecordFile(path)
 
     def sources(self) -> Mapping[str, TextSource]:
         """Return the files, and splits of the hub."""
@@ -95,11 +99,7 @@ class TokenClassificationDataModule(FoundLabelNames, TokenizedTextDataModule):
         return {tag for text in self._texts(table, "train") for tag in text.tags or ()}
 
     def labels_of(self, found: Collection[str], source: str) -> list[str]:
-        """Return the tags of the training data, sorted.
-
-        Raises:
-            ValueError: If there is but one.
-        """
+        """Return the tags of the training data, sorted; it refuses a single one."""
         tags = tag_set(found)
         if len(tags) < 2:
             raise ValueError(f"{source} has no tag but {tags[0]!r}: name all tags by `label_names`.")

@@ -52,6 +52,15 @@ class ObjectDetector(ClassifierModule):
 
     Raises:
         ValueError: If the threshold is out of range, or there is an `adapter` and `train_backbone` as well.
+
+    Example:
+        >>> from transformers import YolosConfig
+        >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": [32, 32]}
+        >>> config = YolosConfig(**sizes, num_labels=1)
+        >>> module = ObjectDetector(AutoModelForObjectDetection.from_config(config), ["cat"], AdapterConfig(rank=2))
+        >>> module.configure_model()
+        >>> [sorted(boxes) for boxes in module.predict_step(torch.zeros(1, 3, 32, 32), 0)]
+        [['boxes', 'labels', 'scores']]
     """
 
     predictions_file = "detections.jsonl"

@@ -48,6 +48,10 @@ class MMLUEvaluator(AdapterModule):
 
     Raises:
         ValueError: If there is an `adapter` and an `adapter_directory` as well.
+
+    Example:
+        >>> MMLUEvaluator("huggyllama/llama-7b", adapter_directory="runs/alpaca/version_0/adapter").adapter_directory
+        'runs/alpaca/version_0/adapter'
     """
 
     def __init__(

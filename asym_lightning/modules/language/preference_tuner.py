@@ -57,6 +57,10 @@ class PreferenceTuner(PreparedBatches, PrecomputedReference):
 
     Raises:
         ValueError: If a number is out of range, or the loss needs a reference and there is no `adapter`.
+
+    Example:
+        >>> PreferenceTuner("HuggingFaceTB/SmolLM2-135M", AdapterConfig(), loss="simpo", beta=2.0).preference.gamma
+        0.5
     """
 
     architecture = "causal"

@@ -51,6 +51,11 @@ class VisionLanguageTuner(InstructionTuner):
 
     Raises:
         ValueError: If there is an `adapter` and `train_backbone` as well, or a number is out of range.
+
+    Example:
+        >>> adapter = AdapterConfig(targets=["q", "k", "v"], exclude=["vision_tower"])
+        >>> VisionLanguageTuner("llava-hf/llava-1.5-7b-hf", adapter).decoding.max_new_tokens
+        64
     """
 
     architecture = "vision-language"

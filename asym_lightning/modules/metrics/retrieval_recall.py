@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.utilities import dim_zero_cat
 
 ROWS = 1024
 """Texts that are compared with all others at one time."""
+
+
+def recalls(numbers: Sequence[int]) -> MetricCollection:
+    """Return `recall_at_1` and so on.
+
+    >>> list(recalls([1, 5]))
+    ['recall_at_1', 'recall_at_5']
+    """
+    return MetricCollection({f"recall_at_{k}": RetrievalRecall(k) for k in numbers})
 
 
 class RetrievalRecall(Metric):

@@ -47,6 +47,14 @@ class QuestionAnswerer(HeadedModule):
 
     Raises:
         ValueError: If a number is out of range, or there is an `adapter` and `train_backbone` as well.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> config = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+        >>> module = QuestionAnswerer(AutoModelForQuestionAnswering.from_config(config), AdapterConfig(rank=2))
+        >>> module.configure_model()
+        >>> module(input_ids=torch.ones(3, 4).long()).start_logits.shape
+        torch.Size([3, 4])
     """
 
     auto_class = AutoModelForQuestionAnswering

@@ -24,7 +24,7 @@ from asym_lightning.modules.chunks import in_chunks
 from asym_lightning.modules.heads.class_rows import with_identifiers
 from asym_lightning.modules.heads.headed_module import HeadedModule
 from asym_lightning.modules.metrics.regression_metrics import regression_metrics
-from asym_lightning.modules.metrics.retrieval_recall import RetrievalRecall
+from asym_lightning.modules.metrics.retrieval_recall import recalls
 from asym_lightning.modules.schedule import TorchSchedule, WarmupSchedule
 from asym_lightning.modules.texts.contrastive_loss import ContrastiveLoss, of_all_processes
 from asym_lightning.modules.texts.sentence_folder import SentenceLayout
@@ -41,27 +41,31 @@ class SentenceEncoder(HeadedModule):
 
     Logs `loss` and, in evaluation, by `evaluation`: `spearman` and `pearson`, correlations of cosines with the scores;
     or `recall_at_1` and so on, how often a text's own positive is among those of the set that are closest to it.
-    `predict` writes the embedding of each text to `predictions.jsonl`. `export` and `merge` write folders that
-    sentence-transformers loads; those of that library are backbones.
+    `predict` writes `predictions.jsonl`, `export` and `merge` write folders of sentence-transformers, backbones too.
 
     Args:
         backbone: Name on the hub, local folder with `config.json` and, unless random ones will do, weights, or a model.
         adapter: The adapter to inject; null takes `train_backbone`, for there is no head.
         train_backbone: Train every parameter of the backbone (full fine-tuning); needs `adapter: null`.
-        pooling: The `mean` of the tokens, the first one (`cls`) or the `last`; null does as a backbone of
-            sentence-transformers does, and takes the mean elsewhere.
-        normalize: Make embeddings of length 1; null does as that backbone does, and is true elsewhere.
+        pooling: The tokens' `mean`, the first one (`cls`) or the `last`; null does as such a folder says, else `mean`.
+        normalize: Make embeddings of length 1; null does as such a folder says, and is true elsewhere.
         loss: Of pairs and triplets; that of scored pairs is the squared error of the cosine.
         evaluation: `similarity` for scored pairs, `retrieval` for others.
         recall_at: Numbers of texts, in `retrieval`.
-        chunk_size: Texts whose activations are kept at a time, which takes a forward pass more, for the same gradients
-            of a batch of any size; null keeps those of all.
+        chunk_size: Texts in memory at a time, for a forward pass more and the same gradients; null has all there.
         optimizer: Makes the optimizer; weight decay is switched off for biases and normalisation layers.
         scheduler: A `WarmupSchedule`, or a scheduler of `torch.optim.lr_scheduler`; null keeps the rate constant.
         backbone_options: How the backbone is made.
 
     Raises:
         ValueError: If a number is out of range, or there are an `adapter` and `train_backbone`.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> config = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+        >>> (module := SentenceEncoder(AutoModel.from_config(config), AdapterConfig(rank=2))).configure_model()
+        >>> module.embed(torch.ones(3, 4).long(), torch.ones(3, 4)).shape
+        torch.Size([3, 8])
     """
 
     auto_class = AutoModel
@@ -99,9 +103,7 @@ class SentenceEncoder(HeadedModule):
 
     def build_metrics(self) -> MetricCollection:
         """Return correlations, or recalls."""
-        if self.evaluation == "similarity":
-            return regression_metrics("spearman", "pearson")
-        return MetricCollection({f"recall_at_{k}": RetrievalRecall(k) for k in self.recall_at})
+        return regression_metrics("spearman", "pearson") if self.evaluation == "similarity" else recalls(self.recall_at)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of a batch, logged as `train/loss`; embeddings of training texts are not kept for metrics."""
@@ -124,12 +126,10 @@ class SentenceEncoder(HeadedModule):
 
     def embed(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Return the embeddings of texts (texts, width)."""
+        return in_chunks(self._embedded, self.chunk_size, input_ids, attention_mask)
 
-        def of_texts(ids: Tensor, mask: Tensor) -> Tensor:
-            states = self.run_backbone({"input_ids": ids, "attention_mask": mask}).last_hidden_state
-            return self.layout.vectors(states, mask)
-
-        return in_chunks(of_texts, self.chunk_size, input_ids, attention_mask)
+    def _embedded(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self.layout.vectors(self.run_backbone({"input_ids": ids, "attention_mask": mask})[0], mask)
 
     def example_batch(self, shape: BatchShape) -> dict[str, Tensor]:
         """Return pairs of rows of tokens."""
