@@ -113,9 +113,8 @@ def _check_against_floor(row: Row, arms: dict[str, Row]) -> Iterator[Verdict]:
         if is_eager and limit and not _has_few_tokens(row):
             yield _timed(row, "time over floor", ratio, limit, _why_above_floor(row, floor))
         if row.saved_bytes and floor.saved_bytes and not _has_few_tokens(row):
-            needed = row.needed_bytes / floor.saved_bytes if row.needed_bytes else None
-            reason = f"what has to be kept is {needed:.3f} of it, for layers are narrow" if needed else ""
             saved = row.saved_bytes / floor.saved_bytes
+            reason = _why_kept(row, floor.saved_bytes)
             yield Verdict(_what(row, "saved bytes over floor"), saved, SAVED_OVER_FLOOR, reason=reason)
 
 
@@ -175,9 +174,17 @@ def _why_above_floor(row: Row, floor: Row) -> str:
     return f"arithmetic is {row.flops / floor.flops:.2f} of the floor's, the rest is {traffic}"
 
 
+def _why_kept(row: Row, floor: int) -> str:
+    if row.needed_bytes:
+        return f"what has to be kept is {row.needed_bytes / floor:.3f} of it, for layers are narrow"
+    return "a convolution keeps rank numbers a place, and with dropout what it drops" if "conv" in row.targets else ""
+
+
 def _why_not_below(peer: str, row: Row, arms: dict[str, Row]) -> str:
     if _has_few_tokens(row) and row.dropout:
         return "with dropout a layer is a function of Python's autograd, a cost of its own where tokens are few"
+    if row.model == "resnext":
+        return "each of 32 groups has the rank that peft shares out among them"
     floor = ratio_to(arms["floor"], arms, peer) if "floor" in arms else None
     return f"the floor itself takes {floor.median:.2f} of {peer}" if floor else ""
 

@@ -20,8 +20,13 @@ _READING = {
 }  # fmt: skip
 _INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index}
 _TO_PYTHON = {Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.__array__, Tensor.item}
-# transformers asks once a pass whether a batch has padding; it can't be told.
-_OF_HOSTS = ("transformers/masking_utils.py", "transformers/modeling_attn_mask_utils.py")
+# transformers asks once a pass whether a batch has padding and whether pictures are as many as their places in the
+# text, and matches boxes on the CPU; it can't be told.
+_OF_HOSTS = (
+    "transformers/masking_utils.py", "transformers/modeling_attn_mask_utils.py",
+    "transformers/loss/loss_for_object_detection.py",
+)  # fmt: skip
+_FUNCTION_OF_HOSTS = "get_placeholder_mask"
 
 
 class Synchronizations:
@@ -93,4 +98,5 @@ class _Operators(TorchDispatchMode):
 
 
 def _is_of_host() -> bool:
-    return any(frame.filename.endswith(_OF_HOSTS) for frame in inspect.stack(context=0))
+    frames = inspect.stack(context=0)
+    return any(f.filename.endswith(_OF_HOSTS) or f.function == _FUNCTION_OF_HOSTS for f in frames)

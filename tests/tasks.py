@@ -27,6 +27,7 @@ from asym_lightning.modules import (
     InstructionTuner,
     MultiLabelImageClassifier,
     MultiLabelTextClassifier,
+    ObjectDetector,
     PreferenceTuner,
     QuestionAnswerer,
     SegmentationModule,
@@ -35,10 +36,12 @@ from asym_lightning.modules import (
     Summarizer,
     TextClassifier,
     TokenClassifier,
+    VisionLanguageTuner,
 )
 from asym_lightning.modules.language.language_module import LanguageModule
 from tests.audio_stand_ins import tiny_wav2vec2_config, tiny_whisper_config
 from tests.language_models import tiny_bart, tiny_llama, word_tokenizer
+from tests.picture_stand_ins import llava_processor, tiny_llava
 from tests.text_stand_ins import tiny_bert_config
 
 VOCABULARY = 50
@@ -71,6 +74,32 @@ def masked_images(adapter: AdapterConfig) -> Case:
     module = SegmentationModule("vit_digits", ["a", "b", "c"], adapter, decoder_width=8)
     masks = torch.randint(0, 3, (4, 8, 8)).where(torch.rand(4, 8, 8) < 0.9, -100)
     return module, (torch.randn(4, 1, 8, 8), masks)
+
+
+def boxes(adapter: AdapterConfig) -> Case:
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "image_size": [16, 16], "patch_size": 8}
+    model = tf.YolosForObjectDetection(
+        tf.YolosConfig(**sizes, num_hidden_layers=2, num_attention_heads=2, num_detection_tokens=5, num_labels=2)
+    )
+    one, two = torch.tensor([[0.5, 0.5, 0.2, 0.4]]), torch.rand(2, 4) / 4 + 0.3
+    targets = [{"boxes": one, "labels": torch.tensor([1])}, {"boxes": two, "labels": torch.tensor([0, 1])}]
+    return ObjectDetector(model, ["blue", "red"], adapter), (torch.randn(2, 3, 16, 16), targets)
+
+
+def picture_chats(adapter: AdapterConfig) -> Case:
+    processor = llava_processor()
+    tokenizer = processor.tokenizer
+    ids = tokenizer("user : <image> what colour ? assistant : red", add_special_tokens=False)["input_ids"]
+    image = tokenizer.convert_tokens_to_ids("<image>")
+    ids = [part for i in ids for part in ([image] * 4 if i == image else [i])]  # 4 patches
+    input_ids = torch.tensor([ids, ids])
+    labels = input_ids.where(torch.arange(len(ids)) == len(ids) - 1, -100)
+    batch = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids), "labels": labels}
+    batch |= {"pixel_values": [torch.randn(1, 3, 8, 8) for _ in range(2)], "row": torch.arange(2)}
+    batch["prompt_length"] = torch.tensor([len(ids) - 1] * 2)
+    module = VisionLanguageTuner(tiny_llava(tokenizer), adapter)
+    module.tokenizer = tokenizer
+    return module, batch
 
 
 def texts(adapter: AdapterConfig, task: str, **options: Any) -> Case:
@@ -204,11 +233,12 @@ TASKS: dict[str, Callable[..., Case]] = {
     "instructions, all logits": partial(instructions, chunk_size=None),
     "packed instructions": partial(instructions, is_packed=True),
     **{loss: partial(preferences, loss=loss) for loss in ("dpo", "ipo", "kto", "orpo", "simpo")},
+    "pictures": picture_chats,
     "summaries": summaries,
     "summaries, smooth": partial(summaries, label_smoothing=0.1),
 }
-WITH_NUMBERS: dict[str, Callable[..., Case]] = {"speech": speech}
-"""Tasks that need numbers: the loss of CTC has no form without them."""
+WITH_NUMBERS: dict[str, Callable[..., Case]] = {"speech": speech, "boxes": boxes}
+"""Tasks that need numbers: the loss of CTC has no form without them, and boxes are matched on the CPU."""
 # Of each the arm that it is for.
 CALLBACKS: list[tuple[str, Callable[[], list[Callback]]]] = [
     *((scheme, list) for scheme in ARMS),

@@ -128,7 +128,7 @@ class _Finding:
 def _explain(report: str) -> str:
     """Turn jsonargparse's report, a tree with a branch for each type that was tried, into a sentence.
 
-    The deepest line says most: the branches that fit less well end earlier.
+    The deepest line says most: the branches that fit less well end earlier. Of equals one that asks for a class does.
     """
     if report.startswith("Problems parsing config"):  # the YAML parser's own words, over several lines
         return " ".join(report.split())
@@ -136,7 +136,7 @@ def _explain(report: str) -> str:
     telling = [finding for finding in findings if not finding.text.startswith(UNTRIED)]
     if not telling:
         return " ".join(report.split())
-    deepest = max(telling, key=lambda finding: finding.depth)
+    deepest = max(telling, key=lambda finding: (finding.depth, bool(UNKNOWN_CLASS.search(finding.text))))
     match = WRONG_TYPE.match(deepest.text)
     if not match:
         return _sentence(deepest)

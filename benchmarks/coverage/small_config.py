@@ -88,7 +88,7 @@ def small_config(
 
 
 def _shrunk(default: PretrainedConfig, overrides: dict[str, Any], how: _Shrinking) -> PretrainedConfig:
-    overrides = {**overrides, **how.of_types.get(default.model_type, {})}
+    overrides = {**how.of_types.get(default.model_type, {}), **overrides}
     values = _set_by_parent(default) if how.lists else {}
     for name, value in vars(default).items():
         if name.startswith("_") or name in overrides:

@@ -151,6 +151,8 @@ _OVERRIDES_OF: tuple[tuple[tuple[str, ...], dict[str, Any]], ...] = (
                           "vision_config.model_args": {"embed_dim": WIDTH, "img_size": 64}}),
     (("clvp_encoder",), {"num_attention_heads": 2}),  # or less than a head is rotated
     (("blt",), {"use_cache": False}),  # it has no number of layers to make one by
+    # As many samples a frame as its other encoder takes.
+    (("xcodec",), {"semantic_model_config.conv_stride": [5, 8, 8], "semantic_model_config.conv_kernel": [10, 8, 8]}),
     (("xcodec2", "neucodec"), {"quantization_dim": 2 * WIDTH}),
     (("emu3_vqgan",), {"codebook_size": 64, "base_channels": 32, "channel_multiplier": [1, 2], "num_res_blocks": 1}),
     (("lightglue",), {"depth_confidence": -1.0, "width_confidence": -1.0}),  # as many layers whatever they compute

@@ -154,6 +154,11 @@ def test_widths_that_hang_together_are_divided_together_and_as_many_stages_stay(
     assert (config.num_encoder_blocks, config.hidden_sizes, config.depths) == (4, [4, 8, 20, 32], [1, 1, 1, 1])
 
 
+def test_what_a_type_says_of_its_part_goes_before_what_is_known_of_the_part():
+    part = small_config("xcodec", OVERRIDES).semantic_model_config
+    assert part.conv_stride == [5, 8, 8] and part.conv_dim == OVERRIDES["hubert"]["conv_dim"]
+
+
 def test_what_is_known_of_a_type_holds_where_it_is_a_part():
     assert OVERRIDES["swin"]["embed_dim"] == small_config("maskformer", OVERRIDES).backbone_config.embed_dim
 

@@ -1,5 +1,7 @@
 """Verdicts on made-up results."""
 
+import re
+
 import pytest
 
 from benchmarks.__main__ import RESULTS, main
@@ -106,6 +108,14 @@ def test_check_reads_figures_and_arms_alike(tmp_path, capsys):
     assert capsys.readouterr().out.endswith("`lightning --help`, s\n4 of 4 targets met\n")
     assert read_figures(tmp_path / "figures.csv")["`lightning`, s"] == (0.1, "there")
     assert "Measured on: here.\nMeasured on: there.\n" in figures_table(tmp_path / "figures.csv")
+
+
+def test_whatever_is_missed_in_the_stored_results_says_why(capsys):
+    main(["check"])
+    missed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("MISS")]
+    assert len(missed) > 10
+    for line in missed:
+        assert re.search(r"(\]|a step|of memory): \S.{20,}$", line), line
 
 
 def test_every_figure_that_has_a_target_has_been_measured():

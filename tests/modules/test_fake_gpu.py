@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from asym_lightning.adapters.rank.policies import Milestones
 from asym_lightning.callbacks import FreezeA, RankScheduler
+from asym_lightning.modules import QuestionAnswerer, SentenceEncoder
+from asym_lightning.modules.language.generative_module import GenerativeModule
 from tests import fake_gpu
 from tests.tasks import A_ONLY, ARMS, B_ONLY, BOTH, CALLBACKS, TASKS, Foreign, config, foreign
 
@@ -54,6 +56,33 @@ def test_a_step_of_each_task_in_each_precision(task, precision, tmp_path) -> Non
 
 @on_device
 @pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+def test_steps_of_each_task_that_are_logged(task, tmp_path) -> None:
+    # The third is the first that has neither state of an optimizer nor groups of metrics to make.
+    made = fake_gpu.steps(tmp_path, *TASKS[task](config()), [], "bf16-mixed", num_steps=3, logs=True)
+    assert all(made) and len(made) == 3
+
+
+@on_device
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["validate", "test", "predict"])
+@pytest.mark.parametrize("task", TASKS)
+def test_each_task_is_evaluated_and_predicts(task, loop, tmp_path) -> None:
+    module, batch = TASKS[task](config())
+    if isinstance(module, GenerativeModule):
+        if loop == "predict":
+            pytest.skip("what is generated next is read off the device")
+        module.num_samples = {"val": 0, "test": 0}
+    elif loop == "predict" and isinstance(module, QuestionAnswerer):
+        pytest.skip("where answers stand is read off the device")
+    elif loop == "predict" and isinstance(module, SentenceEncoder):
+        batch = {name: batch[f"anchor_{name}"] for name in ("input_ids", "attention_mask")}
+    module.prediction_rows = lambda *given: []  # so is what is written
+    fake_gpu.steps(tmp_path, module, batch, [], "bf16-mixed", loop=loop)
+
+
+@on_device
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("scheme", ARMS)
 @pytest.mark.parametrize("task", ["images", "instructions"])
@@ -87,7 +116,7 @@ class Astray(Foreign):
 
 
 MISTAKES = {
-    "at least two devices": lambda y, target: F.mse_loss(y + torch.ones(2), target),
+    "two (different )?devices": lambda y, target: F.mse_loss(y + torch.ones(2), target),
     "dtype": lambda y, target: F.mse_loss(y.half() @ y.T.bfloat16(), target[:, :1]),
     "local_scalar_dense": lambda y, target: F.mse_loss(y * float(y.sum()), target),
     "nonzero": lambda y, target: F.mse_loss(y[target > 0], target[target > 0]),

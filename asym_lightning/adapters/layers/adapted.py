@@ -135,7 +135,7 @@ class AdaptedLayer(nn.Module):
     @classmethod
     def refusal(cls, layer: nn.Module) -> str | None:
         """Why a layer that it adapts can't be, to follow the layer's name in a sentence; ``None`` if it can."""
-        if "forward" in vars(layer) and not _methods(layer, type(layer).forward):
+        if "forward" in vars(layer) and not _methods(layer):
             return "has a `forward` set on itself, which goes past its class and so past an adapter"
         if is_offloaded(layer):
             return "is offloaded by accelerate, which leaves it no weight to adapt: load the model without offloading"
@@ -173,10 +173,8 @@ class AdaptedLayer(nn.Module):
     def adapt_host(cls, layer: nn.Module, adapters: SliceAdapters) -> AdaptedLayer:
         """Turn a host's layer, in place, into an adapted one; returns the same object under its new type."""
         adapters.host_class = type(layer)
-        methods = _methods(layer, type(layer).forward)
-        layer.__class__ = cls  # type: ignore[assignment]
+        _become(layer, cls)
         assert isinstance(layer, cls)
-        _bind(layer, methods)
         layer.adapters = adapters.train(layer.training)
         return layer
 
@@ -185,10 +183,8 @@ class AdaptedLayer(nn.Module):
     def restore_host(self) -> None:
         """Undo :meth:`adapt_host`: the layer has its class and keys back."""
         host_class = self.adapters.host_class
-        methods = _methods(self, type(self).forward)
         del self.adapters
-        self.__class__ = host_class  # type: ignore[assignment]
-        _bind(self, methods)
+        _become(self, host_class)
 
     def holder(self) -> nn.Module:
         """The module whose parameters :meth:`updates` names: itself, where it is one of the host's."""
@@ -240,12 +236,16 @@ class AdaptedLayer(nn.Module):
         return rank
 
 
-def _methods(layer: nn.Module, forward: Any) -> list[str]:
+def _methods(layer: nn.Module) -> list[str]:
     """Attributes of the instance that are its class's ``forward``, as accelerate keeps it when it wraps a layer."""
-    return [name for name, value in vars(layer).items() if getattr(value, "__func__", None) is forward]
+    return [name for name, value in vars(layer).items() if getattr(value, "__func__", None) is type(layer).forward]
 
 
-def _bind(layer: nn.Module, names: list[str]) -> None:
-    """Set attributes of the instance to the ``forward`` of its class now."""
-    for name in names:
-        vars(layer)[name] = types.MethodType(type(layer).forward, layer)
+def _become(layer: nn.Module, cls: type[nn.Module]) -> None:
+    """Give a layer another class, and its ``forward`` to the attributes of the instance that were the former one's."""
+    attributes: dict[str, Any] = vars(layer)
+    methods = _methods(layer)
+    layer.__class__ = cls  # type: ignore[assignment]
+    attributes.update((name, types.MethodType(cls.forward, layer)) for name in methods)
+    # Compiled code of torch 2.10 asks for a class again only where attributes have been set since.
+    attributes["training"] = attributes.pop("training")

@@ -80,6 +80,7 @@ class GenerativeModule(LanguageModule):
         self.decoding: Decoding = from_plain(Decoding, decoding) or Decoding()
         self.num_samples = {"val": num_val_samples, "test": num_test_samples}
         self._samples: list[Sample] = []
+        self._num_generated = 0  # of the metrics' own count a GPU would be waited for
 
     # What a task defines
 
@@ -139,11 +140,11 @@ class GenerativeModule(LanguageModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forget the samples of the last epoch."""
-        self._samples = []
+        self._samples, self._num_generated = [], 0
 
     def on_test_epoch_start(self) -> None:
         """Forget the samples of the last epoch."""
-        self._samples = []
+        self._samples, self._num_generated = [], 0
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of generated texts, and some of the texts."""
@@ -160,8 +161,7 @@ class GenerativeModule(LanguageModule):
         count = len(next(iter(batch.values())))
         limit = self.num_samples[stage]
         if limit is not None:
-            limit = math.ceil(limit / self.trainer.world_size)
-            count = min(count, limit - int(self._text_metric(stage).num_texts))
+            count = min(count, math.ceil(limit / self.trainer.world_size) - self._num_generated)
         if count < 1:
             return
         samples = self.samples({name: value[:count] for name, value in batch.items()})
@@ -169,6 +169,7 @@ class GenerativeModule(LanguageModule):
         self._text_metric(stage).update(
             [str(sample[generated]) for sample in samples], [str(sample[reference]) for sample in samples]
         )
+        self._num_generated += count
         self._samples += samples[: NUM_LOGGED - len(self._samples)]
 
     def samples(self, batch: dict[str, Any]) -> list[Sample]:

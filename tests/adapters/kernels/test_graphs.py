@@ -50,7 +50,9 @@ def test_is_not_compiled_anew_for_each_length(dropout):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-@pytest.mark.parametrize("scheme", ["hB_zero_A_rand", "hA_rand_B_U", "hA_rand_hB_zero"])
+@pytest.mark.parametrize(
+    "scheme", ["hB_zero_A_rand", "hA_rand_B_U", "hA_rand_hB_zero", "hB_zero_A_coordinate", "hB_zero_A_block"]
+)
 def test_one_graph_trains_and_one_evaluates_at_all_lengths_and_ranks(scheme, dropout):
     torch.compiler.reset()
     model, counted = adapted(scheme=scheme, dropout=dropout, max_rank=6), []

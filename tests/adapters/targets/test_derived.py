@@ -75,6 +75,12 @@ class GroupedAttention(nn.Module):
         return self.proj((q.unflatten(-1, (2, 4)) @ k[..., None, :].mT).softmax(-1) * v.sum(-1, keepdim=True))
 
 
+class SplitByAFunctionAttention(GroupedAttention):
+    def forward(self, x):
+        q, k, v = torch.split(self.qkv(x), (self.num_heads * self.head_width, self.kv_width, self.kv_width), -1)
+        return self.proj((q.unflatten(-1, (2, 4)) @ k[..., None, :].mT).softmax(-1) * v.sum(-1, keepdim=True))
+
+
 def rotated(q, k):
     return q, k
 
@@ -104,10 +110,11 @@ def test_rows_are_read_in_the_code(cls, order, v):
     assert list(layers["attn.proj"].adapters) == ["all"]
 
 
-def test_blocks_of_sizes_of_their_own_are_read_in_the_code():
+@pytest.mark.parametrize("cls", [GroupedAttention, SplitByAFunctionAttention])
+def test_blocks_of_sizes_of_their_own_are_read_in_the_code(cls):
     expression = "self.num_heads * self.head_width, self.kv_width, self.kv_width"
-    assert order_in_code(GroupedAttention, "qkv") == ("qkv", "of sizes", expression)
-    model = nn.ModuleDict({"attn": GroupedAttention()})
+    assert order_in_code(cls, "qkv") == ("qkv", "of sizes", expression)
+    model = nn.ModuleDict({"attn": cls()})
     inject_adapters(model, AdapterConfig(rank=2, targets=["q", "v"]))
     assert adapter_layers(model)["attn.qkv"].adapters.rows == {"q": Rows(0, 8), "v": Rows(12, 4)}
 

@@ -33,7 +33,7 @@ HEADS = [
     (tf.LlamaForCausalLM, tf.LlamaConfig(**_TEXT, num_key_value_heads=2), []),
     (tf.BertForMaskedLM, tf.BertConfig(**_TEXT), []),
     (tf.ElectraForMaskedLM, tf.ElectraConfig(**_TEXT), []),
-    (tf.RwkvForCausalLM, tf.RwkvConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1), []),
+    (tf.RwkvForCausalLM, tf.RwkvConfig(vocab_size=40, hidden_size=16, num_hidden_layers=2), []),
     (tf.Aimv2VisionModel, tf.Aimv2VisionConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
                                                intermediate_size=24, use_head=True), []),
     (tf.WhisperForConditionalGeneration, tf.WhisperConfig(d_model=16, encoder_attention_heads=2,
