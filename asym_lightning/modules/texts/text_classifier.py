@@ -116,8 +116,8 @@ class TextClassifier(HeadedModule):
         """Return the loss: cross-entropy, or the mean squared error in regression."""
         logits, labels = self.logits(batch), batch["labels"]
         if self.is_regression:
-            scores = logits.squeeze(-1).float()
-            return StepOutput(F.mse_loss(scores, labels), scores, labels)
+            scores, targets = logits.squeeze(-1).float(), labels.float()
+            return StepOutput(F.mse_loss(scores, targets), scores, targets)
         loss = self.class_loss(logits, labels, is_training=self.training)
         return StepOutput(loss, logits.argmax(dim=-1), labels, logits)
 
