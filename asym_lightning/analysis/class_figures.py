@@ -95,7 +95,8 @@ def png(figure: Figure) -> bytes:
     """Return a picture as a PNG file."""
     out = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # of names in scripts that the font lacks
+        # Of names in scripts that the font lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing from (current )?font")
         figure.savefig(out, format="png")
     return out.getvalue()
 

@@ -68,7 +68,7 @@ class LowRankAdapter(InFloat32):
         self.d_out, self.d_in = d_out, d_in
         self.rank, self.max_rank = rank, max_rank
         # A text, which `torch.compile(dynamic=True)` takes as it is; a number would become an input of the graph, and
-        # of two autograd functions in it torch 2.14 lets only the first have that.
+        # torch 2.14 lets only the first of several autograd functions have one.
         self._scaling, self.scheme = repr(float(scaling)), scheme
         self.key, self.A_key, self.seed, self.slot = key, A_key or key, seed, slot
         self.factor_A = nn.Parameter(torch.zeros(max_rank, d_in, device=device, dtype=dtype), scheme.A.is_trained)
