@@ -23,11 +23,14 @@ def load_preprocessor(kind: str, source: str) -> Any:
         source: Name on the hub or local folder.
 
     Raises:
+        ImportError: If it needs a package that is not there, as SmolVLM's processor does.
         ValueError: If there is none.
     """
+    what = kind.replace("_", " ")
     try:
         return _AUTO_CLASSES[kind].from_pretrained(source, trust_remote_code=False)
+    except ImportError as error:
+        raise ImportError(f"the {what} of {shown(source)} lacks a package: {first_line(error)[:200]}") from error
     except Exception as error:  # of any kind: what is in the folder goes straight into a constructor
-        what = kind.replace("_", " ")
         message = f"there is no {what} in {shown(source)}, on the hub or as a local folder: {first_line(error)[:120]}"
         raise ValueError(message) from error

@@ -22,6 +22,7 @@ from asym_lightning.cli.sweep.outcome import is_finished, write_outcome
 from asym_lightning.cli.sweep.plan import Arm, check_go_together, plan_runs
 from asym_lightning.cli.sweep.run_process import EXIT_CLAIMED_ELSEWHERE, execute_together
 from tests.cli.test_sweep import TASK, arguments, sweep, workspace
+from tests.image_stand_ins import write_images
 
 __all__ = ["workspace"]  # a fixture
 
@@ -102,6 +103,60 @@ def test_runs_may_differ_in_seed_rate_and_data():
     Path("upright.yaml").write_text("data: {angles: [0]}")
     rates = {"a": Arm(), "b": Arm(learning_rates=(0.5,), options={"model.init_args.optimizer.init_args.lr": 0.5})}
     check_go_together(sweep(arms=rates, tasks={"x": ["digits.yaml"], "y": ["digits.yaml", "upright.yaml"]}))
+
+
+MODULES = {"labels": "MultiLabelImageClassifier", "label": "ImageClassifier", "value": "ImageRegressor"}
+
+
+def write_tasks_of_three_widths():
+    write_images(Path(), ["ant", "bee"], per_class=8, size=8)
+    rows = [{"file": f"{name}/{n}.png", "label": name, "labels": [name, *["even", "odd"][n % 2 :]], "value": n / 8}
+            for name in ("ant", "bee") for n in range(8)]  # fmt: skip
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for target, module in MODULES.items():
+        data = {"class_path": "ImageTableDataModule", "train": "rows.jsonl", "val": "rows.jsonl", "test": "rows.jsonl",
+                "target": target, "augmentation": "none", "image_size": 8, "mean": [0.5], "std": [0.5],
+                "loader": {"batch_size": 8, "num_workers": 0}}  # fmt: skip
+        model = {**TASK["model"], "class_path": module, "num_classes": 2}
+        if target != "label":
+            del model["num_classes"]
+        checkpoint = {"class_path": "ModelCheckpoint", "init_args": {"monitor": "val/loss"}}
+        trainer = {**TASK["trainer"], "callbacks": [checkpoint]}
+        Path(f"{target}.yaml").write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))
+
+
+@pytest.mark.usefixtures("workspace")
+def test_tasks_may_differ_in_module_and_outputs_but_not_in_backbone():
+    write_tasks_of_three_widths()
+    tasks = {target: [f"{target}.yaml"] for target in MODULES}
+    check_go_together(sweep(tasks=tasks, arms={"a": Arm()}))
+    Path("wide.yaml").write_text("model: {backbone: vit_tiny_patch16_224}")
+    with pytest.raises(ValueError, match=r"label/a differ in `model\.init_args\.backbone`"):
+        check_go_together(sweep(tasks=tasks | {"label": ["label.yaml", "wide.yaml"]}, arms={"a": Arm()}))
+    with pytest.raises(ValueError, match=r"differ in `model\.init_args\.num_classes`"):
+        check_go_together(sweep(arms={"a": Arm(), "b": Arm(options={"model.init_args.num_classes": 3})}))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workspace")
+def test_tasks_of_different_widths_together_leave_what_they_leave_by_themselves():
+    write_tasks_of_three_widths()
+    plan = {"tasks": {target: [f"{target}.yaml"] for target in MODULES}, "arms": {"b_only": "b_only.yaml"},
+            "learning_rates": [0.01], "seeds": [0]}  # fmt: skip
+    Path("plan.yaml").write_text(yaml.safe_dump(plan))
+    for out, more in (("apart", []), ("together", ["--together", "3"])):
+        assert main(["sweep", "--sweep", "plan.yaml", "--out", out, *more]) == 0
+    found, expected = (
+        {target: load_file(next(Path(out, target).rglob("adapter_model.safetensors"))) for target in MODULES}
+        for out in ("together", "apart")
+    )
+    widths = {target: len(tensors[next(n for n in tensors if "head.bias" in n)]) for target, tensors in found.items()}
+    assert widths == {"labels": 4, "label": 2, "value": 1}
+    for target, tensors in expected.items():
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(found[target][name], tensor, rtol=0, atol=1e-5)
+    factors = [{n: t for n, t in tensors.items() if "lora_A" in n} for tensors in found.values()]
+    assert factors[0] and all(torch.equal(factors[0][n], other[n]) for other in factors for n in factors[0])
 
 
 @pytest.mark.parametrize(

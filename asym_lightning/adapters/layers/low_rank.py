@@ -67,10 +67,17 @@ class LowRankAdapter(InFloat32):
         super().__init__()
         self.d_out, self.d_in = d_out, d_in
         self.rank, self.max_rank = rank, max_rank
-        self.scaling, self.scheme = scaling, scheme
+        # A text, which `torch.compile(dynamic=True)` takes as it is; a number would become an input of the graph, and
+        # torch 2.14 lets only the first of several autograd functions have one.
+        self._scaling, self.scheme = repr(float(scaling)), scheme
         self.key, self.A_key, self.seed, self.slot = key, A_key or key, seed, slot
         self.factor_A = nn.Parameter(torch.zeros(max_rank, d_in, device=device, dtype=dtype), scheme.A.is_trained)
         self.factor_B = nn.Parameter(torch.zeros(d_out, max_rank, device=device, dtype=dtype), scheme.B.is_trained)
+
+    @property
+    def scaling(self) -> float:
+        """Factor of B A."""
+        return float(self._scaling)
 
     @property
     def A(self) -> Tensor:

@@ -44,6 +44,7 @@ class SliceAdapters(nn.ModuleDict):
         super().__init__(adapters)
         self.rows = dict(rows)
         self.config = config
+        self._dropout = repr(float(config.dropout))  # a text, as an adapter's scaling is
         self.is_read = is_read
         self.has_opened_bypass = False
         self.by_row: FactorsByRow | FactorsByGroup | None = None
@@ -94,7 +95,7 @@ class SliceAdapters(nn.ModuleDict):
             rows=tuple(self.rows.values()),
             scalings=tuple([adapter.scaling for adapter in self.values()]),
             shares_a=self.shares_a,
-            dropout=self.config.dropout if self.training else 0.0,
+            dropout=float(self._dropout) if self.training else 0.0,
             path=self.config.path,
             sparse=self.sparse_rows(),
         )

@@ -64,7 +64,7 @@ def sweep_parser() -> argparse.ArgumentParser:
         type=int,
         default=1,
         metavar="N",
-        help="train N runs in one process, over one backbone, where they differ in seed, rate or data (default: 1)",
+        help="train N runs in one process, over one backbone, if they differ in seed, rate, data or task (default: 1)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the commands and run nothing")
     parser.add_argument("--slurm", action="store_true", help="write a Slurm array script and run nothing")

@@ -21,6 +21,7 @@ ADAPTER_SEED_KEY = "model.init_args.adapter.seed"
 SEEDS = ("adapter", "head", "data")
 FIXED_SEED = 0  # of what does not vary
 _MAY_DIFFER = re.compile(rf"data(\..*)?|seed_everything|{re.escape(LEARNING_RATE_KEY)}|{re.escape(ADAPTER_SEED_KEY)}")
+_OF_TASKS = re.compile(r"model\.(class_path|init_args\.(?!backbone|adapter|train_backbone).*)|trainer\.callbacks")
 SAFE_NAME = re.compile(r"[\w+-][\w.+-]{,99}")  # of a directory in this one, which is not hidden
 
 
@@ -143,7 +144,7 @@ def plan_runs(sweep: Sweep) -> list[Run]:
 
 
 def check_go_together(sweep: Sweep) -> None:
-    """Check that the runs of a sweep differ in seed, rate or data alone.
+    """Check that the runs of a sweep differ in seed, rate or data alone, and those of several tasks in the module too.
 
     Raises:
         ValueError: They differ in more; the message says in what.
@@ -156,10 +157,11 @@ def check_go_together(sweep: Sweep) -> None:
     }
     (first, expected), *others = settings.items()
     for name, found in others:
+        may_differ = (_MAY_DIFFER, *([_OF_TASKS] if name[0] != first[0] else []))
         for key in sorted(expected.keys() | found.keys()):
-            if not _MAY_DIFFER.fullmatch(key) and expected.get(key) != found.get(key):
+            if expected.get(key) != found.get(key) and not any(known.fullmatch(key) for known in may_differ):
                 raise ValueError(
-                    f"`--together` takes runs that differ in seed, rate or data alone, and {'/'.join(first)} and "
+                    f"`--together` takes runs that differ in seed, rate, data or task alone, and {'/'.join(first)} and "
                     f"{'/'.join(name)} differ in `{key}`: sweep them one after the other."
                 )
 

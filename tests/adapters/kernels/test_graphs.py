@@ -89,6 +89,23 @@ def test_one_graph_trains_and_one_evaluates_at_all_lengths_and_ranks(scheme, dro
         assert run(is_training=True) == run(is_training=False) == 2
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_layers_that_are_called_more_than_once_are_in_one_graph(dropout):
+    torch.compiler.reset()
+    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(3)))
+    inject_adapters(model, AdapterConfig(rank=2, targets=["0", "1"], heads=["2"], dropout=dropout))
+    counted = []
+
+    def backend(graph, inputs):
+        counted.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(lambda x: model(x) + model(2 * x), fullgraph=True, dynamic=True, backend=backend)
+    for num_tokens in (80, 90, 70):
+        compiled(torch.randn(num_tokens, 8)).sum().backward()
+    assert len(counted) == 1
+
+
 @pytest.mark.parametrize("is_tuned", [True, False], ids=["gradients", "no_grad"])
 def test_exports_with_any_number_of_tokens(is_tuned):
     model = adapted(path="packed")

@@ -18,7 +18,7 @@ NARROW = 8
 _ORDINARY = (Tensor, nn.Parameter)  # no fake tensor, no shard, nothing else without memory of its own
 
 
-def dot(x: Tensor, m: Tensor, scale: float = 1.0) -> Tensor:
+def dot(x: Tensor, m: Tensor, scale: float = 1) -> Tensor:  # 1.0 would be an input to `torch.compile(dynamic=True)`
     """``scale x m^T``, (tokens, r), for ``x`` (tokens, n) and ``m`` (r, n).
 
     >>> dot(torch.ones(2, 3), torch.ones(1, 3), 2.0)
@@ -39,7 +39,7 @@ def dot(x: Tensor, m: Tensor, scale: float = 1.0) -> Tensor:
     return out
 
 
-def outer(left: Tensor, right: Tensor, scale: float = 1.0) -> Tensor:
+def outer(left: Tensor, right: Tensor, scale: float = 1) -> Tensor:
     """``scale left^T right`` for two (tokens, ...) matrices, one of which has ``rank`` columns; strided in any way.
 
     >>> outer(torch.ones(2, 1), torch.ones(2, 3))
