@@ -70,14 +70,6 @@ _GROWING = {
     "model": "roberta-base", "width": 256, "depth": 4, "batch": 4, "length": 128, "targets": "all-linear", "rank": 8
 }  # fmt: skip
 
-# Along two axes, in groups, and along one and three.
-_CONVOLUTIONS = [
-    {"model": "resnet", "depth": 2, "batch": 8, "length": 49, "targets": "all-conv"},
-    {"model": "resnext", "depth": 1, "batch": 4, "length": 49, "targets": "all-conv", "rank": 32},  # which peft takes
-    {"model": "conv1d", "depth": 4, "batch": 8, "length": 256, "targets": "all-conv"},
-    {"model": "conv3d", "depth": 4, "batch": 4, "length": 512, "targets": "all-conv"},
-]
-
 # Each entry is a grid: every combination of its values is a cell. The sizes are cut so that two cores take minutes.
 SUITES: Mapping[str, Sequence[Mapping[str, Any]]] = {
     "quick": [_VIT, _ROBERTA],
@@ -110,9 +102,12 @@ SUITES: Mapping[str, Sequence[Mapping[str, Any]]] = {
         {"model": "mixtral-s", "depth": 2, "batch": 4, "length": 128, "targets": "experts"},
         {"model": "torch-encoder", "depth": 4, "batch": 8, "length": 128, "targets": "qkv"},
         {**_ROBERTA, "depth": 2, "targets": "embedding"},
-        *_CONVOLUTIONS,
+        # Convolutions along two axes, in groups (peft takes no rank below their number), and along one and three axes.
+        {"model": "resnet", "depth": 2, "batch": 8, "length": 49, "targets": "all-conv"},
+        {"model": "resnext", "depth": 1, "batch": 4, "length": 49, "targets": "all-conv", "rank": 32},
+        {"model": "conv1d", "depth": 4, "batch": 8, "length": 256, "targets": "all-conv"},
+        {"model": "conv3d", "depth": 4, "batch": 4, "length": 512, "targets": "all-conv"},
     ],
-    "convolutions": _CONVOLUTIONS,
     # So little work that calling functions is most of it.
     "dispatch": [{**_ROBERTA, "width": 128, "batch": 1, "length": 8}],
     "growth": [

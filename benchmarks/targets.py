@@ -177,6 +177,10 @@ def _why_above_floor(row: Row, floor: Row) -> str:
 def _why_kept(row: Row, floor: int) -> str:
     if row.needed_bytes:
         return f"what has to be kept is {row.needed_bytes / floor:.3f} of it, for layers are narrow"
+    if row.model == "torch-encoder":
+        return "attention of torch is handed W + s B A, a weight of its own in every layer"
+    if row.targets == "embedding":
+        return "its output has a gradient, so that the first normalisation keeps its input"
     return "a convolution keeps rank numbers a place, and with dropout what it drops" if "conv" in row.targets else ""
 
 
