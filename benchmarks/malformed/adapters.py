@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
 from hypothesis import strategies as st
+from packaging.version import Version
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -229,7 +231,7 @@ RESHAPED: Mapping[str, Callable[[Tensor], Tensor]] = {
     "a scalar": lambda t: t.sum(),
     "one dimension": lambda t: t.flatten(),
     "empty": lambda t: t[:0],
-    "complex": lambda t: t.to(torch.complex64),
+    **({"complex": lambda t: t.to(torch.complex64)} if Version(safetensors.__version__) >= Version("0.7") else {}),
     "integers": lambda t: t.to(torch.int64),
     "truth values": lambda t: t > 0,
     "bytes": lambda t: t.to(torch.uint8),
