@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
+from functools import partial
 from importlib.metadata import PackageNotFoundError, entry_points, version
 from io import StringIO
 from pathlib import Path
@@ -30,13 +31,24 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; it fails if the two steps do, whatever else is missing."""
     parser = ToolParser("doctor", description=DESCRIPTION)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.parse_args(arguments)
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="also time the kernels on every GPU, and launch them as is fastest from now on",
+    )
+    options = parser.parse_args(arguments)
+    if options.tune:
+        import torch
+
+        if not torch.cuda.is_available():
+            parser.error("`--tune` times kernels on a GPU, and there is none.")
     for name, lines in {
         "versions": versions(),
         "extras": extras(),
         "devices": devices(),
         "memory": memory(),
         "kernels": kernels(),
+        **({"launches": launches()} if options.tune else {}),
         "program": program(),
         "two steps": two_steps(),
     }.items():
@@ -88,6 +100,19 @@ def kernels() -> Iterator[str]:
 
     c_library()
     yield f"{cpu_kernels_in_use()} on a CPU"
+
+
+def launches() -> Iterator[str]:
+    """Time how kernels are launched on every GPU, and keep what is fastest; it takes some minutes."""
+    import torch
+
+    from asym_lightning.adapters.kernels.dropout_triton import seconds
+    from asym_lightning.adapters.kernels.launches import SHAPES, tune
+
+    for index in range(torch.cuda.device_count()):
+        device = torch.device("cuda", index)
+        file = tune(device, SHAPES, partial(seconds, device=device))
+        yield f"{len(SHAPES)} shapes timed on {torch.cuda.get_device_name(device)}, the fastest launches kept in {file}"
 
 
 def program() -> Iterator[str]:

@@ -17,16 +17,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from asym_lightning.adapters.kernels.launches import FITS, Launch, Shape, launch_for, rank_block
+
 NAME = "Triton"
 QUARTER = 32
 GROUP = 4 * QUARTER
-# By the bytes of a number. With more columns of h, or more rows at once, ptxas (sm_80, sm_90) runs out of registers.
-MAX_RANK = {2: 128, 4: 32}
-# Enough programs for every multiprocessor of a large GPU; with few tokens the columns are divided to get there.
-PROGRAMS = 512
 
 
-def drop_then_project(x: Tensor, A: Tensor, seed: int, p: float) -> Tensor:
+def drop_then_project(x: Tensor, A: Tensor, seed: int, p: float, launch: Launch | None = None) -> Tensor:
     """``D(x) A^T``, where D zeroes entries and rescales nothing.
 
     Args:
@@ -34,25 +32,27 @@ def drop_then_project(x: Tensor, A: Tensor, seed: int, p: float) -> Tensor:
         A: (r, d_in) in x's dtype; see :func:`take`.
         seed: Of the drops.
         p: Probability of a drop.
+        launch: How; None means as is best for the shape.
 
     Returns:
         (tokens, r), summed in float32.
     """
     num_tokens, width = x.shape
-    blocks, num_groups = triton.cdiv(num_tokens, _rows(A)), triton.cdiv(width, GROUP)
-    groups_per_part = max(4, triton.cdiv(num_groups * blocks, PROGRAMS))
+    launch = launch or launch_for("project", num_tokens, len(A), A.element_size(), x.device)
+    blocks, num_groups = triton.cdiv(num_tokens, launch.rows), triton.cdiv(width, GROUP)
+    groups_per_part = max(4, triton.cdiv(num_groups * blocks, launch.programs))
     parts = triton.cdiv(num_groups, groups_per_part)
     h = x.new_empty(parts, num_tokens, len(A), dtype=x.dtype if parts == 1 else torch.float32)
     if num_tokens:
         with torch.cuda.device_of(x):
             _drop_then_project[blocks, parts](
                 x, A.contiguous(), h, seed, p, num_tokens, width, len(A), groups_per_part, *x.stride(),
-                ROWS=_rows(A), RANK=_rank_block(A), QUARTER=QUARTER,
+                ROWS=launch.rows, RANK=rank_block(len(A)), QUARTER=QUARTER, num_warps=launch.warps,
             )  # fmt: skip
     return h[0] if parts == 1 else h.sum(0).to(x.dtype)
 
 
-def project_back_then_drop(h: Tensor, A: Tensor, seed: int, p: float) -> Tensor:
+def project_back_then_drop(h: Tensor, A: Tensor, seed: int, p: float, launch: Launch | None = None) -> Tensor:
     """``D(h A)`` as a new (tokens, d_in) tensor, with the same entries dropped as in :func:`drop_then_project`.
 
     Args:
@@ -60,14 +60,16 @@ def project_back_then_drop(h: Tensor, A: Tensor, seed: int, p: float) -> Tensor:
         A: (r, d_in) in h's dtype; see :func:`take`.
         seed: Of the drops.
         p: Probability of a drop.
+        launch: How; None means as is best for the shape.
     """
     num_tokens, width = len(h), A.shape[1]
+    launch = launch or launch_for("back", num_tokens, len(A), A.element_size(), h.device)
     out = h.new_empty(num_tokens, width)
     if num_tokens:
         with torch.cuda.device_of(h):
-            _project_back_then_drop[triton.cdiv(num_tokens, _rows(A)), triton.cdiv(width, GROUP)](
+            _project_back_then_drop[triton.cdiv(num_tokens, launch.rows), triton.cdiv(width, GROUP)](
                 h.contiguous(), A.contiguous(), out, seed, p, num_tokens, width, len(A),
-                ROWS=_rows(A), RANK=_rank_block(A), QUARTER=QUARTER,
+                ROWS=launch.rows, RANK=rank_block(len(A)), QUARTER=QUARTER, num_warps=launch.warps,
             )  # fmt: skip
     return out
 
@@ -85,7 +87,21 @@ def drop_(x: Tensor, seed: int, p: float) -> None:
 
 def take(A: Tensor) -> bool:
     """Whether the two products can be made with an (r, d_in) matrix of this rank and dtype."""
-    return len(A) <= MAX_RANK.get(A.element_size(), 0)
+    return (A.element_size(), rank_block(len(A))) in FITS
+
+
+def seconds(shape: Shape, launch: Launch, device: torch.device, width: int = 4096) -> float:
+    """Time a kernel on a card, on numbers of bfloat16 or float32 by their size."""
+    from triton.testing import do_bench
+
+    dtype = torch.bfloat16 if shape.size == 2 else torch.float32
+    A = torch.randn(shape.ranks, width, device=device, dtype=dtype)
+    kernel, columns = {
+        "project": (drop_then_project, width), "back": (project_back_then_drop, shape.ranks)
+    }[shape.kernel]  # fmt: skip
+    operand = torch.randn(shape.tokens, columns, device=device, dtype=dtype)
+    milliseconds: float = do_bench(lambda: kernel(operand, A, 0, 0.1, launch), return_mode="median")
+    return milliseconds / 1e3
 
 
 @functools.cache
@@ -110,16 +126,6 @@ def work_on(device: torch.device) -> bool:
         )
         return False
     return True
-
-
-def _rows(A: Tensor) -> int:
-    """Tokens that a program works on: of more than 16, A is read less often, but only few numbers can be held."""
-    return 32 if A.element_size() == 2 and len(A) <= 16 else 16
-
-
-def _rank_block(A: Tensor) -> int:
-    """Tensor cores take blocks of at least 16."""
-    return max(16, triton.next_power_of_2(len(A)))
 
 
 @triton.jit

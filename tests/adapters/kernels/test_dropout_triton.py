@@ -17,6 +17,7 @@ triton = pytest.importorskip("triton")
 
 from asym_lightning.adapters.kernels import dropout  # noqa: E402
 from asym_lightning.adapters.kernels import dropout_triton as kernels  # noqa: E402
+from asym_lightning.adapters.kernels.launches import FITS, Launch, Shape  # noqa: E402
 from asym_lightning.adapters.kernels.linear import adapted_linear  # noqa: E402
 from asym_lightning.adapters.kernels.plan import Plan  # noqa: E402
 from asym_lightning.adapters.rows import Rows  # noqa: E402
@@ -70,12 +71,34 @@ def test_products_drop_the_entries_that_drop_does(shape, dtype):
 
 
 @runs_kernels
-def test_columns_are_summed_in_parts_where_tokens_are_few(monkeypatch):
+def test_columns_are_summed_in_parts_where_tokens_are_few():
     x, A = operands(20, 2000, 3)
-    assert kernels.drop_then_project(x, A, SEED, 0.3).shape == (20, 3)
-    whole = kernels.drop_then_project(x, A, SEED, 0.3)
-    monkeypatch.setattr(kernels, "PROGRAMS", 1)  # all columns in one program
-    torch.testing.assert_close(whole, kernels.drop_then_project(x, A, SEED, 0.3), rtol=1e-5, atol=1e-4)
+    in_parts, whole = (
+        kernels.drop_then_project(x, A, SEED, 0.3, Launch(16, 4, programs)) for programs in (512, 1)
+    )  # fmt: skip
+    assert whole.shape == (20, 3)
+    torch.testing.assert_close(in_parts, whole, rtol=1e-5, atol=1e-4)
+
+
+@runs_kernels
+@pytest.mark.parametrize("size, ranks", [key for key in FITS if key[0] == 4 or key[1] < 64])
+def test_every_launch_drops_and_multiplies_the_same(size, ranks):
+    dtype = {2: torch.float16, 4: torch.float32}[size]
+    x, A = operands(70, 300, ranks - 1, dtype)
+    h = kernels.drop_then_project(x, A, SEED, 0.3)
+    back = kernels.project_back_then_drop(h, A, SEED, 0.3)
+    for launch in FITS[size, ranks]:
+        tolerances = {"rtol": 2 * DTYPES[dtype], "atol": 30 * DTYPES[dtype]}
+        torch.testing.assert_close(kernels.drop_then_project(x, A, SEED, 0.3, launch), h, **tolerances)
+        torch.testing.assert_close(kernels.project_back_then_drop(h, A, SEED, 0.3, launch), back, **tolerances)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kernel", ["project", "back"])
+def test_launches_are_timed_on_a_card(kernel):
+    launch, device = FITS[2, 16][0], torch.device("cuda")
+    few, many = (kernels.seconds(Shape(kernel, 2, 16, tokens), launch, device) for tokens in (512, 65536))
+    assert 0 < few < many
 
 
 @runs_kernels
@@ -150,27 +173,51 @@ def test_a_device_on_which_they_fail_is_named_once(monkeypatch):
 @pytest.mark.skipif(IS_INTERPRETED, reason="the interpreter's functions don't compile")
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_kernels_compile_for_gpus(capability, tmp_path):
-    """To machine code, which needs no GPU: bfloat16 at rank 16 by tensor cores, four warps to a program."""
+    """To machine code, which needs no GPU: bfloat16 at rank 16 by tensor cores, as many tokens are launched."""
+    launch = FITS[2, 16][-1]
+    for kernel in products(2, 16, launch, capability):
+        assert "mma" in kernel.asm["ptx"]
+        assert kernel.metadata.shared <= 16 * 1024  # bytes of 164 thousand that a multiprocessor of an A100 has
+        check_fits(kernel, launch, tmp_path)
+    drop = compiled(kernels._drop, capability, 4, {"ROWS": 32}, x="*bf16")
+    check_fits(drop, Launch(32, 4), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(IS_INTERPRETED, reason="the interpreter's functions don't compile")
+@pytest.mark.parametrize("capability", [80, 90, 100])
+@pytest.mark.parametrize("size, ranks", FITS)
+def test_every_launch_of_the_table_fits_into_registers(size, ranks, capability, tmp_path):
+    for launch in FITS[size, ranks]:
+        for kernel in products(size, ranks, launch, capability):
+            assert kernel.metadata.shared <= 64 * 1024
+            check_fits(kernel, launch, tmp_path, warps_at_work=8 if ranks == 128 else 16)
+
+
+def products(size, ranks, launch, capability):
+    """Both kernels that multiply."""
+    number, constants = {2: "*bf16", 4: "*fp32"}[size], {"ROWS": launch.rows, "RANK": ranks}
+    yield compiled(kernels._drop_then_project, capability, launch.warps, constants, x=number, A=number, h="*fp32")
+    yield compiled(kernels._project_back_then_drop, capability, launch.warps, constants, h=number, A=number, out=number)
+
+
+def compiled(kernel, capability, warps, constants, **signature):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    def compiled(kernel, **signature):
-        constants = {"ROWS": 32, "RANK": 16, "QUARTER": kernels.QUARTER}
-        constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
-        types = {name: signature.get(name, "i32") for name in kernel.arg_names if name not in constants}
-        source = ASTSource(fn=kernel, signature=types | dict.fromkeys(constants, "constexpr"), constexprs=constants)
-        return triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    constants = {**constants, "QUARTER": kernels.QUARTER}
+    signature |= {"seed": "i64", "p": "fp32"}
+    types = {name: signature.get(name, "i32") for name in kernel.arg_names if name not in constants}
+    source = ASTSource(fn=kernel, signature=types | dict.fromkeys(constants, "constexpr"), constexprs=constants)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options={"num_warps": warps})
 
-    common = {"seed": "i64", "p": "fp32"}
-    project = compiled(kernels._drop_then_project, x="*bf16", A="*bf16", h="*fp32", **common)
-    back = compiled(kernels._project_back_then_drop, h="*bf16", A="*bf16", out="*bf16", **common)
-    drop = compiled(kernels._drop, x="*bf16", **common)
-    assert "mma" in project.asm["ptx"] and "mma" in back.asm["ptx"]
-    for kernel in (project, back, drop):
-        assert kernel.metadata.shared <= 8 * 1024  # bytes of 164 thousand that a multiprocessor of an A100 has
-        used = resources(kernel.asm["cubin"], tmp_path)
-        assert used["STACK"] == used["LOCAL"] == 0  # nothing is spilled
-        assert used["REG"] <= 128  # four programs of 128 threads fit into the 65,536 of a multiprocessor
+
+def check_fits(kernel, launch, folder, warps_at_work=16):
+    """Nothing is spilled, and so many warps share the 65,536 registers of a multiprocessor."""
+    used = resources(kernel.asm["cubin"], folder)
+    assert used["STACK"] == used["LOCAL"] == 0
+    programs = warps_at_work // launch.warps
+    assert programs * launch.warps * 32 * used["REG"] <= 65536
 
 
 def resources(cubin, folder):
