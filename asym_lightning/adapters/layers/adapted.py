@@ -247,5 +247,7 @@ def _become(layer: nn.Module, cls: type[nn.Module]) -> None:
     methods = _methods(layer)
     layer.__class__ = cls  # type: ignore[assignment]
     attributes.update((name, types.MethodType(cls.forward, layer)) for name in methods)
-    # Compiled code of torch 2.10 asks for a class again only where attributes have been set since.
-    attributes["training"] = attributes.pop("training")
+    # Compiled code of torch 2.10 asks for a class again only where an attribute has become another since.
+    is_training = attributes["training"]
+    attributes["training"] = None
+    attributes["training"] = is_training

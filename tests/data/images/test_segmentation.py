@@ -32,6 +32,13 @@ def test_a_folder_pairs_images_and_masks_by_name(shapes):
     assert set(masks.unique().tolist()) <= {-100, 0, 1, 2} and type(images) is type(masks) is torch.Tensor
 
 
+def test_a_folder_may_be_named_from_where_the_command_runs(shapes, monkeypatch):
+    monkeypatch.chdir(shapes.parent)
+    data = SegmentationDataModule(train=shapes.name, val=shapes.name, **OPTIONS)
+    data.setup("fit")
+    assert data.samples["train"][0] == ("shapes/images/0.png", "shapes/masks/0.png")
+
+
 def test_a_table_names_both(shapes, tmp_path):
     rows = [{"picture": f"images/{number}.png", "truth": f"masks/{number}.png"} for number in range(4)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
