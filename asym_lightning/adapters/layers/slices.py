@@ -52,6 +52,7 @@ class SliceAdapters(nn.ModuleDict):
         self._packed: Tensor | None = None
         self._sparse: tuple[SparseRows, ...] | None = None
         self._sparse_of: list[tuple[int, int, int]] = []
+        self._plans: dict[bool, Plan] = {}  # in training and in evaluation
 
     # nn.ModuleDict types its values as Module.
     def __getitem__(self, key: str) -> LowRankAdapter:
@@ -91,13 +92,22 @@ class SliceAdapters(nn.ModuleDict):
 
     def plan(self) -> Plan:
         """What the kernel has to know, for the current mode (dropout in training only)."""
+        sparse = self.sparse_rows()
+        if torch.compiler.is_compiling():  # numbers of a plan that is kept would be inputs of the graph
+            return self._new_plan(sparse)
+        plan = self._plans.get(self.training)
+        if plan is None or plan.sparse is not sparse:
+            plan = self._plans[self.training] = self._new_plan(sparse)
+        return plan
+
+    def _new_plan(self, sparse: tuple[SparseRows, ...] | None) -> Plan:
         return Plan(
             rows=tuple(self.rows.values()),
             scalings=tuple([adapter.scaling for adapter in self.values()]),
             shares_a=self.shares_a,
             dropout=float(self._dropout) if self.training else 0.0,
             path=self.config.path,
-            sparse=self.sparse_rows(),
+            sparse=sparse,
         )
 
     def sparse_rows(self) -> tuple[SparseRows, ...] | None:
