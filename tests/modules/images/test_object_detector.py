@@ -29,9 +29,9 @@ def detr():
     backbone = tf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic",
                                out_features=["stage2"])  # fmt: skip
     return tf.DetrForObjectDetection(tf.DetrConfig(
-        backbone_config=backbone, use_timm_backbone=False, d_model=16, encoder_layers=1, decoder_layers=1,
-        encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, num_queries=5,
-        num_labels=2, dropout=0.0,
+        backbone_config=backbone, use_timm_backbone=False, use_pretrained_backbone=False, d_model=16, dropout=0.0,
+        encoder_layers=1, encoder_attention_heads=2, encoder_ffn_dim=16, decoder_layers=1, decoder_attention_heads=2,
+        decoder_ffn_dim=16, num_queries=5, num_labels=2,
     ))  # fmt: skip
 
 
