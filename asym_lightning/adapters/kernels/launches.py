@@ -11,8 +11,8 @@ import functools
 import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -20,8 +20,7 @@ from asym_lightning.core.cache import user_cache_dir
 from asym_lightning.core.files import atomic_file
 
 
-@dataclass(frozen=True)
-class Shape:
+class Shape(NamedTuple):
     """What a launch is chosen by; the width of the layer is none of it, for programs go along it.
 
     Attributes:
@@ -37,8 +36,7 @@ class Shape:
     tokens: int
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(NamedTuple):
     """How many programs there are, and what each of them does.
 
     Attributes:
@@ -129,10 +127,10 @@ def tune(device: torch.device, shapes: Iterable[Shape], measure: Callable[[Shape
     for shape in shapes:
         tried = [*FITS[shape.size, shape.ranks]]
         if shape.kernel == "project":  # the other divides no columns
-            tried = [replace(launch, programs=n) for launch in tried for n in PROGRAMS]
+            tried = [launch._replace(programs=n) for launch in tried for n in PROGRAMS]
         fastest[shape] = min(tried, key=lambda launch: measure(shape, launch))
     file = file_of(device)
-    entries = [asdict(shape) | asdict(launch) for shape, launch in fastest.items()]
+    entries = [shape._asdict() | launch._asdict() for shape, launch in fastest.items()]
     with atomic_file(file) as staging:
         staging.write_text(json.dumps({"triton": _triton_version(), "launches": entries}, indent=1) + "\n")
     kept.cache_clear()
@@ -158,7 +156,7 @@ def _entry(
     kernel: str, size: int, ranks: int, tokens: int, rows: int, warps: int, programs: int
 ) -> tuple[Shape, Launch]:
     launch = Launch(rows, warps, programs)
-    if replace(launch, programs=512) not in FITS.get((size, ranks), ()):
+    if launch._replace(programs=512) not in FITS.get((size, ranks), ()):
         raise ValueError(f"{rows} rows by {warps} warps do not fit")
     return Shape(kernel, size, ranks, tokens), launch
 

@@ -10,7 +10,7 @@ import ast
 import functools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import nn
@@ -166,15 +166,12 @@ def _rows(order: tuple[str, str, str] | None, d_out: int, holder: nn.Module) -> 
     if layout == "of sizes":
         sizes = [_number(text, holder) for text in expression.split(", ")]
         known = [size for size in sizes if size is not None]
-        return in_order(**dict(zip(names, known, strict=True))) if _fill(known, names, d_out) else {}
+        fills = len(known) == len(names) and sum(known) == d_out
+        return in_order(**dict(zip(names, known, strict=True))) if fills else {}
     heads = _number(expression, holder)
-    if not isinstance(heads, int) or d_out % (heads * len(names)):
+    if heads is None or d_out % (heads * len(names)):
         return {}
     return by_head(heads, **dict.fromkeys(names, d_out // heads // len(names)))
-
-
-def _fill(sizes: Sequence[int], names: str, d_out: int) -> bool:
-    return len(sizes) == len(names) and sum(sizes) == d_out
 
 
 def _number(expression: str, holder: Any) -> int | None:
