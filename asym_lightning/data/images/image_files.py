@@ -55,7 +55,7 @@ def read_image(path: str) -> Image.Image:
     Raises:
         ValueError: If it is corrupt; the message names it.
     """
-    with _reading(path), Image.open(path) as image:
+    with reading_image(path), Image.open(path) as image:
         return image.convert("RGB")
 
 
@@ -65,11 +65,12 @@ def check_image(path: str) -> None:
     Raises:
         ValueError: If it does not; the message names it.
     """
-    with _reading(path), Image.open(path):
+    with reading_image(path), Image.open(path):
         pass
 
 
-def _reading(path: str) -> AbstractContextManager[None]:
+def reading_image(path: str) -> AbstractContextManager[None]:
+    """Say what is wrong with an image that is not there, or that Pillow can't read, and how to leave it out."""
     advice = "; `skip_corrupt: true` leaves it out"
     if not os.path.isfile(path):
         raise ValueError(f"there is no image {shortened(path, 200)!r}{advice}.")

@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from asym_lightning.core.tokens import IGNORED
-from asym_lightning.data.images.image_files import ImageFiles, Sample, read_image
+from asym_lightning.data.images.image_files import ImageFiles, Sample, read_image, reading_image
 from asym_lightning.data.images.pillow import reading
 
 MASKS = (".png", ".bmp", ".tif", ".tiff", ".gif")
@@ -96,13 +96,13 @@ def check_mask(image: str, mask: str) -> None:
     """Check by its header that a mask is one of an image.
 
     Raises:
-        ValueError: If it is no indexed or grey picture, or of another size; the message names it.
+        ValueError: If it is no indexed or grey picture, or of another size, or the image is none; the message names it.
     """
     with reading(f"the mask {mask}"), Image.open(mask) as picture:
         mode = picture.mode
     if not (mode in ("1", "L", "P") or mode.startswith("I")):
         raise ValueError(f"the mask {mask} holds no class for each pixel: it must be an indexed or a grey picture.")
-    with reading(image), Image.open(image) as masked:
+    with reading_image(image), Image.open(image) as masked:
         sizes = [f"{height} x {width}" for width, height in (picture.size, masked.size)]
     if sizes[0] != sizes[1]:
         raise ValueError(f"the mask {mask} has {sizes[0]} pixels, but its image {image} has {sizes[1]}.")

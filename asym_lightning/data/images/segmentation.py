@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from asym_lightning.core.kinds import Count, LabelNames, Range
 from asym_lightning.data.images.image_data import Place, PlacedImagesDataModule
-from asym_lightning.data.images.image_files import Sample, check_image, find_images
+from asym_lightning.data.images.image_files import Sample, find_images
 from asym_lightning.data.images.image_transforms import Augmentation, joint_transform
 from asym_lightning.data.images.mask_files import MaskedImages, MaskValues, check_mask, find_mask
 from asym_lightning.data.loader_options import LoaderOptions
@@ -118,12 +118,7 @@ class SegmentationDataModule(PlacedImagesDataModule):
         for folder in (images, masks):
             if not folder.is_dir():
                 raise FileNotFoundError(f"there is no folder {str(folder)!r} with the {folder.name} of {split}.")
-        samples: list[Sample] = []
-        for path, _ in find_images([images]):
-            if not self.skip_corrupt:
-                check_image(path)
-            samples.append((path, str(find_mask(Path(path), masks))))
-        return samples
+        return [(path, str(find_mask(Path(path), masks))) for path, _ in find_images([images])]
 
     def _of_table(self, place: Path, split: str) -> list[Sample]:
         table = RecordFile(place).read()
