@@ -105,7 +105,7 @@ class PreferenceTuner(PreparedBatches, PrecomputedReference):
 
     def prepared(self, batch: Any) -> Any:
         """Stack both sides of a batch while it is on the CPU, unless it has been done."""
-        return batch if TOKENS in batch else {**batch, TOKENS: PairTokens.of(batch, self.preference.name)}
+        return batch if TOKENS in batch else {**batch, TOKENS: PairTokens.of(batch, self.preference.name).checked()}
 
     def pairs(self, batch: Mapping[str, Tensor]) -> Pairs:
         """Return the log-probabilities of both answers of each pair."""

@@ -101,3 +101,17 @@ class PairTokens(NamedTuple):
             return cls(answers, is_answer, others)
         parts = [None if part is None else AnswerTokens(*(t.pin_memory() for t in part)) for part in (answers, others)]
         return cls(parts[0] or answers, is_answer.pin_memory(), parts[1])
+
+    def checked(self) -> PairTokens:
+        """Check on the CPU that every pair has both answers, and return the tokens.
+
+        Raises:
+            ValueError: If an answer has no token, of which losses that divide by their number would be NaN.
+        """
+        if empty := (~self.is_answer.any(dim=1)).nonzero().flatten().tolist():
+            side, pair = divmod(empty[0], len(self.is_answer) // len(SIDES))
+            raise ValueError(
+                f"pair {pair} of a batch has no {SIDES[side]} answer: its `{SIDES[side]}_labels` are all {IGNORED} "
+                "from the second token on. Leave such pairs out, as `PreferenceDataModule` does."
+            )
+        return self

@@ -240,3 +240,14 @@ def test_what_has_no_reference_is_refused():
         PreferenceTuner("x", loss="dp0")
     with pytest.raises(ValueError, match="`beta` must be positive"):
         PreferenceTuner("x", ADAPTER, beta=0.0)
+
+
+@pytest.mark.parametrize("side_name", ["chosen", "rejected"])
+def test_pairs_without_an_answer_are_refused_before_the_loss_is_nan(side_name):
+    labels = BATCH[f"{side_name}_labels"].clone()
+    labels[1] = -100
+    labels[1, 0] = 7  # nothing comes before the first token that could predict it
+    module = tuner("simpo")
+    with pytest.raises(ValueError, match=f"^pair 1 of a batch has no {side_name} answer: its `{side_name}_labels` are"):
+        module.on_before_batch_transfer({**BATCH, f"{side_name}_labels": labels}, 0)
+    assert "answer_tokens" in module.on_before_batch_transfer(BATCH, 0)
