@@ -142,7 +142,8 @@ def test_merging_unmerging_and_removing_are_exact(case):
         assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
         assert torch.equal(run(model), out)
         remove_adapters(model)
-        assert torch.equal(run(model), run(plain.eval()))
+        # torch multiplies in another order, which rounds differently, what does and what doesn't require gradients.
+        assert torch.equal(run(model), run(plain.eval().requires_grad_(False)))
         assert [type(m) for m in model.modules()] == [type(m) for m in plain.modules()]
 
 

@@ -49,24 +49,25 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_one_pass_gives_each_model_its_outputs_and_gradients(options):
-    models = adapted(**options)
+    # In float64, for rounding in float32 makes up to half a percent of some gradients, by the processor.
+    models = [model.double() for model in adapted(**options)]
     alone = []
     for seed, model in enumerate(models):
-        outputs = model(images(seed))
+        outputs = model(images(seed).double())
         F.cross_entropy(outputs, LABELS).backward()
         alone.append((outputs.detach(), gradients(model)))
         model.zero_grad()
     shared, members = joined(models)
-    made = shared.call(members, [Call((images(seed),), {}) for seed in range(3)])
+    made = shared.call(members, [Call((images(seed).double(),), {}) for seed in range(3)])
     for outputs in made.outputs:
         F.cross_entropy(outputs, LABELS).backward()
     made.backward([2, 0])
     assert all(parameter.grad is None for _, parameter in trainable_parameters(models[1]))
     made.backward([1])
     for model, outputs, (expected, of_alone) in zip(models, made.outputs, alone, strict=True):
-        torch.testing.assert_close(outputs.detach(), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(outputs.detach(), expected, rtol=1e-9, atol=1e-11)
         for found, expected_gradient in zip(gradients(model), of_alone, strict=True):
-            torch.testing.assert_close(found, expected_gradient, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(found, expected_gradient, rtol=1e-9, atol=1e-11)
 
 
 def test_heads_of_different_tasks_give_each_model_its_own_number_of_outputs():
