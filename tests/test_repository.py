@@ -44,12 +44,12 @@ def test_readme_starts_with_the_two_commands_that_set_everything_up():
     assert first_block is not None
     assert first_block[1].splitlines() == [
         "pip install -e '.[demo]' && lightning fit --config configs/quickstart.yaml",
-        "pip install -e '.[dev]' && pytest",
+        "pip install -e '.[dev]' && pytest -n 2 --dist loadfile",
     ]
 
 
 def test_continuous_integration_runs_the_readme_command():
-    assert "\npip install -e '.[dev]' && pytest\n" in (ROOT / ".ci/run").read_text()
+    assert "\npip install -e '.[dev]' && pytest -n 2 --dist loadfile\n" in (ROOT / ".ci/run").read_text()
 
 
 def test_readme_names_only_files_that_exist():
