@@ -94,8 +94,8 @@ def test_norms_and_sums_are_those_of_one_sample_at_a_time(name):
     for parameter, summed in sums.items():
         own = torch.einsum("n,n...->...", weights, expected[id(parameter)])
         torch.testing.assert_close(summed, own, rtol=1e-5, atol=1e-6)
-    # Attention to a single token gives q no gradient, with any weights.
-    assert sum(not torch.equal(summed, parameter.grad) for parameter, summed in sums.items()) >= 3
+        # Attention to a single token gives q no gradient, whatever the weights.
+        assert not torch.equal(summed, parameter.grad) or not own.any()
     assert not any(module._forward_hooks for module in model.modules())
 
 
